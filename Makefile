@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+TOOLS := .venv-tools/bin
+STAMP := .venv/.installed
+DATA ?=
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) .venv-tools/.installed ## create the environments (.venv, .venv-tools)
+
+# torch goes first: its pinned version is the CPU build, anything else may drag in CUDA.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[serve,control,train,dev]'
+	touch $@
+
+# Apart from .venv: protoc of the oldest protobuf supported, and a Triton client with its own protobuf pin.
+.venv-tools/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-tools
+	$(TOOLS)/pip install -q --disable-pip-version-check 'grpcio-tools==1.76.0' 'tritonclient[grpc]' numpy
+	touch $@
+
+protos: .venv-tools/.installed ## generate protobuf code from protos/*.proto
+	$(TOOLS)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. protos/*.proto
+	$(TOOLS)/python -m grpc_tools.protoc -I . --grpc_python_out=. protos/decide.proto protos/traffic.proto protos/control.proto protos/oip.proto
+
+fmt: setup ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: setup protos ## lint, types, and that generated code is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git diff --exit-code -- 'protos/*_pb2*'
+
+test: setup ## run every test
+	$(BIN)/python -m pytest
+
+.PHONY: help setup protos fmt check test

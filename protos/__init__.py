@@ -1,0 +1,1 @@
+"""The contract between gateway and control plane: protobuf messages and shared rules."""

@@ -1,0 +1,240 @@
+"""Bundles: a specialist's deployable artifact, named by the digest of its manifest.
+
+A store is a directory; a bundle lives in ``<store>/<64 hex digits>/`` and holds
+``manifest.json`` and exactly the files it lists. Only data formats are accepted:
+safetensors, JSON, and OpenVINO IR (``.xml`` with ``.bin``). Nothing here unpickles.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from protos.contract.digest import (
+    DigestMalformed,
+    JsonMalformed,
+    canonical_json,
+    digest_bytes,
+    digest_json,
+    hex_of,
+    parse_digest,
+    parse_json_object,
+)
+from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.task import TaskSpec
+
+SCHEMA = "interlock.bundle/1"
+MANIFEST = "manifest.json"
+SUFFIXES = (".safetensors", ".json", ".xml", ".bin")
+
+
+class BundleInvalid(Exception):
+    """A bundle is missing, altered or not one; says which and what was expected."""
+
+    def __init__(self, digest: str, problem: str) -> None:
+        super().__init__(f"bundle {digest}: {problem}")
+        self.digest = digest
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle is made of.
+
+    Attributes:
+        task: The specialist's task, complete, so that a bundle needs nothing beside itself.
+        engine: ``backend`` and that backend's own settings.
+        files: Path inside the bundle to its digest.
+        base: Name and digest of the base model the adapter was trained on.
+        lineage: ``author``, and digests of parent, data, configuration; whatever else training recorded.
+    """
+
+    task: TaskSpec
+    engine: Mapping[str, Any]
+    files: Mapping[str, str]
+    base: Mapping[str, Any]
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> str:
+        """Name of the worker backend that can run this bundle."""
+        return str(self.engine["backend"])
+
+    @property
+    def author(self) -> str:
+        """Who asked for this bundle to be made; may not approve it."""
+        return str(self.lineage.get("author", ""))
+
+    @property
+    def digest(self) -> str:
+        """The bundle's name."""
+        return digest_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that ``from_json`` reads."""
+        return {
+            "schema": SCHEMA,
+            "task": self.task.to_json(),
+            "engine": dict(self.engine),
+            "files": dict(self.files),
+            "base": dict(self.base),
+            "lineage": dict(self.lineage),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read and check a manifest; raises FieldInvalid or DigestMalformed."""
+        read = Reader(value, "manifest")
+        read.text("schema", choices=(SCHEMA,))
+        engine = read.object("engine")
+        if not isinstance(engine.get("backend"), str):
+            raise FieldInvalid(f"manifest.engine.backend is {engine.get('backend')!r}, expected a backend's name")
+        files = read.object("files")
+        for path, digest in files.items():
+            _check_path(path)
+            parse_digest(str(digest), f"manifest.files[{path!r}]")
+        manifest = cls(
+            task=TaskSpec.from_json(read.object("task"), "manifest.task"),
+            engine=engine,
+            files=files,
+            base=read.object("base"),
+            lineage=read.object("lineage", {}),
+        )
+        read.done()
+        return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle, in memory: the bytes that were hashed are the bytes to load."""
+
+    digest: str
+    manifest: Manifest
+    contents: Mapping[str, bytes]
+
+
+def _check_path(path: str) -> None:
+    parts = Path(path).parts
+    if not parts or Path(path).is_absolute() or any(p in ("..", ".") for p in parts) or path == MANIFEST:
+        raise FieldInvalid(f"manifest.files names {path!r}, expected a relative path inside the bundle")
+    if not path.endswith(SUFFIXES):
+        raise FieldInvalid(f"manifest.files names {path!r}, expected a file ending in {', '.join(SUFFIXES)}")
+
+
+class BundleStore:
+    """Content-addressed directory of bundles. Adding is atomic; nothing is changed in place."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, digest: str) -> Path:
+        """Return where a bundle lives, present or not."""
+        return self.root / hex_of(digest)
+
+    def digests(self) -> list[str]:
+        """List the bundles present, unverified."""
+        if not self.root.is_dir():
+            return []
+        return sorted("sha256:" + p.name for p in self.root.iterdir() if len(p.name) == 64 and (p / MANIFEST).is_file())
+
+    def manifest(self, digest: str) -> Manifest:
+        """Read one manifest, checking that it hashes to its name.
+
+        Raises:
+            BundleInvalid: Missing, altered, or not a manifest.
+        """
+        path = self.path(digest) / MANIFEST
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleInvalid(digest, f"{MANIFEST} cannot be read: {error.strerror}") from error
+        try:
+            value = parse_json_object(data)
+            found = digest_json(value)
+        except (JsonMalformed, ValueError) as error:
+            raise BundleInvalid(digest, f"{MANIFEST}: {error}") from error
+        if found != digest:
+            raise BundleInvalid(digest, f"{MANIFEST} hashes to {found}, expected its own name")
+        try:
+            return Manifest.from_json(value)
+        except (FieldInvalid, DigestMalformed) as error:
+            raise BundleInvalid(digest, str(error)) from error
+
+    def load(self, digest: str) -> Bundle:
+        """Read a whole bundle into memory and verify every byte of it.
+
+        Raises:
+            BundleInvalid: A file is missing, altered, or present without being listed.
+        """
+        manifest = self.manifest(digest)
+        root = self.path(digest)
+        present = {str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()}
+        extra = sorted(present - set(manifest.files) - {MANIFEST})
+        if extra:
+            raise BundleInvalid(digest, f"{extra[0]} is not listed in the manifest")
+        contents = {}
+        for name, expected in manifest.files.items():
+            file = root / name
+            if file.is_symlink() or not file.is_file():
+                raise BundleInvalid(digest, f"{name} is missing or not a plain file")
+            data = file.read_bytes()
+            if digest_bytes(data) != expected:
+                raise BundleInvalid(digest, f"{name} hashes to {digest_bytes(data)}, expected {expected}")
+            contents[name] = data
+        return Bundle(digest, manifest, contents)
+
+    def add(
+        self,
+        *,
+        task: TaskSpec,
+        engine: Mapping[str, Any],
+        contents: Mapping[str, bytes],
+        base: Mapping[str, Any],
+        lineage: Mapping[str, Any],
+    ) -> Manifest:
+        """Write a bundle and return its manifest; adding the same content twice is harmless."""
+        manifest = Manifest.from_json(
+            Manifest(
+                task=task,
+                engine=engine,
+                files={name: digest_bytes(data) for name, data in contents.items()},
+                base=base,
+                lineage=lineage,
+            ).to_json()
+        )
+        self.root.mkdir(parents=True, exist_ok=True)
+        final = self.path(manifest.digest)
+        if final.is_dir():
+            return manifest
+        staging = Path(tempfile.mkdtemp(prefix=".adding-", dir=self.root))
+        try:
+            for name, data in [*contents.items(), (MANIFEST, canonical_json(manifest.to_json()))]:
+                target = staging / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(staging, final)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)
+            if not final.is_dir():  # lost a race with another writer of the same bytes: fine
+                raise
+        return manifest
+
+
+def head_json(temperature: float) -> bytes:
+    """Write ``head.json``: the calibration a worker applies to logits before the cost matrix."""
+    return canonical_json({"temperature": temperature})
+
+
+def head_temperature(data: bytes) -> float:
+    """Read ``head.json``; raises FieldInvalid or JsonMalformed."""
+    read = Reader(json.loads(data), "head")
+    temperature = read.number("temperature", 0.01, 100.0)
+    read.done()
+    return temperature

@@ -1,0 +1,83 @@
+"""Canonical bytes and their SHA-256: the one way anything here is named by content."""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import rfc8785
+
+from protos import decide_pb2
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class DigestMalformed(ValueError):
+    """A string that should name content does not."""
+
+
+class JsonMalformed(ValueError):
+    """Bytes are not one JSON object with unique keys."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """Serialise to the one byte string RFC 8785 allows for ``value``."""
+    return rfc8785.dumps(value)
+
+
+def digest_bytes(data: bytes) -> str:
+    """Name bytes by content, as ``sha256:`` and 64 hex digits."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Name a JSON value by the digest of its canonical bytes."""
+    return digest_bytes(canonical_json(value))
+
+
+def parse_digest(text: str, field: str) -> str:
+    """Return ``text`` when it is a digest.
+
+    Raises:
+        DigestMalformed: It is not; the message names ``field``.
+    """
+    if not _DIGEST.fullmatch(text):
+        raise DigestMalformed(f"{field} is {text[:80]!r}, expected 'sha256:' and 64 hex digits")
+    return text
+
+
+def hex_of(digest: str) -> str:
+    """Return the 64 hex digits of a digest."""
+    return parse_digest(digest, "digest")[len("sha256:") :]
+
+
+def parse_json_object(data: bytes) -> dict[str, Any]:
+    """Parse one JSON object, refusing repeated keys, which parsers disagree about.
+
+    Raises:
+        JsonMalformed: Not UTF-8, not JSON, not an object, or a key occurs twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen = dict(pairs)
+        if len(seen) != len(pairs):
+            raise JsonMalformed("a key occurs twice in one JSON object")
+        return seen
+
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    except JsonMalformed:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise JsonMalformed(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise JsonMalformed(f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def input_digest(given: decide_pb2.Input) -> str:
+    """Name a caller's input by content, whatever order its fields arrived in."""
+    fields = {name: getattr(value, value.WhichOneof("kind") or "text") for name, value in given.fields.items()}
+    # RFC 8785 numbers are IEEE doubles: integers beyond 2**53 are named by their decimal text.
+    exact = {n: str(v) if isinstance(v, int) and abs(v) > 2**53 else v for n, v in fields.items()}
+    return digest_json({"text": given.text, "fields": exact})

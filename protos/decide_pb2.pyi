@@ -1,0 +1,201 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Arm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ARM_UNSPECIFIED: _ClassVar[Arm]
+    ARM_PRIMARY: _ClassVar[Arm]
+    ARM_BASELINE: _ClassVar[Arm]
+    ARM_CANARY: _ClassVar[Arm]
+    ARM_HOLDBACK: _ClassVar[Arm]
+
+class FallbackReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FALLBACK_REASON_UNSPECIFIED: _ClassVar[FallbackReason]
+    FALLBACK_REASON_NO_TIME: _ClassVar[FallbackReason]
+    FALLBACK_REASON_DEADLINE: _ClassVar[FallbackReason]
+    FALLBACK_REASON_OVERLOADED: _ClassVar[FallbackReason]
+    FALLBACK_REASON_ENGINE_UNAVAILABLE: _ClassVar[FallbackReason]
+    FALLBACK_REASON_ENGINE_ERROR: _ClassVar[FallbackReason]
+ARM_UNSPECIFIED: Arm
+ARM_PRIMARY: Arm
+ARM_BASELINE: Arm
+ARM_CANARY: Arm
+ARM_HOLDBACK: Arm
+FALLBACK_REASON_UNSPECIFIED: FallbackReason
+FALLBACK_REASON_NO_TIME: FallbackReason
+FALLBACK_REASON_DEADLINE: FallbackReason
+FALLBACK_REASON_OVERLOADED: FallbackReason
+FALLBACK_REASON_ENGINE_UNAVAILABLE: FallbackReason
+FALLBACK_REASON_ENGINE_ERROR: FallbackReason
+
+class Value(_message.Message):
+    __slots__ = ("text", "number", "integer", "flag")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    FLAG_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    number: float
+    integer: int
+    flag: bool
+    def __init__(self, text: _Optional[str] = ..., number: _Optional[float] = ..., integer: _Optional[int] = ..., flag: bool = ...) -> None: ...
+
+class Input(_message.Message):
+    __slots__ = ("text", "fields")
+    class FieldsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    fields: _containers.MessageMap[str, Value]
+    def __init__(self, text: _Optional[str] = ..., fields: _Optional[_Mapping[str, Value]] = ...) -> None: ...
+
+class DecideRequest(_message.Message):
+    __slots__ = ("specialist", "input", "routing_key", "decision_id", "budget_us", "test")
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    ROUTING_KEY_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_US_FIELD_NUMBER: _ClassVar[int]
+    TEST_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    input: Input
+    routing_key: str
+    decision_id: str
+    budget_us: int
+    test: bool
+    def __init__(self, specialist: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., routing_key: _Optional[str] = ..., decision_id: _Optional[str] = ..., budget_us: _Optional[int] = ..., test: bool = ...) -> None: ...
+
+class LabelProbability(_message.Message):
+    __slots__ = ("label", "probability")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    probability: float
+    def __init__(self, label: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
+
+class Fallback(_message.Message):
+    __slots__ = ("used", "reason")
+    USED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    used: bool
+    reason: FallbackReason
+    def __init__(self, used: bool = ..., reason: _Optional[_Union[FallbackReason, str]] = ...) -> None: ...
+
+class Timing(_message.Message):
+    __slots__ = ("queue_us", "engine_us", "total_us")
+    QUEUE_US_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_US_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_US_FIELD_NUMBER: _ClassVar[int]
+    queue_us: int
+    engine_us: int
+    total_us: int
+    def __init__(self, queue_us: _Optional[int] = ..., engine_us: _Optional[int] = ..., total_us: _Optional[int] = ...) -> None: ...
+
+class DecideResponse(_message.Message):
+    __slots__ = ("decision_id", "label", "score", "probabilities", "decision", "fallback", "arm", "bundle_digest", "plan_generation", "bucket", "timing", "truncated")
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PLAN_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    label: str
+    score: float
+    probabilities: _containers.RepeatedCompositeFieldContainer[LabelProbability]
+    decision: str
+    fallback: Fallback
+    arm: Arm
+    bundle_digest: str
+    plan_generation: int
+    bucket: int
+    timing: Timing
+    truncated: bool
+    def __init__(self, decision_id: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., probabilities: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ..., decision: _Optional[str] = ..., fallback: _Optional[_Union[Fallback, _Mapping]] = ..., arm: _Optional[_Union[Arm, str]] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., bucket: _Optional[int] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., truncated: bool = ...) -> None: ...
+
+class DecideBatchRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[DecideRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[DecideRequest, _Mapping]]] = ...) -> None: ...
+
+class DecideBatchResponse(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: _containers.RepeatedCompositeFieldContainer[DecideResponse]
+    def __init__(self, responses: _Optional[_Iterable[_Union[DecideResponse, _Mapping]]] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("specialist", "input", "routing_key", "decision_id", "budget_us", "max_tokens", "test")
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    ROUTING_KEY_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_US_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEST_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    input: Input
+    routing_key: str
+    decision_id: str
+    budget_us: int
+    max_tokens: int
+    test: bool
+    def __init__(self, specialist: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., routing_key: _Optional[str] = ..., decision_id: _Optional[str] = ..., budget_us: _Optional[int] = ..., max_tokens: _Optional[int] = ..., test: bool = ...) -> None: ...
+
+class GenerateChunk(_message.Message):
+    __slots__ = ("decision_id", "text", "last", "arm", "bundle_digest", "plan_generation", "tokens")
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PLAN_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    text: str
+    last: bool
+    arm: Arm
+    bundle_digest: str
+    plan_generation: int
+    tokens: int
+    def __init__(self, decision_id: _Optional[str] = ..., text: _Optional[str] = ..., last: bool = ..., arm: _Optional[_Union[Arm, str]] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., tokens: _Optional[int] = ...) -> None: ...
+
+class ReportOutcomeRequest(_message.Message):
+    __slots__ = ("specialist", "decision_id", "label", "observed_at_unix_ms", "source")
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    decision_id: str
+    label: str
+    observed_at_unix_ms: int
+    source: str
+    def __init__(self, specialist: _Optional[str] = ..., decision_id: _Optional[str] = ..., label: _Optional[str] = ..., observed_at_unix_ms: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class ReportOutcomeResponse(_message.Message):
+    __slots__ = ("recorded",)
+    RECORDED_FIELD_NUMBER: _ClassVar[int]
+    recorded: bool
+    def __init__(self, recorded: bool = ...) -> None: ...

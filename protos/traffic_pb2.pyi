@@ -1,0 +1,126 @@
+from protos import decide_pb2 as _decide_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Envelope(_message.Message):
+    __slots__ = ("payload", "payload_type", "signatures")
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    payload: bytes
+    payload_type: str
+    signatures: _containers.RepeatedCompositeFieldContainer[Signature]
+    def __init__(self, payload: _Optional[bytes] = ..., payload_type: _Optional[str] = ..., signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ...) -> None: ...
+
+class Signature(_message.Message):
+    __slots__ = ("key_id", "sig")
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    SIG_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    sig: bytes
+    def __init__(self, key_id: _Optional[str] = ..., sig: _Optional[bytes] = ...) -> None: ...
+
+class WatchPlanRequest(_message.Message):
+    __slots__ = ("gateway_id", "generation")
+    GATEWAY_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    gateway_id: str
+    generation: int
+    def __init__(self, gateway_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class PlanOffer(_message.Message):
+    __slots__ = ("plan", "approvals")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    plan: Envelope
+    approvals: _containers.RepeatedCompositeFieldContainer[Envelope]
+    def __init__(self, plan: _Optional[_Union[Envelope, _Mapping]] = ..., approvals: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ...) -> None: ...
+
+class Acknowledgement(_message.Message):
+    __slots__ = ("gateway_id", "generation", "plan_digest", "applied", "reason", "message", "generation_in_force", "at_unix_ms", "apply_ms")
+    GATEWAY_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_IN_FORCE_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    APPLY_MS_FIELD_NUMBER: _ClassVar[int]
+    gateway_id: str
+    generation: int
+    plan_digest: str
+    applied: bool
+    reason: str
+    message: str
+    generation_in_force: int
+    at_unix_ms: int
+    apply_ms: int
+    def __init__(self, gateway_id: _Optional[str] = ..., generation: _Optional[int] = ..., plan_digest: _Optional[str] = ..., applied: bool = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., generation_in_force: _Optional[int] = ..., at_unix_ms: _Optional[int] = ..., apply_ms: _Optional[int] = ...) -> None: ...
+
+class AcknowledgeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ArmCounters(_message.Message):
+    __slots__ = ("specialist", "salt", "arm", "bundle_digest", "requests", "errors", "fallbacks", "in_time", "latency_counts")
+    class FallbacksEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    IN_TIME_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    salt: str
+    arm: _decide_pb2.Arm
+    bundle_digest: str
+    requests: int
+    errors: int
+    fallbacks: _containers.ScalarMap[str, int]
+    in_time: int
+    latency_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, specialist: _Optional[str] = ..., salt: _Optional[str] = ..., arm: _Optional[_Union[_decide_pb2.Arm, str]] = ..., bundle_digest: _Optional[str] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., fallbacks: _Optional[_Mapping[str, int]] = ..., in_time: _Optional[int] = ..., latency_counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class GatewayReport(_message.Message):
+    __slots__ = ("gateway_id", "run_id", "generation", "latency_bounds_us", "arms", "drops", "at_unix_ms")
+    class DropsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    GATEWAY_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_BOUNDS_US_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    DROPS_FIELD_NUMBER: _ClassVar[int]
+    AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    gateway_id: str
+    run_id: str
+    generation: int
+    latency_bounds_us: _containers.RepeatedScalarFieldContainer[int]
+    arms: _containers.RepeatedCompositeFieldContainer[ArmCounters]
+    drops: _containers.ScalarMap[str, int]
+    at_unix_ms: int
+    def __init__(self, gateway_id: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., latency_bounds_us: _Optional[_Iterable[int]] = ..., arms: _Optional[_Iterable[_Union[ArmCounters, _Mapping]]] = ..., drops: _Optional[_Mapping[str, int]] = ..., at_unix_ms: _Optional[int] = ...) -> None: ...
+
+class ReportResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

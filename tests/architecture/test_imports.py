@@ -1,0 +1,63 @@
+"""Who may import whom."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("protos", "gateway", "controlplane")
+FILES = [p for name in PACKAGES for p in sorted((ROOT / name).rglob("*.py")) if "_pb2" not in p.name]
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def roots(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_two_sides_meet_only_in_the_contract(path: Path) -> None:
+    side = path.relative_to(ROOT).parts[0]
+    other = {"protos": {"gateway", "controlplane"}, "gateway": {"controlplane"}, "controlplane": {"gateway"}}[side]
+    assert not roots(path) & other
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent.name == "domain"], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_domain_imports_the_standard_library_and_the_contract_only(path: Path) -> None:
+    side = path.relative_to(ROOT).parts[0]
+    for name in imported(path):
+        is_standard = name.split(".")[0] in sys.stdlib_module_names
+        assert is_standard or name.startswith(("protos", f"{side}.domain", f"{side}.errors")), name
+
+
+HOMES = {
+    "grpc": ("gateway/rpc", "controlplane/rpc", "controlplane/cli", "controlplane/demo"),
+    "openvino": ("gateway/worker/openvino.py", "controlplane/training/export.py"),
+    "torch": ("controlplane/training",),
+    "peft": ("controlplane/training",),
+    "transformers": ("controlplane/training",),
+    "sqlalchemy": ("controlplane/store",),
+    "apscheduler": ("controlplane/loop/schedule.py",),
+    "prometheus_client": ("gateway/metrics.py", "controlplane/metrics.py"),
+    "typer": ("controlplane/cli",),
+}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_each_heavy_library_has_one_home(library: str) -> None:
+    for path in FILES:
+        relative = str(path.relative_to(ROOT))
+        if library in roots(path) and not relative.startswith("protos/"):
+            assert relative.startswith(HOMES[library]), f"{relative} imports {library}"
