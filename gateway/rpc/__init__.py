@@ -1,0 +1,1 @@
+"""gRPC at the edge: messages in and out, statuses, and the fronts that carry them."""

@@ -1,0 +1,248 @@
+"""Frames to one local worker: submit, cancel, load; reconnect for ever."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import structlog
+
+from protos import decide_pb2, engine_pb2
+from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
+
+log = structlog.get_logger()
+
+RECONNECT_FIRST_S = 0.02
+RECONNECT_MOST_S = 1.0
+CHUNKS_QUEUED = 256
+
+
+class WorkerAway(Exception):
+    """No worker is connected that could do this, or it went away while doing it."""
+
+
+class BundleRefused(Exception):
+    """The worker found something wrong with a bundle; the message says what."""
+
+
+class GenerationFailed(Exception):
+    """The worker could not generate, or not go on; the message says why."""
+
+
+class WorkerLink(asyncio.Protocol):
+    """One connection to one worker. Bundles asked for once are loaded again after every reconnect."""
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        self.ready: set[str] = set()
+        self.in_flight = 0
+        self._wanted: set[str] = set()
+        self._ids = itertools.count(1)
+        self._results: dict[int, asyncio.Future[engine_pb2.Result]] = {}
+        self._loads: dict[int, asyncio.Future[engine_pb2.Loaded]] = {}
+        self._streams: dict[int, asyncio.Queue[engine_pb2.Chunk]] = {}
+        self._decoder = FrameDecoder()
+        self._transport: asyncio.Transport | None = None
+        self._outgoing: list[bytes] = []
+        self._lost = asyncio.Event()
+        self.connected = asyncio.Event()
+        self._reloads: set[asyncio.Task[engine_pb2.Loaded]] = set()
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        wait = RECONNECT_FIRST_S
+        try:
+            while True:
+                self._lost.clear()
+                try:
+                    await asyncio.get_running_loop().create_unix_connection(lambda: self, self.socket)
+                except OSError:
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, RECONNECT_MOST_S)
+                    continue
+                wait = RECONNECT_FIRST_S
+                await self._lost.wait()
+        finally:
+            if self._transport is not None:
+                self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask again for every bundle that was wanted before."""
+        # uvloop's transports do not derive from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._decoder = FrameDecoder()
+        self.connected.set()
+        for bundle in self._wanted:
+            self._load_again(bundle)
+
+    def _load_again(self, bundle: str) -> None:
+        task = asyncio.ensure_future(self._load(bundle))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloaded)
+
+    def _reloaded(self, task: "asyncio.Task[engine_pb2.Loaded]") -> None:
+        self._reloads.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("reload_failed", socket=self.socket, error=str(task.exception()))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail everything that was waiting for this worker."""
+        self._transport = None
+        self.connected.clear()
+        self.ready.clear()
+        self._outgoing.clear()
+        waiting: list[asyncio.Future[Any]] = [*self._results.values(), *self._loads.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(WorkerAway("a worker that went away"))
+        self._results.clear()
+        self._loads.clear()
+        for stream in self._streams.values():
+            self._put(stream, engine_pb2.Chunk(last=True, status=engine_pb2.RESULT_STATUS_ENGINE_ERROR))
+        self._streams.clear()
+        self._lost.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand every answer to whoever waits for it."""
+        try:
+            frames = self._decoder.feed(data)
+        except FrameMalformed as error:
+            log.error("worker_link_broken", socket=self.socket, error=str(error))
+            assert self._transport is not None
+            self._transport.abort()
+            return
+        for frame in frames:
+            kind = frame.WhichOneof("body")
+            if kind == "result":
+                waiting = self._results.pop(frame.result.id, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(frame.result)
+            elif kind == "loaded":
+                loading = self._loads.pop(frame.loaded.id, None)
+                if loading is not None and not loading.done():
+                    loading.set_result(frame.loaded)
+            elif kind == "chunk":
+                stream = self._streams.get(frame.chunk.id)
+                if stream is not None:
+                    self._put(stream, frame.chunk)
+            elif kind == "hello" and frame.hello.protocol != PROTOCOL:
+                log.error("worker_protocol", expected=PROTOCOL, found=frame.hello.protocol)
+                assert self._transport is not None
+                self._transport.abort()
+
+    @staticmethod
+    def _put(stream: "asyncio.Queue[engine_pb2.Chunk]", chunk: engine_pb2.Chunk) -> None:
+        # A reader that fell this far behind loses the stream rather than the gateway its memory.
+        with contextlib.suppress(asyncio.QueueFull):
+            stream.put_nowait(chunk)
+
+    def _send(self, frame: engine_pb2.Frame) -> None:
+        if self._transport is None:
+            raise WorkerAway("a worker that is not connected")
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(encode(frame))
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._outgoing:
+            self._transport.write(b"".join(self._outgoing))
+        self._outgoing.clear()
+
+    def want(self, bundle: str) -> None:
+        """Have the bundle loaded as soon as a worker is there, without waiting for it."""
+        if bundle not in self._wanted:
+            self._wanted.add(bundle)
+            if self.connected.is_set():
+                self._load_again(bundle)
+
+    async def load(self, bundle: str) -> None:
+        """Have the worker verify and warm a bundle.
+
+        Raises:
+            WorkerAway: No worker is connected.
+            BundleRefused: The worker refused the bundle; the message says why.
+        """
+        self._wanted.add(bundle)
+        if bundle in self.ready:
+            return
+        loaded = await self._load(bundle)
+        if not loaded.ok:
+            self._wanted.discard(bundle)
+            raise BundleRefused(loaded.error)
+
+    async def _load(self, bundle: str) -> engine_pb2.Loaded:
+        number = next(self._ids)
+        future: asyncio.Future[engine_pb2.Loaded] = asyncio.get_running_loop().create_future()
+        self._send(engine_pb2.Frame(load=engine_pb2.Load(id=number, bundle_digest=bundle)))
+        self._loads[number] = future
+        loaded = await future
+        if loaded.ok:
+            self.ready.add(bundle)
+        return loaded
+
+    def unload(self, bundle: str) -> None:
+        """Let the worker forget a bundle that no plan needs."""
+        self._wanted.discard(bundle)
+        self.ready.discard(bundle)
+        if self._transport is not None:
+            self._send(engine_pb2.Frame(unload=engine_pb2.Unload(bundle_digest=bundle)))
+
+    def submit(
+        self, bundle: str, given: decide_pb2.Input, remaining_us: int, priority: int
+    ) -> tuple[int, "asyncio.Future[engine_pb2.Result]"]:
+        """Queue one job and return its number and its answer to come; never blocks."""
+        number = next(self._ids)
+        job = engine_pb2.Job(
+            id=number,
+            bundle_digest=bundle,
+            remaining_us=max(remaining_us, 0),
+            priority=priority,  # type: ignore[arg-type]
+            input=given,
+        )
+        self._send(engine_pb2.Frame(job=job))
+        future: asyncio.Future[engine_pb2.Result] = asyncio.get_running_loop().create_future()
+        self._results[number] = future
+        self.in_flight += 1
+        future.add_done_callback(self._finished)
+        return number, future
+
+    def _finished(self, _: object) -> None:
+        self.in_flight -= 1
+
+    def cancel(self, number: int) -> None:
+        """Tell the worker that nobody waits for a job any more."""
+        future = self._results.pop(number, None)
+        if future is not None:
+            future.cancel()
+            if self._transport is not None:
+                self._send(engine_pb2.Frame(cancel=engine_pb2.Cancel(id=number)))
+
+    async def generate(
+        self, bundle: str, given: decide_pb2.Input, remaining_us: int, max_tokens: int
+    ) -> AsyncIterator[engine_pb2.Chunk]:
+        """Stream one generation; cancels it in the worker when the reader stops.
+
+        Raises:
+            WorkerAway: Nothing was started.
+            GenerationFailed: The worker failed.
+        """
+        number = next(self._ids)
+        stream: asyncio.Queue[engine_pb2.Chunk] = asyncio.Queue(CHUNKS_QUEUED)
+        job = engine_pb2.GenerateJob(
+            id=number, bundle_digest=bundle, remaining_us=max(remaining_us, 0), input=given, max_tokens=max_tokens
+        )
+        self._send(engine_pb2.Frame(generate=job))
+        self._streams[number] = stream
+        is_over = False
+        try:
+            while not is_over:
+                chunk = await stream.get()
+                is_over = chunk.last
+                if chunk.status != engine_pb2.RESULT_STATUS_OK:
+                    raise GenerationFailed(chunk.message)
+                yield chunk
+        finally:
+            self._streams.pop(number, None)
+            if not is_over and self._transport is not None:
+                self._send(engine_pb2.Frame(cancel=engine_pb2.Cancel(id=number)))

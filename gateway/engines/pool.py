@@ -1,0 +1,69 @@
+"""Which worker answers for a bundle, and what its answers have cost so far."""
+
+import asyncio
+from collections.abc import Iterable
+
+from gateway.domain.admission import ServiceTime
+from gateway.engines.link import WorkerAway, WorkerLink
+
+
+class Pool:
+    """The workers of this machine. A bundle is ready when at least one of them has it."""
+
+    def __init__(self, sockets: Iterable[str]) -> None:
+        self.links = [WorkerLink(socket) for socket in sockets]
+        self._times: dict[str, ServiceTime] = {}
+
+    def pick(self, bundle: str) -> WorkerLink:
+        """Return the ready worker with the least in flight; raises WorkerAway."""
+        ready = [link for link in self.links if bundle in link.ready]
+        if not ready:
+            raise WorkerAway(bundle)
+        return min(ready, key=lambda link: link.in_flight)
+
+    def is_ready(self, bundle: str) -> bool:
+        """Say whether some worker can answer for the bundle now."""
+        return any(bundle in link.ready for link in self.links)
+
+    def service_time(self, bundle: str) -> ServiceTime:
+        """Return what was learned of a bundle's time."""
+        return self._times.setdefault(bundle, ServiceTime())
+
+    async def load(self, bundle: str) -> None:
+        """Make a bundle ready on every connected worker, waiting for the first one to be there.
+
+        Raises:
+            WorkerAway: No worker took it.
+            BundleRefused: A worker refused it.
+        """
+        waits = [asyncio.ensure_future(link.connected.wait()) for link in self.links]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        loads = []
+        for link in self.links:
+            if link.connected.is_set():
+                loads.append(link.load(bundle))
+            else:
+                link.want(bundle)
+        outcomes = await asyncio.gather(*loads, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, WorkerAway):
+                raise outcome
+        if not self.is_ready(bundle):
+            raise WorkerAway(bundle)
+
+    def want(self, bundle: str) -> None:
+        """Have every worker load a bundle when it can."""
+        for link in self.links:
+            link.want(bundle)
+
+    def keep_only(self, bundles: set[str]) -> None:
+        """Forget bundles that no plan needs any more."""
+        for link in self.links:
+            for bundle in link.ready - bundles:
+                link.unload(bundle)
+        for bundle in set(self._times) - bundles:
+            del self._times[bundle]

@@ -1,0 +1,65 @@
+"""Exact counts per specialist, rollout, arm and bundle, for the control plane's gates."""
+
+import bisect
+from collections import Counter
+from dataclasses import dataclass, field
+
+from gateway.domain.assignment import Arm
+from gateway.metrics import LATENCY_BOUNDS_US
+from protos import traffic_pb2
+
+MAX_KEYS = 512
+
+
+@dataclass(slots=True)
+class ArmCount:
+    """Counts since the gateway started."""
+
+    requests: int = 0
+    errors: int = 0
+    in_time: int = 0
+    fallbacks: Counter[str] = field(default_factory=Counter)
+    latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_US) + 1))
+
+
+class Counters:
+    """Bounded: the oldest key goes first, which can only be a rollout long over."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str, Arm, str], ArmCount] = {}
+
+    def of(self, specialist: str, salt: str, arm: Arm, bundle: str) -> ArmCount:
+        """Return the counts to add to."""
+        key = (specialist, salt, arm, bundle)
+        found = self._counts.get(key)
+        if found is None:
+            if len(self._counts) >= MAX_KEYS:
+                del self._counts[next(iter(self._counts))]
+            found = self._counts[key] = ArmCount()
+        return found
+
+    @staticmethod
+    def answered(count: ArmCount, taken_us: int, in_time: bool, fallback: str) -> None:
+        """Count one answer; ``fallback`` is its reason or empty."""
+        count.requests += 1
+        count.in_time += in_time
+        if fallback:
+            count.fallbacks[fallback] += 1
+        count.latency[bisect.bisect_left(LATENCY_BOUNDS_US, taken_us)] += 1
+
+    def report(self) -> list[traffic_pb2.ArmCounters]:
+        """Copy everything for the control plane."""
+        return [
+            traffic_pb2.ArmCounters(
+                specialist=specialist,
+                salt=salt,
+                arm=int(arm),  # type: ignore[arg-type]
+                bundle_digest=bundle,
+                requests=count.requests,
+                errors=count.errors,
+                fallbacks=dict(count.fallbacks),
+                in_time=count.in_time,
+                latency_counts=count.latency,
+            )
+            for (specialist, salt, arm, bundle), count in self._counts.items()
+        ]

@@ -1,0 +1,402 @@
+"""The request path: assign, admit, mirror, decide, record.
+
+Nothing here waits for a disk, the control plane or a shadow. The plan is read once.
+"""
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from gateway.domain.admission import can_finish
+from gateway.domain.assignment import Assignment, assign
+from gateway.engines.link import GenerationFailed, WorkerAway
+from gateway.engines.pool import Pool
+from gateway.errors import (
+    DeadlinePassed,
+    DeadlineTooShort,
+    Draining,
+    EngineFailed,
+    EngineStreamBroken,
+    EngineUnavailable,
+    GatewayError,
+    GenerationUnsupported,
+    NoPlanYet,
+    Overloaded,
+    PromptRejected,
+    UnknownSpecialist,
+)
+from gateway.metrics import Metrics
+from gateway.serving.capture import CaptureLane
+from gateway.serving.counters import ArmCount, Counters
+from gateway.serving.current_plan import CurrentPlan, Route
+from gateway.serving.shadow import ShadowLane
+from protos import capture_pb2, decide_pb2, engine_pb2
+from protos.contract.digest import input_digest
+from protos.contract.draws import pseudonym
+from protos.contract.task import InputInvalid, TaskSpec, check_input
+
+PROBABILITY_TOLERANCE = 1e-3
+MAX_ID_BYTES = 256
+_PRIORITY = {True: engine_pb2.PRIORITY_CANARY, False: engine_pb2.PRIORITY_LIVE}
+_REASON = {
+    value: name.removeprefix("FALLBACK_REASON_").lower()
+    for name, value in decide_pb2.FallbackReason.items()
+    if value != decide_pb2.FALLBACK_REASON_UNSPECIFIED
+}
+
+
+class _NoAnswer(Exception):
+    """The engine gave no usable answer; the caller gets the fallback, or ``error`` where the route asks."""
+
+    def __init__(self, reason: int, error: GatewayError) -> None:
+        super().__init__(str(error))
+        self.reason = reason
+        self.error = error
+
+
+@dataclass(slots=True)
+class _CallState:
+    """One request on its way. Times are ``time.monotonic`` seconds."""
+
+    request: decide_pb2.DecideRequest
+    route: Route
+    assignment: Assignment
+    decision_id: str
+    unit: str
+    arrived: float
+    until: float
+    count: ArmCount
+
+    @property
+    def budget_us(self) -> int:
+        """What the caller could spend in all."""
+        return int((self.until - self.arrived) * 1e6)
+
+    @property
+    def respond_by(self) -> float:
+        """When the fallback must be on its way."""
+        return self.until - self.route.task.reserve_us / 1e6
+
+
+class Dispatcher:
+    """Answers decisions from the plan in force."""
+
+    def __init__(
+        self,
+        plan: CurrentPlan,
+        pool: Pool,
+        shadow: ShadowLane,
+        capture: CaptureLane,
+        counters: Counters,
+        metrics: Metrics,
+        *,
+        max_in_flight: int,
+    ) -> None:
+        self._plan = plan
+        self._pool = pool
+        self._shadow = shadow
+        self._capture = capture
+        self._counters = counters
+        self._metrics = metrics
+        self._max_in_flight = max_in_flight
+        self.in_flight = 0
+        self.draining = False
+
+    async def decide(self, request: decide_pb2.DecideRequest, deadline: float | None) -> decide_pb2.DecideResponse:
+        """Answer one request.
+
+        Args:
+            deadline: Monotonic seconds from the transport; None when the caller set none.
+        Raises:
+            GatewayError: What the caller did wrong, or why there is no answer where the route
+                asks for errors instead of fallbacks.
+        """
+        call = self._begin(request, deadline)
+        task = call.route.task
+        pair = None
+        self.in_flight += 1
+        try:
+            self._admit(call)
+            pair = self._mirror(call)
+            result = await self._ask(call)
+        except _NoAnswer as failure:
+            if task.on_refusal == "error":
+                call.count.errors += 1
+                self._metrics.errors.labels(task.name, call.assignment.arm.name.lower()).inc()
+                raise failure.error from None
+            answer = self._fallback(call, failure.reason)
+        else:
+            answer = self._answer(call, result)
+        finally:
+            self.in_flight -= 1
+        self._record(call, answer)
+        if pair is not None:
+            pair.primary_answered(answer)
+        return answer
+
+    def _begin(self, request: decide_pb2.DecideRequest, deadline: float | None) -> _CallState:
+        arrived = time.monotonic()
+        route = self.route(request.specialist)
+        task = route.task
+        try:
+            check_input(task, request.input)
+        except InputInvalid as error:
+            raise PromptRejected(str(error)) from error
+        for name in ("routing_key", "decision_id"):
+            size = len(getattr(request, name))
+            if size > MAX_ID_BYTES:
+                raise PromptRejected(f"{name} has {size} characters, expected at most {MAX_ID_BYTES}")
+        until = arrived + min(request.budget_us or task.deadline_us, task.deadline_us) / 1e6
+        if deadline is not None:
+            until = min(until, deadline)
+        if until <= arrived:
+            raise DeadlinePassed(0)
+        decision_id = request.decision_id or secrets.token_hex(16)
+        unit = request.routing_key or decision_id
+        assignment = assign(route.split, unit)
+        count = self._counters.of(task.name, route.split.salt, assignment.arm, assignment.bundle)
+        return _CallState(request, route, assignment, decision_id, unit, arrived, until, count)
+
+    def route(self, specialist: str) -> Route:
+        """Return a specialist's route; raises Draining, NoPlanYet or UnknownSpecialist."""
+        if self.draining:
+            raise Draining
+        routes = self._plan.routes
+        if routes is None:
+            raise NoPlanYet
+        route = routes.by_name.get(specialist)
+        if route is None:
+            raise UnknownSpecialist(specialist)
+        return route
+
+    def _admit(self, call: _CallState) -> None:
+        if self.in_flight > self._max_in_flight:
+            raise _NoAnswer(decide_pb2.FALLBACK_REASON_OVERLOADED, Overloaded(call.route.task.name))
+        learned = self._pool.service_time(call.assignment.bundle)
+        left_us = (call.respond_by - call.arrived) * 1e6
+        if not can_finish(left_us, learned.estimate_us):
+            learned.decay()
+            error = DeadlineTooShort(int(left_us), int(learned.estimate_us))
+            raise _NoAnswer(decide_pb2.FALLBACK_REASON_NO_TIME, error)
+
+    def _mirror(self, call: _CallState):  # type: ignore[no-untyped-def]
+        candidate = call.assignment.shadow
+        if candidate is None or call.request.test:
+            return None
+        split = call.route.split
+        budget_us = int((call.respond_by - call.arrived) * 1e6)
+        return self._shadow.offer(call.request, split.primary, candidate, split.salt, call.route.task, budget_us)
+
+    async def _ask(self, call: _CallState) -> engine_pb2.Result:
+        bundle = call.assignment.bundle
+        try:
+            link = self._pool.pick(bundle)
+            remaining_us = int((call.respond_by - time.monotonic()) * 1e6)
+            priority = _PRIORITY[bundle == call.route.split.candidate]
+            number, future = link.submit(bundle, call.request.input, remaining_us, priority)
+        except WorkerAway:
+            raise _unavailable(call) from None
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(loop.time() + (call.respond_by - time.monotonic())):
+                result = await asyncio.shield(future)
+        except TimeoutError:
+            link.cancel(number)
+            self._pool.service_time(bundle).observe((time.monotonic() - call.arrived) * 1e6)
+            raise _NoAnswer(decide_pb2.FALLBACK_REASON_DEADLINE, DeadlinePassed(call.budget_us)) from None
+        except asyncio.CancelledError:
+            link.cancel(number)
+            raise
+        except WorkerAway:
+            raise _unavailable(call) from None
+        _check_result(result, call)
+        self._pool.service_time(bundle).observe((time.monotonic() - call.arrived) * 1e6)
+        return result
+
+    def _answer(self, call: _CallState, result: engine_pb2.Result) -> decide_pb2.DecideResponse:
+        task = call.route.task
+        answer = self._blank(call)
+        answer.label = task.labels[result.label]
+        answer.score = result.score
+        answer.decision = task.decisions[result.decision]
+        answer.truncated = result.truncated
+        for label, probability in zip(task.labels, result.probabilities, strict=True):
+            answer.probabilities.add(label=label, probability=probability)
+        answer.timing.queue_us = result.queue_us
+        answer.timing.engine_us = result.engine_us
+        return answer
+
+    def _fallback(self, call: _CallState, reason: int) -> decide_pb2.DecideResponse:
+        task = call.route.task
+        answer = self._blank(call)
+        answer.decision = task.fallback_decision
+        answer.score = task.fallback_score
+        answer.fallback.used = True
+        answer.fallback.reason = reason  # type: ignore[assignment]
+        arm = call.assignment.arm.name.lower()
+        self._metrics.fallbacks.labels(task.name, arm, _REASON[reason]).inc()
+        return answer
+
+    @staticmethod
+    def _blank(call: _CallState) -> decide_pb2.DecideResponse:
+        return decide_pb2.DecideResponse(
+            decision_id=call.decision_id,
+            arm=int(call.assignment.arm),  # type: ignore[arg-type]
+            bundle_digest=call.assignment.bundle,
+            plan_generation=call.route.generation,
+            bucket=call.assignment.bucket,
+        )
+
+    def _record(self, call: _CallState, answer: decide_pb2.DecideResponse) -> None:
+        now = time.monotonic()
+        taken_us = int((now - call.arrived) * 1e6)
+        answer.timing.total_us = taken_us
+        in_time = now <= call.until and not answer.fallback.used
+        task = call.route.task
+        self._metrics.latency.labels(task.name, call.assignment.arm.name.lower()).observe(taken_us / 1e6)
+        if call.request.test:
+            return
+        self._counters.answered(
+            call.count, taken_us, in_time, _REASON[answer.fallback.reason] if answer.fallback.used else ""
+        )
+        if call.assignment.is_captured:
+            split = call.route.split
+            sample = capture_pb2.Sample(
+                decision_id=call.decision_id,
+                specialist=task.name,
+                routing_key_hash=pseudonym(split.salt, call.unit),
+                input=_declared(task, call.request.input),
+                input_digest=input_digest(call.request.input),
+                answer=answer,
+                at_unix_ms=time.time_ns() // 1_000_000,
+                inclusion_bp=split.capture_bp,
+                salt=split.salt,
+                in_time=in_time,
+            )
+            self._capture.offer(capture_pb2.CaptureRecord(sample=sample))
+
+    async def generate(
+        self, request: decide_pb2.GenerateRequest, deadline: float | None
+    ) -> AsyncIterator[decide_pb2.GenerateChunk]:
+        """Stream text from the bundle that the request is assigned to; raises GatewayError."""
+        as_decision = decide_pb2.DecideRequest(
+            specialist=request.specialist,
+            input=request.input,
+            routing_key=request.routing_key,
+            decision_id=request.decision_id,
+            budget_us=request.budget_us,
+        )
+        call = self._begin(as_decision, deadline)
+        name = call.route.task.name
+        tokens = 0
+        try:
+            link = self._pool.pick(call.assignment.bundle)
+            chunks = link.generate(call.assignment.bundle, request.input, call.budget_us, request.max_tokens or 64)
+            async with asyncio.timeout(call.until - time.monotonic()):
+                async for chunk in chunks:
+                    tokens = chunk.tokens
+                    yield decide_pb2.GenerateChunk(
+                        decision_id=call.decision_id,
+                        text=chunk.text,
+                        last=chunk.last,
+                        arm=int(call.assignment.arm),  # type: ignore[arg-type]
+                        bundle_digest=call.assignment.bundle,
+                        plan_generation=call.route.generation,
+                        tokens=tokens,
+                    )
+        except WorkerAway:
+            raise EngineUnavailable(name) from None
+        except TimeoutError:
+            raise DeadlinePassed(call.budget_us) from None
+        except GenerationFailed as error:
+            if "cannot generate" in str(error):
+                raise GenerationUnsupported(name) from error
+            raise (EngineStreamBroken(name, tokens) if tokens else EngineFailed(name, str(error))) from error
+
+    def report_outcome(self, request: decide_pb2.ReportOutcomeRequest) -> bool:
+        """Record what really happened; false when the capture lane is full."""
+        task = self.route(request.specialist).task
+        if not request.decision_id or len(request.decision_id) > MAX_ID_BYTES:
+            raise PromptRejected(f"decision_id has {len(request.decision_id)} characters, expected 1 to {MAX_ID_BYTES}")
+        if request.label not in task.labels:
+            raise PromptRejected(f"label is {request.label[:80]!r}, expected one of {', '.join(task.labels)}")
+        now = time.time_ns() // 1_000_000
+        outcome = capture_pb2.Outcome(
+            decision_id=request.decision_id,
+            specialist=request.specialist,
+            label=request.label,
+            observed_at_unix_ms=request.observed_at_unix_ms or now,
+            received_at_unix_ms=now,
+            source=request.source[:MAX_ID_BYTES],
+        )
+        return self._capture.offer(capture_pb2.CaptureRecord(outcome=outcome))
+
+    def task(self, specialist: str) -> TaskSpec:
+        """Return a specialist's task; raises as ``route`` does."""
+        return self.route(specialist).task
+
+    def specialists(self) -> tuple[str, ...]:
+        """List the specialists of the plan in force."""
+        return tuple(self._plan.routes.by_name) if self._plan.routes is not None else ()
+
+    def is_ready(self) -> bool:
+        """Say whether every specialist's primary can answer."""
+        names = self.specialists()
+        return bool(names) and all(self.is_ready_for(name) for name in names)
+
+    def is_ready_for(self, specialist: str) -> bool:
+        """Say whether a specialist's primary can answer now."""
+        routes = self._plan.routes
+        if self.draining or routes is None or specialist not in routes.by_name:
+            return False
+        return self._pool.is_ready(routes.by_name[specialist].split.primary)
+
+
+def _declared(task: TaskSpec, given: decide_pb2.Input) -> decide_pb2.Input:
+    """Copy only the fields whose capture the task declares."""
+    allowed = {field.name for field in task.fields if field.capture}
+    kept = decide_pb2.Input()
+    if given.text and task.fields[0].name in allowed:
+        kept.text = given.text
+    for name, value in given.fields.items():
+        if name in allowed:
+            kept.fields[name].CopyFrom(value)
+    return kept
+
+
+def _unavailable(call: _CallState) -> _NoAnswer:
+    return _NoAnswer(decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE, EngineUnavailable(call.route.task.name))
+
+
+def _check_result(result: engine_pb2.Result, call: _CallState) -> None:
+    """Refuse whatever breaks the output contract: garbage is never forwarded as an answer."""
+    status = result.status
+    task = call.route.task
+    if status == engine_pb2.RESULT_STATUS_BAD_INPUT:
+        raise PromptRejected(result.message)
+    if status == engine_pb2.RESULT_STATUS_EXPIRED:
+        raise _NoAnswer(decide_pb2.FALLBACK_REASON_DEADLINE, DeadlinePassed(call.budget_us))
+    if status == engine_pb2.RESULT_STATUS_OVERLOADED:
+        raise _NoAnswer(decide_pb2.FALLBACK_REASON_OVERLOADED, Overloaded(task.name))
+    if status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE:
+        raise _unavailable(call)
+    is_ok = status == engine_pb2.RESULT_STATUS_OK
+    problem = _output_problem(result, call.assignment.bundle, task) if is_ok else result.message or "no reason given"
+    if problem is not None:
+        raise _NoAnswer(decide_pb2.FALLBACK_REASON_ENGINE_ERROR, EngineFailed(task.name, problem))
+
+
+def _output_problem(result: engine_pb2.Result, bundle: str, task: TaskSpec) -> str | None:
+    total = math.fsum(result.probabilities)
+    if result.bundle_digest != bundle:
+        return f"the answer is from {result.bundle_digest!r}, expected {bundle}"
+    if len(result.probabilities) != len(task.labels) or not abs(total - 1) <= PROBABILITY_TOLERANCE:
+        return f"{len(result.probabilities)} probabilities with sum {total:.4f}, expected {len(task.labels)} with sum 1"
+    if not all(0 <= p <= 1 for p in result.probabilities) or not 0 <= result.score <= 1:
+        return "a probability or the score is outside 0..1"
+    if result.label >= len(task.labels) or result.decision >= len(task.decisions):
+        return f"label {result.label} or decision {result.decision} is out of range"
+    return None

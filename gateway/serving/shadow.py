@@ -1,0 +1,117 @@
+"""A bounded mirror: the same request to the candidate, its answer recorded and never returned.
+
+No task and no lock: a pair is two answers that arrive in either order, joined by callbacks.
+The lane holds no reference to anything the caller receives.
+"""
+
+import asyncio
+import time
+
+from gateway.engines.link import WorkerAway, WorkerLink
+from gateway.engines.pool import Pool
+from gateway.metrics import Metrics
+from gateway.serving.capture import CaptureLane
+from protos import capture_pb2, decide_pb2, engine_pb2
+from protos.contract.task import TaskSpec
+
+
+class Pair:
+    """One request that two bundles answer."""
+
+    def __init__(self, lane: "ShadowLane", record: capture_pb2.ShadowPair, task: TaskSpec, budget_us: int) -> None:
+        self._lane = lane
+        self._record = record
+        self._task = task
+        self._budget_us = budget_us
+        self._missing = 2
+
+    def primary_answered(self, answer: decide_pb2.DecideResponse) -> None:
+        """Take a copy of what the caller was told."""
+        record = self._record
+        record.decision_id = answer.decision_id
+        record.primary_decision = answer.decision
+        record.primary_score = answer.score
+        record.primary_label = answer.label
+        record.primary_us = answer.timing.queue_us + answer.timing.engine_us
+        record.primary_fallback = answer.fallback.used
+        self._arrived()
+
+    def candidate_answered(self, result: engine_pb2.Result | None, failure: int) -> None:
+        """Take the candidate's answer, or why there is none."""
+        record = self._record
+        if result is None:
+            record.candidate_failure = failure  # type: ignore[assignment]
+        else:
+            record.candidate_decision = self._task.decisions[result.decision]
+            record.candidate_label = self._task.labels[result.label]
+            record.candidate_score = result.score
+            record.candidate_us = result.queue_us + result.engine_us
+            record.candidate_in_time = record.candidate_us <= self._budget_us
+        self._arrived()
+
+    def _arrived(self) -> None:
+        self._missing -= 1
+        if self._missing == 0:
+            self._lane.finished(self._record)
+
+
+class ShadowLane:
+    """Offers may be dropped, always with a counted cause; at most ``max_in_flight`` wait."""
+
+    def __init__(self, pool: Pool, capture: CaptureLane, metrics: Metrics, *, max_in_flight: int) -> None:
+        self._pool = pool
+        self._capture = capture
+        self._metrics = metrics
+        self._max_in_flight = max_in_flight
+        self.in_flight = 0
+
+    def offer(
+        self, request: decide_pb2.DecideRequest, primary: str, candidate: str, salt: str, task: TaskSpec, budget_us: int
+    ) -> Pair | None:
+        """Send a copy to the candidate if the lane has room."""
+        if self.in_flight >= self._max_in_flight:
+            self._capture.drop("shadow_queue_full")
+            return None
+        # Shadow answers count even when late: that they are late is what shadow is there to find.
+        patience_us = 5 * task.deadline_us
+        try:
+            link = self._pool.pick(candidate)
+            number, future = link.submit(candidate, request.input, patience_us, engine_pb2.PRIORITY_SHADOW)
+        except WorkerAway:
+            self._capture.drop("shadow_engine_unavailable")
+            return None
+        record = capture_pb2.ShadowPair(
+            specialist=request.specialist,
+            salt=salt,
+            primary_digest=primary,
+            candidate_digest=candidate,
+            at_unix_ms=time.time_ns() // 1_000_000,
+        )
+        pair = Pair(self, record, task, budget_us)
+        self.in_flight += 1
+        timer = asyncio.get_running_loop().call_later(patience_us / 1e6, link.cancel, number)
+        future.add_done_callback(lambda done: self._answered(done, pair, timer, link))
+        return pair
+
+    def _answered(
+        self, done: "asyncio.Future[engine_pb2.Result]", pair: Pair, timer: asyncio.TimerHandle, link: WorkerLink
+    ) -> None:
+        self.in_flight -= 1
+        timer.cancel()
+        if done.cancelled():
+            self._capture.drop("shadow_late")
+            pair.candidate_answered(None, decide_pb2.FALLBACK_REASON_DEADLINE)
+        elif done.exception() is not None:
+            pair.candidate_answered(None, decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE)
+        elif done.result().status == engine_pb2.RESULT_STATUS_EXPIRED:
+            pair.candidate_answered(None, decide_pb2.FALLBACK_REASON_DEADLINE)
+        elif done.result().status != engine_pb2.RESULT_STATUS_OK:
+            pair.candidate_answered(None, decide_pb2.FALLBACK_REASON_ENGINE_ERROR)
+        else:
+            pair.candidate_answered(done.result(), 0)
+
+    def finished(self, record: capture_pb2.ShadowPair) -> None:
+        """Record a complete pair."""
+        agreed = record.candidate_decision == record.primary_decision
+        self._metrics.shadow_pairs.labels("yes" if agreed else "no").inc()
+        self._capture.offer(capture_pb2.CaptureRecord(shadow_pair=record))

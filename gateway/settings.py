@@ -1,0 +1,84 @@
+"""The gateway's settings: one TOML file, read once; anything unknown stops the process."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from protos.contract.fields import FieldInvalid, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Everything a gateway needs to start.
+
+    Paths in the file are relative to the file. ``control`` may be empty: such a gateway serves
+    its last good plan and takes no new one.
+    """
+
+    deployment: str
+    gateway_id: str
+    listen: str
+    control: str
+    worker_sockets: tuple[str, ...]
+    bundles_dir: Path
+    capture_dir: Path
+    state_dir: Path
+    operators: Path
+    plan_key: Path
+    metrics_port: int
+    max_message_bytes: int
+    max_in_flight: int
+    shadow_max_in_flight: int
+    capture_max_records: int
+    capture_quota_bytes: int
+    capture_segment_bytes: int
+    capture_flush_s: float
+    report_interval_s: float
+    drain_delay_s: float
+    drain_grace_s: float
+
+    @classmethod
+    def from_json(cls, value: Any, root: Path) -> Self:
+        """Read and check settings; raises FieldInvalid naming the setting, its value and what was expected."""
+        read = Reader(value, "gateway")
+
+        def path(name: str) -> Path:
+            return root / read.text(name)
+
+        settings = cls(
+            deployment=read.text("deployment"),
+            gateway_id=read.text("gateway_id", "gateway-1"),
+            listen=read.text("listen", "127.0.0.1:8500"),
+            control=read.maybe_text("control") or "",
+            worker_sockets=tuple(str(root / s) for s in read.texts("worker_sockets")),
+            bundles_dir=path("bundles_dir"),
+            capture_dir=path("capture_dir"),
+            state_dir=path("state_dir"),
+            operators=path("operators"),
+            plan_key=path("plan_key"),
+            metrics_port=read.integer("metrics_port", 0, 65535, 0),
+            max_message_bytes=read.integer("max_message_bytes", 1024, 1 << 26, 256 << 10),
+            max_in_flight=read.integer("max_in_flight", 1, 1_000_000, 256),
+            shadow_max_in_flight=read.integer("shadow_max_in_flight", 1, 100_000, 32),
+            capture_max_records=read.integer("capture_max_records", 1, 10_000_000, 10_000),
+            capture_quota_bytes=read.integer("capture_quota_bytes", 1 << 10, 1 << 50, 1 << 30),
+            capture_segment_bytes=read.integer("capture_segment_bytes", 1 << 10, 1 << 40, 8 << 20),
+            capture_flush_s=read.number("capture_flush_s", 0.001, 60, 0.1),
+            report_interval_s=read.number("report_interval_s", 0.05, 60, 0.5),
+            drain_delay_s=read.number("drain_delay_s", 0, 60, 1.0),
+            drain_grace_s=read.number("drain_grace_s", 0, 60, 2.0),
+        )
+        read.done()
+        return settings
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the ``[gateway]`` table of a TOML file; raises FieldInvalid."""
+        try:
+            tables = tomllib.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise FieldInvalid(f"{path}: not a readable TOML file: {error}") from error
+        if "gateway" not in tables:
+            raise FieldInvalid(f"{path}: has no table [gateway]")
+        return cls.from_json(tables["gateway"], path.parent.resolve())

@@ -1,0 +1,135 @@
+"""What runs a model: the backends there are, and one bundle made ready to answer."""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.contract.bundle import Bundle, head_temperature
+from protos.contract.fields import FieldInvalid
+from protos.contract.task import TaskSpec
+
+HEAD = "head.json"
+
+
+class BackendFailed(Exception):
+    """A model could not be loaded, or gave an answer that breaks its contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A text ready for the device. ``data`` is the backend's own."""
+
+    tokens: int
+    truncated: bool
+    data: Any
+
+
+class Backend(Protocol):
+    """One loaded model. ``prepare`` runs on the event loop, the rest on the device's thread."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory the model holds, roughly."""
+
+    def prepare(self, text: str) -> Prepared:
+        """Turn text into tokens, at most the task's ``max_tokens``."""
+
+    def score(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
+        """Return logits, shape [rows, labels]."""
+
+    def warm(self) -> None:
+        """Run once, so that the first caller does not pay for it."""
+
+    def close(self) -> None:
+        """Free the model."""
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A backend that can also write text."""
+
+    def generate(self, text: str, max_tokens: int) -> Iterator[str]:
+        """Yield text piece by piece, one token each."""
+
+
+def _openvino(bundle: Bundle, threads: int) -> Backend:
+    from gateway.worker.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(bundle, threads)
+
+
+def _simulator(bundle: Bundle, threads: int) -> Backend:
+    from gateway.worker.simulator import SimulatorBackend
+
+    return SimulatorBackend(bundle)
+
+
+# Imported when first used: a worker that serves one backend needs no other's libraries.
+BACKENDS: Mapping[str, Callable[[Bundle, int], Backend]] = {"openvino": _openvino, "simulator": _simulator}
+NEEDS: Mapping[str, tuple[str, ...]] = {"openvino": ("openvino", "tokenizers"), "simulator": ()}
+
+
+def installed_backends() -> list[str]:
+    """Name the backends whose libraries are here."""
+    return [name for name in BACKENDS if all(importlib.util.find_spec(library) for library in NEEDS[name])]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A bundle made ready: its task, its calibration and its model."""
+
+    digest: str
+    task: TaskSpec
+    temperature: float
+    backend: Backend
+
+    @property
+    def can_generate(self) -> bool:
+        """Whether the backend writes text."""
+        return isinstance(self.backend, Generates)
+
+    def probabilities(self, batch: Sequence[Prepared]) -> NDArray[np.float64]:
+        """Score a batch and calibrate, shape [rows, labels].
+
+        Raises:
+            BackendFailed: The model's answer has the wrong shape or is not finite.
+        """
+        logits = self.backend.score(batch)
+        expected = (len(batch), len(self.task.labels))
+        if logits.shape != expected:
+            raise BackendFailed(f"logits have shape {logits.shape}, expected {expected}")
+        if not np.isfinite(logits).all():
+            raise BackendFailed("logits are not finite")
+        scaled = logits.astype(np.float64) / self.temperature
+        exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def open_engine(bundle: Bundle, threads: int) -> Engine:
+    """Build, check and warm the engine of a verified bundle.
+
+    Raises:
+        BackendFailed: No such backend, settings it does not know, or a model it cannot run.
+    """
+    name = bundle.manifest.backend
+    factory = BACKENDS.get(name)
+    if factory is None:
+        raise BackendFailed(f"manifest.engine.backend is {name!r}, expected one of {', '.join(BACKENDS)}")
+    try:
+        head = bundle.contents.get(HEAD)
+        temperature = head_temperature(head) if head is not None else 1.0
+        backend = factory(bundle, threads)
+    except ImportError as error:
+        raise BackendFailed(f"backend {name!r} is not installed here: {error}") from error
+    except (FieldInvalid, ValueError) as error:
+        raise BackendFailed(str(error)) from error
+    try:
+        backend.warm()
+    except Exception:
+        backend.close()
+        raise
+    return Engine(bundle.digest, bundle.manifest.task, temperature, backend)

@@ -1,0 +1,72 @@
+"""Breaking a bundle on purpose, so that a rollback can be rehearsed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos import engine_pb2
+
+CONFIDENT = 0.95  # what an inverted answer claims at least for its wrong label
+MAX_FAULTY = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How one bundle misbehaves."""
+
+    kind: int
+    delay_s: float = 0.0
+
+
+class Faults:
+    """Which bundles misbehave, and how. Empty unless the worker was started to allow it."""
+
+    def __init__(self, allowed: bool) -> None:
+        self._allowed = allowed
+        self._faults: dict[str, Fault] = {}
+
+    def inject(self, bundle: str, kind: int, delay_us: int) -> str:
+        """Start or heal a fault; return why not, or an empty string."""
+        if not self._allowed:
+            return "faults are off: this worker was started without --allow-faults"
+        if kind == engine_pb2.FAULT_KIND_NONE:
+            self._faults.pop(bundle, None)
+            return ""
+        if kind not in engine_pb2.FaultKind.values():
+            return f"fault kind is {kind}, expected one of {', '.join(engine_pb2.FaultKind.keys())}"
+        if bundle not in self._faults and len(self._faults) >= MAX_FAULTY:
+            return f"{MAX_FAULTY} bundles are faulty already, heal one first"
+        self._faults[bundle] = Fault(kind, delay_us / 1e6 if kind == engine_pb2.FAULT_KIND_DELAY else 0.0)
+        return ""
+
+    def is_failing(self, bundle: str) -> bool:
+        """Whether every job of this bundle must fail."""
+        fault = self._faults.get(bundle)
+        return fault is not None and fault.kind == engine_pb2.FAULT_KIND_ERROR
+
+    def delay_s(self, bundle: str) -> float:
+        """Seconds to hold an answer back."""
+        fault = self._faults.get(bundle)
+        return fault.delay_s if fault is not None else 0.0
+
+    def distort(self, bundle: str, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probabilities to answer with, shape [rows, labels]: the same ones, or inverted."""
+        fault = self._faults.get(bundle)
+        if fault is None or fault.kind != engine_pb2.FAULT_KIND_INVERT:
+            return probabilities
+        return invert(probabilities)
+
+
+def invert(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotate each row by one label, so that another wins, and make the winner confident."""
+    turned = np.roll(probabilities, 1, axis=1)
+    rows = np.arange(len(turned))
+    # Not argmax of the turned row: among equal values it could name the label that won before.
+    winner = (probabilities.argmax(axis=1) + 1) % probabilities.shape[1]
+    top = np.maximum(turned[rows, winner], CONFIDENT)
+    turned[rows, winner] = 0.0
+    rest = turned.sum(axis=1)
+    turned *= np.divide(1.0 - top, rest, out=np.zeros_like(rest), where=rest > 0)[:, None]
+    turned[rows, winner] = 1.0 - turned.sum(axis=1)
+    return turned

@@ -1,0 +1,115 @@
+"""Encoders exported to OpenVINO IR, on the CPU. Loaded from the bytes that were verified, never from a path."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from gateway.worker.backend import BackendFailed, Prepared
+from protos.contract.bundle import Bundle
+from protos.contract.fields import Reader
+
+MODEL, WEIGHTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
+REQUIRED = frozenset({"input_ids", "attention_mask"})
+OPTIONAL = frozenset({"token_type_ids"})
+PADS = ("[PAD]", "<pad>", "<|endoftext|>")
+
+
+class OpenVinoBackend:
+    """A classifier with inputs ``input_ids`` and ``attention_mask`` and the output ``logits``."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        read = Reader(bundle.manifest.engine, "manifest.engine")
+        read.text("backend")
+        precision = read.text("precision", "auto", choices=("auto", "bf16", "f32"))
+        read.done()
+        for name in (MODEL, WEIGHTS, TOKENIZER):
+            if name not in bundle.contents:
+                raise BackendFailed(f"{name} is missing from the bundle, expected an OpenVINO IR and its tokenizer")
+        task = bundle.manifest.task
+        self._labels = len(task.labels)
+        try:
+            self._tokenizer = Tokenizer.from_str(bundle.contents[TOKENIZER].decode())
+        except Exception as error:  # the library raises plain Exception
+            raise BackendFailed(f"{TOKENIZER}: {error}") from error
+        self._pad = self._pad_id()
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length=task.max_tokens)
+        # The tensor only borrows these bytes, so they must live as long as the model.
+        self._weights = bundle.contents[WEIGHTS]
+        self._request, self._inputs = self._compile(bundle.contents[MODEL], threads, precision)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Size of the weights."""
+        return len(self._weights)
+
+    def prepare(self, text: str) -> Prepared:
+        """Tokenise, cutting at the task's limit."""
+        encoding = self._tokenizer.encode(text)
+        ids = np.asarray(encoding.ids, dtype=np.int64)
+        return Prepared(max(1, len(ids)), bool(encoding.overflowing), ids)
+
+    def score(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
+        """Return logits, shape [rows, labels]."""
+        shape = len(batch), max(prepared.tokens for prepared in batch)
+        ids = np.full(shape, self._pad, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        for row, prepared in enumerate(batch):
+            ids[row, : len(prepared.data)] = prepared.data
+            mask[row, : len(prepared.data)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = np.zeros(shape, dtype=np.int64)
+        try:
+            self._request.infer(feed, share_inputs=True)
+            # Copied: the request reuses its output memory for the next batch.
+            return np.array(self._request.get_tensor("logits").data, dtype=np.float32)
+        except RuntimeError as error:
+            raise BackendFailed(f"inference failed: {_last_line(error)}") from error
+
+    def warm(self) -> None:
+        """Run one row and several, whose kernels differ, and check what comes out."""
+        one = Prepared(2, False, np.full(2, self._pad, dtype=np.int64))
+        for rows in (1, 4):
+            shape = self.score([one] * rows).shape
+            if shape != (rows, self._labels):
+                raise BackendFailed(f"logits have shape {shape}, expected {(rows, self._labels)}")
+
+    def close(self) -> None:
+        """Free the compiled model."""
+        self._request = None
+        self._weights = b""
+
+    def _pad_id(self) -> int:
+        if self._tokenizer.padding is not None:
+            return int(self._tokenizer.padding["pad_id"])
+        known = (self._tokenizer.token_to_id(token) for token in PADS)
+        return next((int(i) for i in known if i is not None), 0)
+
+    def _compile(self, xml: bytes, threads: int, precision: str) -> tuple[Any, frozenset[str]]:
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+        if precision != "auto":
+            options["INFERENCE_PRECISION_HINT"] = precision
+        try:
+            core = ov.Core()
+            model = core.read_model(model=xml, weights=ov.Tensor(np.frombuffer(self._weights, dtype=np.uint8)))
+            inputs = frozenset(port.any_name for port in model.inputs)
+            outputs = frozenset(name for port in model.outputs for name in port.get_names())
+            if not REQUIRED <= inputs <= REQUIRED | OPTIONAL or "logits" not in outputs:
+                raise BackendFailed(
+                    f"{MODEL} maps {sorted(inputs)} to {sorted(outputs)}, "
+                    f"expected {sorted(REQUIRED)} and perhaps {sorted(OPTIONAL)} to logits"
+                )
+            return core.compile_model(model, "CPU", options).create_infer_request(), inputs
+        except RuntimeError as error:
+            raise BackendFailed(f"{MODEL}: {_last_line(error)}") from error
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO puts its source positions first and the reason last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

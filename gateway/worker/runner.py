@@ -1,0 +1,406 @@
+"""From frames to answers: one queue, one thread, one device."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from gateway.worker.backend import Engine, Generates, Prepared
+from gateway.worker.faults import Faults
+from gateway.worker.queue import Left, Queue, Waiting
+from protos import decide_pb2, engine_pb2
+from protos.contract.task import InputInvalid, check_input, render
+
+log = structlog.get_logger()
+
+Reply = Callable[[engine_pb2.Frame], None]
+T = TypeVar("T")
+
+MAX_MESSAGE = 200
+MAX_DELAYED = 1 << 16  # answers a DELAY fault may hold back; beyond that they go out at once
+DEFAULT_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 4096
+MAX_U32 = 2**32 - 1
+
+OK = engine_pb2.RESULT_STATUS_OK
+EXPIRED = engine_pb2.RESULT_STATUS_EXPIRED
+CANCELLED = engine_pb2.RESULT_STATUS_CANCELLED
+OVERLOADED = engine_pb2.RESULT_STATUS_OVERLOADED
+UNKNOWN_BUNDLE = engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE
+BAD_INPUT = engine_pb2.RESULT_STATUS_BAD_INPUT
+ENGINE_ERROR = engine_pb2.RESULT_STATUS_ENGINE_ERROR
+
+LEFT = {
+    Left.EXPIRED: (EXPIRED, "the time ran out in the queue"),
+    Left.OVERLOADED: (OVERLOADED, "the queue is full"),
+}
+
+
+class IdInUse(Exception):
+    """A connection reused the id of a job that is not answered yet."""
+
+
+class DeviceThread:
+    """A thread that runs one thing at a time and reports back to the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self._loop = loop
+        self._inbox: SimpleQueue[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]] | None] = (
+            SimpleQueue()
+        )
+        # A daemon: native code that hangs must not keep a stopped worker alive.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        """Run ``work`` on the thread, then ``done(result, error)`` on the event loop."""
+        self._inbox.put((work, done))
+
+    def close(self, timeout_s: float) -> None:
+        """Let the thread finish what it was given."""
+        self._inbox.put(None)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (item := self._inbox.get()) is not None:
+            work, done = item
+            result, problem = None, None
+            try:
+                result = work()
+            except BaseException as error:  # whatever a model does, the next batch still runs
+                problem = error
+            try:
+                self._loop.call_soon_threadsafe(done, result, problem)
+            except RuntimeError:  # the loop is closed: nobody is left to tell
+                return
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """What one job needs besides its place in the queue.
+
+    ``steps`` is the text being generated, once started, and ``pieces`` how much came out.
+    """
+
+    engine: Engine
+    prepared: Prepared
+    reply: Reply
+    text: str = ""
+    max_tokens: int = 0
+    steps: Iterator[str] | None = None
+    pieces: int = 0
+    is_cancelled: bool = False
+
+
+Job = Waiting[Work]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since the worker started."""
+
+    completed: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    batches: int = 0
+
+
+@dataclass(slots=True)
+class Runner:
+    """Admit jobs, run batches, answer each job once. Lives on the event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    device: DeviceThread
+    queue: Queue[Work]
+    faults: Faults
+    clock: Callable[[], float] = time.monotonic
+    engines: dict[str, Engine] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    is_stopping: bool = False
+    _running: dict[tuple[int, int], Job] = field(default_factory=dict)
+    _delayed: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every job that was admitted has been answered."""
+        return not (len(self.queue) or self._running or self._delayed)
+
+    def submit(self, owner: int, job: engine_pb2.Job, reply: Reply) -> None:
+        """Queue one job or answer it now; raises IdInUse."""
+
+        def refuse(status: engine_pb2.ResultStatus, message: str) -> None:
+            reply(_result(job.id, job.bundle_digest, status, message))
+
+        self._check_id(owner, job.id)
+        admitted = self._prepare(job.bundle_digest, job.input, refuse)
+        if admitted is not None:
+            engine, prepared, _ = admitted
+            self._offer(owner, job, Work(engine, prepared, reply), alone=False)
+
+    def generate(self, owner: int, job: engine_pb2.GenerateJob, reply: Reply) -> None:
+        """Queue one generation or answer it now; raises IdInUse."""
+
+        def refuse(status: engine_pb2.ResultStatus, message: str) -> None:
+            reply(_chunk(job.id, status, message))
+
+        self._check_id(owner, job.id)
+        engine = self.engines.get(job.bundle_digest)
+        if engine is not None and not engine.can_generate:
+            refuse(ENGINE_ERROR, f"bundle {job.bundle_digest} cannot generate")
+            return
+        admitted = self._prepare(job.bundle_digest, job.input, refuse)
+        if admitted is not None:
+            engine, prepared, text = admitted
+            limit = min(job.max_tokens or DEFAULT_NEW_TOKENS, MAX_NEW_TOKENS)
+            self._offer(owner, job, Work(engine, prepared, reply, text, limit), alone=True)
+
+    def cancel(self, owner: int, id: int) -> None:
+        """Answer a waiting job CANCELLED. One on the device is answered when it is done there."""
+        job = self.queue.cancel(owner, id)
+        if job is not None:
+            self.counts.cancelled += 1
+            self._answer_status(job, CANCELLED, "cancelled")
+        elif (running := self._running.get((owner, id))) is not None:
+            running.work.is_cancelled = True
+
+    def forget(self, owner: int) -> None:
+        """Drop the jobs of a connection that ended."""
+        self.counts.cancelled += len(self.queue.remove_where(lambda job: job.owner == owner))
+        for job in self._running.values():
+            if job.owner == owner:
+                job.work.is_cancelled = True
+
+    def add(self, engine: Engine) -> None:
+        """Serve a bundle from now on."""
+        self.engines[engine.digest] = engine
+
+    def remove(self, bundle: str) -> None:
+        """Stop serving a bundle and free it once the device is done with it."""
+        engine = self.engines.pop(bundle, None)
+        if engine is None:
+            return
+        for job in self.queue.remove_where(lambda job: job.bundle == bundle):
+            self._answer_status(job, UNKNOWN_BUNDLE, f"bundle {bundle} was unloaded")
+        # On the device's thread, so never under a running batch.
+        self.device.run(engine.backend.close, _log_problem)
+
+    def stats(self) -> engine_pb2.Stats:
+        """Say what happened so far."""
+        return engine_pb2.Stats(
+            queued=len(self.queue),
+            completed=self.counts.completed,
+            expired=self.counts.expired,
+            cancelled=self.counts.cancelled,
+            batches=self.counts.batches,
+            loaded=sorted(self.engines),
+            resident_bytes=sum(engine.backend.resident_bytes for engine in self.engines.values()),
+        )
+
+    def pump(self) -> None:
+        """Start the next batch when the device is free.
+
+        Called once for all the frames of one read, so that jobs that arrive together run together.
+        """
+        if self._running:
+            return
+        batch, expired = self.queue.take(self.clock())
+        for job in expired:
+            self._answer_left(job, Left.EXPIRED)
+        if not batch:
+            return
+        self._running = {(job.owner, job.id): job for job in batch}
+        started = self.clock()
+        if batch[0].alone:
+            job = batch[0]
+            self.device.run(lambda: _step(job.work), lambda piece, error: self._stepped(job, piece, error))
+            return
+        self.counts.batches += 1
+        engine = batch[0].work.engine
+        prepared = [job.work.prepared for job in batch]
+        self.device.run(
+            lambda: _score(engine, prepared, self.clock),
+            lambda scored, error: self._scored(batch, started, scored, error),
+        )
+
+    def _check_id(self, owner: int, id: int) -> None:
+        if (owner, id) in self.queue or (owner, id) in self._running:
+            raise IdInUse(f"id {id} belongs to a job that is not answered yet")
+
+    def _prepare(
+        self, bundle: str, given: decide_pb2.Input, refuse: Callable[[engine_pb2.ResultStatus, str], None]
+    ) -> tuple[Engine, Prepared, str] | None:
+        if self.is_stopping:
+            refuse(OVERLOADED, "the worker is stopping")
+            return None
+        engine = self.engines.get(bundle)
+        if engine is None:
+            refuse(UNKNOWN_BUNDLE, f"bundle {bundle[:80]} is not loaded here")
+            return None
+        try:
+            check_input(engine.task, given)
+        except InputInvalid as error:
+            refuse(BAD_INPUT, _short(error))
+            return None
+        try:
+            text = render(engine.task, given)
+            return engine, engine.backend.prepare(text), text
+        except Exception as error:
+            refuse(ENGINE_ERROR, _short(error))
+            return None
+
+    def _offer(self, owner: int, job: engine_pb2.Job | engine_pb2.GenerateJob, work: Work, *, alone: bool) -> None:
+        now = self.clock()
+        # A class from a newer peer is the least urgent one we know.
+        is_known = job.priority in engine_pb2.Priority.values()
+        waiting = Waiting(
+            owner=owner,
+            id=job.id,
+            bundle=job.bundle_digest,
+            priority=int(job.priority if is_known else engine_pb2.PRIORITY_BATCH),
+            deadline=now + job.remaining_us / 1e6,
+            tokens=work.prepared.tokens,
+            arrived=now,
+            work=work,
+            alone=alone,
+        )
+        for gone, why in self.queue.offer(waiting, now):
+            self._answer_left(gone, why)
+
+    def _scored(
+        self,
+        batch: list[Job],
+        started: float,
+        scored: tuple[NDArray[np.float64], int] | None,
+        error: BaseException | None,
+    ) -> None:
+        self._running = {}
+        try:
+            self.pump()  # first, so that the device works while answers are written
+        finally:
+            if scored is None:
+                log.warning("batch_failed", bundle=batch[0].bundle, error=_short(error))
+                for job in batch:
+                    self._answer_status(job, ENGINE_ERROR, _short(error))
+            else:
+                self._answer_scores(batch, started, *scored)
+
+    def _answer_scores(
+        self, batch: list[Job], started: float, probabilities: NDArray[np.float64], engine_us: int
+    ) -> None:
+        bundle, task = batch[0].bundle, batch[0].work.engine.task
+        if self.faults.is_failing(bundle):
+            for job in batch:
+                self._answer_status(job, ENGINE_ERROR, "injected fault")
+            return
+        told = self.faults.distort(bundle, probabilities)
+        for job, row in zip(batch, told.tolist(), strict=True):
+            self.counts.completed += 1
+            result = engine_pb2.Result(
+                id=job.id,
+                status=OK,
+                probabilities=row,
+                label=row.index(max(row)),
+                decision=task.decide(row),
+                score=row[task.score_index],
+                truncated=job.work.prepared.truncated,
+                tokens=job.work.prepared.tokens,
+                queue_us=_micros(started - job.arrived),
+                engine_us=engine_us,
+                batch_size=len(batch),
+                bundle_digest=bundle,
+            )
+            self._answer(job, engine_pb2.Frame(result=result))
+
+    def _stepped(self, job: Job, piece: str | None, error: BaseException | None) -> None:
+        self._running = {}
+        work = job.work
+        if error is not None:
+            log.warning("generation_failed", bundle=job.bundle, error=_short(error))
+            self._answer_status(job, ENGINE_ERROR, _short(error))
+        elif self.faults.is_failing(job.bundle):
+            self._answer_status(job, ENGINE_ERROR, "injected fault")
+        elif work.is_cancelled:
+            self.counts.cancelled += 1
+            self._answer_status(job, CANCELLED, "cancelled")
+        elif self.engines.get(job.bundle) is not work.engine:
+            self._answer_status(job, UNKNOWN_BUNDLE, f"bundle {job.bundle} was unloaded")
+        elif piece is None:
+            self.counts.completed += 1
+            self._answer(job, _chunk(job.id, OK, "", work.pieces))
+        else:
+            work.pieces += 1
+            self._answer(job, engine_pb2.Frame(chunk=engine_pb2.Chunk(id=job.id, text=piece, tokens=work.pieces)))
+            # Back in line after every piece: a long text never holds the device against urgent jobs.
+            self.queue.put_back(job)
+        self.pump()
+
+    def _answer_left(self, job: Job, why: Left) -> None:
+        if why is Left.EXPIRED:
+            self.counts.expired += 1
+        self._answer_status(job, *LEFT[why])
+
+    def _answer_status(self, job: Job, status: engine_pb2.ResultStatus, message: str) -> None:
+        if job.alone:
+            self._answer(job, _chunk(job.id, status, message, job.work.pieces))
+        else:
+            self._answer(job, _result(job.id, job.bundle, status, message))
+
+    def _answer(self, job: Job, frame: engine_pb2.Frame) -> None:
+        delay_s = self.faults.delay_s(job.bundle)
+        if delay_s > 0 and self._delayed < MAX_DELAYED:
+            self._delayed += 1
+            self.loop.call_later(delay_s, self._answer_late, job, frame)
+        else:
+            job.work.reply(frame)
+
+    def _answer_late(self, job: Job, frame: engine_pb2.Frame) -> None:
+        self._delayed -= 1
+        job.work.reply(frame)
+
+
+def _score(engine: Engine, prepared: list[Prepared], clock: Callable[[], float]) -> tuple[NDArray[np.float64], int]:
+    """Run a batch and time it, on the device's thread."""
+    started = clock()
+    probabilities = engine.probabilities(prepared)
+    return probabilities, _micros(clock() - started)
+
+
+def _step(work: Work) -> str | None:
+    """Produce the next piece of text, on the device's thread; None at the end."""
+    if work.steps is None:
+        backend = work.engine.backend
+        assert isinstance(backend, Generates)
+        work.steps = iter(backend.generate(work.text, work.max_tokens))
+    if work.pieces >= work.max_tokens:
+        return None
+    return next(work.steps, None)
+
+
+def _log_problem(_: object, error: BaseException | None) -> None:
+    if error is not None:
+        log.warning("unload_failed", error=_short(error))
+
+
+def _micros(seconds: float) -> int:
+    return min(MAX_U32, max(0, round(seconds * 1e6)))
+
+
+def _short(error: BaseException | None) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:MAX_MESSAGE]
+
+
+def _result(id: int, bundle: str, status: engine_pb2.ResultStatus, message: str) -> engine_pb2.Frame:
+    return engine_pb2.Frame(result=engine_pb2.Result(id=id, status=status, message=message, bundle_digest=bundle))
+
+
+def _chunk(id: int, status: engine_pb2.ResultStatus, message: str, tokens: int = 0) -> engine_pb2.Frame:
+    """Write the chunk that ends a generation."""
+    return engine_pb2.Frame(chunk=engine_pb2.Chunk(id=id, last=True, status=status, message=message, tokens=tokens))

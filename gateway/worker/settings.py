@@ -1,0 +1,63 @@
+"""What a worker is told when it starts."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_SOCKET_PATH_BYTES = 107  # sun_path on Linux, less its ending zero
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A worker's settings, read once.
+
+    Attributes:
+        max_queue: Jobs that may wait; more are answered OVERLOADED.
+        token_budget: Most tokens in one batch, counted as rows times the longest row.
+        threads: CPU threads one inference may use.
+        allow_faults: Whether rollback drills may break this worker on purpose.
+        drain_timeout_s: How long queued jobs may take to finish after a signal to stop.
+    """
+
+    socket: Path
+    bundles: Path
+    worker_id: str
+    max_queue: int = 1024
+    token_budget: int = 512
+    threads: int = 1
+    allow_faults: bool = False
+    drain_timeout_s: float = 2.0
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"is {text!r}, expected a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _socket(text: str) -> Path:
+    if not text or len(os.fsencode(text)) > MAX_SOCKET_PATH_BYTES:
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected a path of 1 to {MAX_SOCKET_PATH_BYTES} bytes")
+    return Path(text)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """Read settings from the command line; wrong use exits with status 2."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.worker", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--socket", type=_socket, required=True, help="Unix socket to listen on")
+    parser.add_argument("--bundles", type=Path, required=True, help="directory of the bundle store")
+    parser.add_argument("--max-queue", type=_whole(1, 1 << 20), default=1024, help="jobs that may wait")
+    parser.add_argument("--token-budget", type=_whole(1, 1 << 24), default=512, help="most tokens in one batch")
+    parser.add_argument("--threads", type=_whole(1, 1024), default=1, help="CPU threads one inference may use")
+    parser.add_argument("--allow-faults", action="store_true", help="accept InjectFault, for drills")
+    parser.add_argument("--worker-id", default=f"worker-{os.getpid()}", help="name in Hello and in logs")
+    return Settings(**vars(parser.parse_args(arguments)))

@@ -1,0 +1,87 @@
+"""A backend without a model: deterministic answers after a known time, for demos and tests."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from gateway.worker.backend import Prepared
+from protos.contract.bundle import Bundle
+from protos.contract.fields import Reader
+
+ORACLE = "label:"
+WORDS = ("the", "answer", "is", "clear", "and", "safe", "but", "look", "again", "when", "more", "is", "known", "here")
+MAX_WAIT_US = 60_000_000
+
+
+class SimulatorBackend:
+    """Answers drawn from a hash of the text and a seed.
+
+    A text that starts with ``label:NAME `` is answered NAME with high probability, in
+    ``accuracy`` of such texts; ``oracle_prefix: false`` turns this off.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        read = Reader(bundle.manifest.engine, "manifest.engine")
+        read.text("backend")
+        self._seed = read.integer("seed", 0, 2**53, 0)
+        self._latency_us = read.integer("latency_us", 0, MAX_WAIT_US, 0)
+        self._jitter_us = read.integer("jitter_us", 0, MAX_WAIT_US, 0)
+        self._accuracy = read.number("accuracy", 0.0, 1.0, 1.0)
+        self._is_oracle = read.flag("oracle_prefix", True)
+        read.done()
+        self._labels = bundle.manifest.task.labels
+        self._max_tokens = bundle.manifest.task.max_tokens
+        self._resident_bytes = sum(map(len, bundle.contents.values()))
+
+    @property
+    def resident_bytes(self) -> int:
+        """Size of the bundle's files."""
+        return self._resident_bytes
+
+    def prepare(self, text: str) -> Prepared:
+        """Count words as tokens."""
+        words = len(text.split())
+        return Prepared(max(1, min(words, self._max_tokens)), words > self._max_tokens, text)
+
+    def score(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
+        """Wait as long as told, then answer, shape [rows, labels]."""
+        wait_us = self._latency_us + self._jitter_us * self._draw("jitter", batch[0].data)
+        if wait_us:
+            time.sleep(wait_us / 1e6)
+        return np.stack([self._logits(prepared.data) for prepared in batch])
+
+    def generate(self, text: str, max_tokens: int) -> Iterator[str]:
+        """Write ``max_tokens`` words that depend on the text and the seed only."""
+        for i in range(max_tokens):
+            if self._latency_us:
+                time.sleep(self._latency_us / 1e6)
+            word = WORDS[int(self._draw(f"word {i}", text) * len(WORDS))]
+            yield word if i == 0 else " " + word
+
+    def warm(self) -> None:
+        """Nothing to warm."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _draw(self, purpose: str, text: str) -> float:
+        """Return a number in [0, 1) that depends on seed, purpose and text only."""
+        return xxhash.xxh3_64_intdigest(f"{purpose}\0{text}".encode(), seed=self._seed) / 2**64
+
+    def _logits(self, text: str) -> NDArray[np.float32]:
+        count = len(self._labels)
+        label = min(int(self._draw("label", text) * count), count - 1)
+        confidence = 0.6 + 0.39 * self._draw("confidence", text)
+        if self._is_oracle and text.startswith(ORACLE):
+            name, space, _ = text[len(ORACLE) :].partition(" ")
+            if space and name in self._labels:
+                label = self._labels.index(name)
+                confidence = 0.95 + 0.04 * self._draw("confidence", text)
+                if self._draw("accuracy", text) >= self._accuracy:
+                    label = (label + 1) % count
+        probabilities = np.full(count, (1.0 - confidence) / (count - 1))
+        probabilities[label] = max(confidence, probabilities[label])
+        return np.asarray(np.log(probabilities), dtype=np.float32)

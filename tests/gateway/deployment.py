@@ -1,0 +1,233 @@
+"""A gateway and its worker as real processes, and a control plane that says what a test wants."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from protos import capture_pb2, decide_pb2, decide_pb2_grpc, traffic_pb2, traffic_pb2_grpc
+from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
+from protos.contract.bundle import BundleStore
+from protos.contract.digest import canonical_json
+from protos.contract.plan import Split, TrafficPlan
+from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
+from protos.contract.segment import read_segment
+from protos.contract.task import TaskSpec
+from tests.tasks import TASK
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 30.0
+DIGEST = "sha256:" + "0" * 64
+
+
+@dataclass
+class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
+    """Offers the plans a test puts in; keeps what gateways say."""
+
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    approver: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    offers: list[traffic_pb2.PlanOffer] = field(default_factory=list)
+    approvals: list[traffic_pb2.Envelope] = field(default_factory=list)
+    reports: list[traffic_pb2.GatewayReport] = field(default_factory=list)
+    current: TrafficPlan | None = None
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        self._acknowledged: asyncio.Queue[traffic_pb2.Acknowledgement] = asyncio.Queue()
+        self._changed = asyncio.Event()
+
+    def operators(self) -> Operators:
+        return Operators(1, 1, (Operator("ann", ("approver",), (public_text(self.approver.public_key()),)),))
+
+    def approve(self, split: Split, bundle: str, ceiling_bp: int = 10_000, **changes: Any) -> None:
+        """Sign an approval of this split and attach it to every later plan."""
+        before = self.current.split_for(split.specialist) if self.current else None
+        approval = Approval(
+            person="ann",
+            specialist=split.specialist,
+            rollout=split.salt,
+            step="canary",
+            bundle=bundle,
+            evidence=DIGEST,
+            suite=DIGEST,
+            from_split=before.shape_digest() if before else no_split_digest(split.specialist),
+            to_split=to_split_digest(split, ceiling_bp),
+            ceiling_bp=ceiling_bp,
+            audience="test",
+            not_before=0,
+            expires=2**40,
+            nonce="n",
+            author="trainer",
+            reason="test",
+        )
+        self.approvals.append(sign_approval(replace(approval, **changes), self.approver))
+
+    async def publish(
+        self, *splits: Split, key: Ed25519PrivateKey | None = None, generation: int | None = None
+    ) -> traffic_pb2.Acknowledgement:
+        """Offer a plan and return what the gateway says of it."""
+        self.generation = generation if generation is not None else self.generation + 1
+        plan = TrafficPlan("test", self.generation, int(time.time()), tuple(splits), ())
+        offer = traffic_pb2.PlanOffer(plan=sign_plan(plan, key or self.key), approvals=self.approvals)
+        self.offers.append(offer)
+        self._changed.set()
+        async with asyncio.timeout(PATIENCE_S):
+            acknowledgement = await self._acknowledged.get()
+        if acknowledgement.applied:
+            self.current = plan
+        return acknowledgement
+
+    async def WatchPlan(self, request: Any, context: Any) -> Any:  # noqa: N802
+        sent = 0
+        while True:
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.clear()
+            self._changed = changed
+            for offer in self.offers[sent:]:
+                yield offer
+            sent = len(self.offers)
+            await changed.wait()
+
+    async def Acknowledge(self, request: Any, context: Any) -> traffic_pb2.AcknowledgeResponse:  # noqa: N802
+        self._acknowledged.put_nowait(request)
+        return traffic_pb2.AcknowledgeResponse()
+
+    async def Report(self, request: Any, context: Any) -> traffic_pb2.ReportResponse:  # noqa: N802
+        self.reports.append(request)
+        return traffic_pb2.ReportResponse()
+
+
+class Deployment:
+    """Processes in a folder. Use as an async context manager; ends only what it started."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = BundleStore(root / "bundles")
+        self.control = ControlPlane()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.port = 0
+        self._server: Any = None
+        self.settings: dict[str, Any] = {}
+
+    def bundle(self, task: TaskSpec = TASK, **engine: Any) -> str:
+        """Add a simulator bundle."""
+        manifest = self.store.add(
+            task=task,
+            engine={"backend": "simulator", **engine},
+            contents={},
+            base={},
+            lineage={"author": "trainer"},
+        )
+        return manifest.digest
+
+    async def __aenter__(self) -> Self:
+        self._server = grpc.aio.server()
+        traffic_pb2_grpc.add_TrafficServiceServicer_to_server(self.control, self._server)
+        control_port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        (self.root / "operators.json").write_bytes(canonical_json(self.control.operators().to_json()))
+        (self.root / "plan.pub").write_text(public_text(self.control.key.public_key()))
+        self.settings = {
+            "deployment": "test",
+            "listen": "127.0.0.1:0",
+            "control": f"127.0.0.1:{control_port}",
+            "worker_sockets": ["worker.sock"],
+            "bundles_dir": "bundles",
+            "capture_dir": "capture",
+            "state_dir": "state",
+            "operators": "operators.json",
+            "plan_key": "plan.pub",
+            "capture_flush_s": 0.01,
+            "report_interval_s": 0.1,
+            "drain_delay_s": 0.1,
+            **self.settings,
+        }
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+        await self._server.stop(None)
+
+    def start_worker(self) -> None:
+        """Start the engine worker."""
+        self._start("worker", "gateway.worker", "--socket", "worker.sock", "--bundles", "bundles", "--allow-faults")
+
+    async def start_gateway(self) -> None:
+        """Start the gateway and wait until it listens."""
+        lines = [f"{name} = {_toml(value)}" for name, value in self.settings.items()]
+        (self.root / "interlock.toml").write_text("[gateway]\n" + "\n".join(lines) + "\n")
+        self._start("gateway", "gateway", "--config", "interlock.toml")
+        self.port = int(await self.log_value("gateway", "port="))
+
+    def _start(self, name: str, module: str, *arguments: str) -> None:
+        log = (self.root / f"{name}.log").open("wb")
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.root,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        )
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Signal one process and wait for its end."""
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        return process.wait(timeout=PATIENCE_S)
+
+    async def log_value(self, name: str, key: str) -> str:
+        """Wait for ``key`` in a process's log and return the word after it."""
+        path = self.root / f"{name}.log"
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                for line in path.read_text().splitlines():
+                    if key in line:
+                        return line.split(key, 1)[1].split()[0]
+                assert self.processes[name].poll() is None, path.read_text()
+                await asyncio.sleep(0.01)
+
+    def channel(self) -> grpc.aio.Channel:
+        """Open a channel to the gateway."""
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
+
+    async def decide(self, text: str = "hello", timeout: float = 5.0, **fields: Any) -> decide_pb2.DecideResponse:
+        """Ask for one decision."""
+        request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text=text), **fields)
+        async with self.channel() as channel:
+            answer: decide_pb2.DecideResponse = await decide_pb2_grpc.DecisionServiceStub(channel).Decide(
+                request, timeout=timeout
+            )
+        return answer
+
+    async def until_serving(self) -> None:
+        """Wait until the gateway says SERVING."""
+        async with asyncio.timeout(PATIENCE_S), self.channel() as channel:
+            async for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()):
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+
+    async def captured(self, enough: int) -> list[capture_pb2.CaptureRecord]:
+        """Wait for that many capture records and return them."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                paths = sorted((self.root / "capture").glob("*.seg"))
+                records = [record for path in paths for record, _ in read_segment(path)]
+                if len(records) >= enough:
+                    return records
+                await asyncio.sleep(0.01)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()

@@ -1,0 +1,60 @@
+"""The record is bounded, honest about what it lost, and never in the way."""
+
+import threading
+from pathlib import Path
+
+from gateway.metrics import Metrics
+from gateway.serving.capture import CaptureLane
+from protos import capture_pb2
+from protos.contract.segment import read_segment
+
+
+def lane(directory: Path, **changes: object) -> CaptureLane:
+    sizes = {"max_records": 1_000, "quota_bytes": 1 << 20, "segment_bytes": 1 << 16, "flush_s": 0.005, **changes}
+    return CaptureLane(directory, "run", "gateway-1", Metrics(), **sizes)  # type: ignore[arg-type]
+
+
+def record(name: str) -> capture_pb2.CaptureRecord:
+    return capture_pb2.CaptureRecord(outcome=capture_pb2.Outcome(decision_id=name))
+
+
+def written(directory: Path) -> list[capture_pb2.CaptureRecord]:
+    return [r for path in sorted(directory.glob("*.seg")) for r, _ in read_segment(path)]
+
+
+def test_what_was_kept_is_read_back_in_order_across_segments(tmp_path: Path) -> None:
+    capture = lane(tmp_path, segment_bytes=200)
+    names = [f"decision-{i}" for i in range(300)]
+    for name in names:
+        assert capture.offer(record(name))
+        if name.endswith("00"):  # let the writer come by, so that more than one segment is filled
+            while capture._queue:
+                threading.Event().wait(0.001)
+    capture.close()
+    assert [r.outcome.decision_id for r in written(tmp_path)] == names
+    assert len(list(tmp_path.glob("*.seg"))) > 1
+
+
+def test_a_full_lane_drops_counts_and_records_the_loss(tmp_path: Path) -> None:
+    capture = lane(tmp_path, max_records=5, flush_s=30)
+    kept = [capture.offer(record(str(i))) for i in range(20)]
+    assert kept == [True] * 5 + [False] * 15
+    capture.close()
+    drops = [r.drops for r in written(tmp_path) if r.HasField("drops")]
+    assert [dict(d.by_cause) for d in drops] == [{"capture_queue_full": 15}]
+
+
+def test_a_full_disk_loses_records_and_nothing_else(tmp_path: Path) -> None:
+    capture = lane(tmp_path, quota_bytes=0)
+    assert all(capture.offer(record(str(i))) for i in range(10))
+    capture.close()
+    assert capture.all_drops() == {"capture_disk": 10}
+    assert written(tmp_path) == []
+
+
+def test_a_directory_that_cannot_be_made_loses_records_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    capture = lane(tmp_path / "file" / "capture")
+    assert capture.offer(record("one"))
+    capture.close()
+    assert capture.all_drops() == {"capture_disk": 1}

@@ -1,0 +1,112 @@
+"""An encoder in OpenVINO IR, small enough to build here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.worker.backend import BackendFailed, open_engine
+from protos.contract.bundle import Bundle, BundleStore, head_json
+from tests.tasks import TASK
+
+ov = pytest.importorskip("openvino")
+pytest.importorskip("tokenizers")
+
+WORDS = ("[PAD]", "[UNK]", "good", "bad", "page", "news")
+WIDTH = 4
+
+
+def tiny_ir(folder: Path, inputs: tuple[str, str] = ("input_ids", "attention_mask")) -> dict[str, bytes]:
+    """Embed, average over the mask, and project to two labels."""
+    op = ov.opset13
+    random = np.random.default_rng(7)
+    ids, mask = (op.parameter([-1, -1], np.int64, name=name) for name in inputs)
+    for node, name in zip((ids, mask), inputs, strict=True):
+        node.output(0).set_names({name})
+    table = op.constant(random.normal(size=(len(WORDS), WIDTH)).astype(np.float32))
+    weight = op.unsqueeze(op.convert(mask, "f32"), op.constant(np.int64(2)))
+    kept = op.multiply(op.gather(table, ids, op.constant(np.int64(0))), weight)
+    total = op.reduce_sum(kept, op.constant(np.array([1])), keep_dims=False)
+    rows = op.reduce_sum(weight, op.constant(np.array([1])), keep_dims=False)
+    head = op.constant(random.normal(size=(WIDTH, 2)).astype(np.float32))
+    logits = op.matmul(op.divide(total, rows), head, False, False)
+    logits.output(0).set_names({"logits"})
+    ov.save_model(ov.Model([logits], [ids, mask], "tiny"), folder / "m.xml", compress_to_fp16=False)
+    return {"model.xml": (folder / "m.xml").read_bytes(), "model.bin": (folder / "m.bin").read_bytes()}
+
+
+TOKENIZER = json.dumps(
+    {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": {w: i for i, w in enumerate(WORDS)}, "unk_token": "[UNK]"},
+    }
+).encode()
+
+
+def bundle(tmp_path: Path, contents: dict[str, bytes], **settings: object) -> Bundle:
+    store = BundleStore(tmp_path / "store")
+    engine = {"backend": "openvino", "precision": "f32", **settings}
+    return store.load(store.add(task=TASK, engine=engine, contents=contents, base={}, lineage={}).digest)
+
+
+@pytest.fixture
+def contents(tmp_path: Path) -> dict[str, bytes]:
+    return {**tiny_ir(tmp_path), "tokenizer.json": TOKENIZER, "head.json": head_json(2.0)}
+
+
+def test_a_batch_answers_as_each_text_alone(tmp_path: Path, contents: dict[str, bytes]) -> None:
+    engine = open_engine(bundle(tmp_path, contents), 1)
+    texts = ["good page", "bad", "news news bad page good", "what is this"]
+    prepared = [engine.backend.prepare(text) for text in texts]
+    together = engine.probabilities(prepared)
+    alone = np.concatenate([engine.probabilities([one]) for one in prepared])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert len({tuple(row) for row in together.round(6).tolist()}) == len(texts)
+
+
+def test_the_temperature_of_the_head_is_applied(tmp_path: Path, contents: dict[str, bytes]) -> None:
+    engine = open_engine(bundle(tmp_path, contents), 1)
+    one = [engine.backend.prepare("good page")]
+    logits = engine.backend.score(one)[0] / 2.0
+    np.testing.assert_allclose(engine.probabilities(one)[0], np.exp(logits) / np.exp(logits).sum(), atol=1e-6)
+
+
+def test_a_long_text_is_cut_and_says_so(tmp_path: Path, contents: dict[str, bytes]) -> None:
+    backend = open_engine(bundle(tmp_path, contents), 1).backend
+    long, short = backend.prepare("good " * (TASK.max_tokens + 1)), backend.prepare("good " * TASK.max_tokens)
+    assert (long.tokens, long.truncated) == (TASK.max_tokens, True)
+    assert (short.tokens, short.truncated) == (TASK.max_tokens, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model.xml": b"/etc/hostname"}, "model.xml"),
+        ({"model.bin": b"\0"}, "model.xml"),
+        ({"tokenizer.json": b"{}"}, "tokenizer.json"),
+        ({"head.json": b'{"temperature":0}'}, "temperature"),
+    ],
+)
+def test_a_model_that_cannot_run_is_refused(
+    tmp_path: Path, contents: dict[str, bytes], change: dict[str, bytes], message: str
+) -> None:
+    with pytest.raises(BackendFailed, match=message):
+        open_engine(bundle(tmp_path, {**contents, **change}), 1)
+
+
+def test_a_model_with_other_inputs_is_refused(tmp_path: Path, contents: dict[str, bytes]) -> None:
+    with pytest.raises(BackendFailed, match="pixels"):
+        open_engine(bundle(tmp_path, {**contents, **tiny_ir(tmp_path, ("pixels", "attention_mask"))}), 1)
+
+
+def test_an_unknown_precision_is_refused(tmp_path: Path, contents: dict[str, bytes]) -> None:
+    with pytest.raises(BackendFailed, match="precision"):
+        open_engine(bundle(tmp_path, contents, precision="int1"), 1)

@@ -1,0 +1,152 @@
+"""The runner answers every job once, whatever a backend does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gateway.worker.backend import Engine, Prepared
+from gateway.worker.faults import Faults
+from gateway.worker.queue import Queue
+from gateway.worker.runner import DeviceThread, IdInUse, Runner
+from protos import engine_pb2
+from protos.decide_pb2 import Input
+from tests.tasks import TASK
+
+BUNDLE = "sha256:" + "0" * 64
+
+
+class ScriptedBackend:
+    """Does what a test says."""
+
+    resident_bytes = 0
+
+    def __init__(self, answer: Callable[[int], NDArray[np.float32]]) -> None:
+        self.answer = answer
+        self.is_closed = False
+
+    def prepare(self, text: str) -> Prepared:
+        return Prepared(len(text), False, text)
+
+    def score(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
+        return self.answer(len(batch))
+
+    def warm(self) -> None: ...
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def explode(rows: int) -> NDArray[np.float32]:
+    raise RuntimeError("the device is on fire")
+
+
+def exits(rows: int) -> NDArray[np.float32]:
+    raise SystemExit(3)
+
+
+def good(rows: int) -> NDArray[np.float32]:
+    return np.tile(np.array([[0.0, 2.0]], dtype=np.float32), (rows, 1))
+
+
+async def with_runner(
+    answer: Callable[[int], NDArray[np.float32]],
+    act: Callable[[Runner, "asyncio.Queue[engine_pb2.Frame]"], Awaitable[None]],
+    budget: int = 64,
+) -> None:
+    loop = asyncio.get_running_loop()
+    device = DeviceThread(loop, "device")
+    runner = Runner(loop, device, Queue(16, budget), Faults(allowed=True))
+    runner.add(Engine(BUNDLE, TASK, 1.0, ScriptedBackend(answer)))
+    try:
+        async with asyncio.timeout(20):
+            await act(runner, asyncio.Queue())
+    finally:
+        device.close(5)
+
+
+def job(id: int, text: str = "four", **changes: int) -> engine_pb2.Job:
+    return engine_pb2.Job(
+        id=id,
+        bundle_digest=BUNDLE,
+        input=Input(text=text),
+        remaining_us=changes.get("remaining_us", 60_000_000),
+        priority=changes.get("priority", 0),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (explode, "on fire"),
+        (exits, "3"),
+        (lambda rows: np.full((rows, 2), np.nan, dtype=np.float32), "not finite"),
+        (lambda rows: np.full((rows, 2), np.inf, dtype=np.float32), "not finite"),
+        (lambda rows: np.zeros((rows, 3), dtype=np.float32), "shape"),
+    ],
+    ids=["raises", "exits", "nan", "inf", "wrong shape"],
+)
+def test_a_broken_backend_is_an_engine_error_and_the_worker_lives(
+    answer: Callable[[int], NDArray[np.float32]], message: str
+) -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+        for id in (1, 2):
+            runner.submit(7, job(id), answers.put_nowait)
+            runner.pump()
+            result = (await answers.get()).result
+            assert (result.id, result.status) == (id, engine_pb2.RESULT_STATUS_ENGINE_ERROR)
+            assert message in result.message
+
+    asyncio.run(with_runner(answer, act))
+
+
+def test_jobs_that_arrive_together_run_together_up_to_the_budget() -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+        for id in range(5):
+            runner.submit(7, job(id), answers.put_nowait)
+        runner.pump()
+        results = [(await answers.get()).result for _ in range(5)]
+        assert [r.id for r in results] == [0, 1, 2, 3, 4]
+        assert [r.batch_size for r in results] == [3, 3, 3, 2, 2]
+        assert results[0].label == 1
+        assert results[0].score == pytest.approx(1 / (1 + np.exp(-2)))
+        assert runner.is_idle
+
+    asyncio.run(with_runner(good, act, budget=12))
+
+
+def test_an_id_in_use_is_refused() -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+        runner.submit(7, job(1), answers.put_nowait)
+        with pytest.raises(IdInUse):
+            runner.submit(7, job(1), answers.put_nowait)
+        runner.submit(8, job(1), answers.put_nowait)
+
+    asyncio.run(with_runner(good, act))
+
+
+def test_cancelled_and_expired_jobs_are_told_so() -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+        runner.submit(7, job(1), answers.put_nowait)
+        runner.cancel(7, 1)
+        runner.submit(7, job(2, remaining_us=0), answers.put_nowait)
+        assert (await answers.get()).result.status == engine_pb2.RESULT_STATUS_CANCELLED
+        assert (await answers.get()).result.status == engine_pb2.RESULT_STATUS_EXPIRED
+        assert runner.is_idle
+
+    asyncio.run(with_runner(good, act))
+
+
+def test_unloading_answers_what_waited_and_frees_the_model() -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+        backend = runner.engines[BUNDLE].backend
+        runner.submit(7, job(1), answers.put_nowait)
+        runner.remove(BUNDLE)
+        assert (await answers.get()).result.status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE
+        runner.device.close(5)
+        assert isinstance(backend, ScriptedBackend)
+        assert backend.is_closed
+
+    asyncio.run(with_runner(good, act))
