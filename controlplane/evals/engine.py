@@ -1,0 +1,171 @@
+"""A real engine worker, started for one evaluation: what is measured is what would serve."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos import decide_pb2, engine_pb2
+from protos.contract import frames
+
+WINDOW = 64  # jobs in flight: enough to fill batches, and within any worker's queue
+_JOB_US = 60_000_000
+_STALL_S = 60.0
+_START_S = 60.0
+WORKER = (sys.executable, "-m", "gateway.worker")
+
+
+class EngineFailed(Exception):
+    """The worker did not start, load or answer; says what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Answers in the order of the texts."""
+
+    probabilities: NDArray[np.float64]  # [texts, labels]
+    decisions: NDArray[np.int64]  # [texts]
+    latencies_ms: NDArray[np.float64]  # [texts], from sending a job to reading its result
+
+
+class Engine:
+    """One worker process and the one connection to it; a context manager that ends the process."""
+
+    def __init__(self, bundles: Path, command: Sequence[str] = WORKER) -> None:
+        self._bundles = bundles.resolve()
+        self._command = tuple(command)
+        self._next_id = 0
+        self._frames: deque[engine_pb2.Frame] = deque()
+        self._decoder = frames.FrameDecoder()
+        self._window = WINDOW
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-eval-")))
+            self._log = scratch / "worker.log"
+            address = scratch / "engine.sock"
+            log = stack.enter_context(self._log.open("wb"))
+            self._process = subprocess.Popen(
+                [*self._command, "--socket", str(address), "--bundles", str(self._bundles)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            stack.callback(self._stop)
+            self._socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            self._connect(address)
+            hello = self._receive()
+            if hello.WhichOneof("body") != "hello" or hello.hello.protocol != frames.PROTOCOL:
+                raise EngineFailed(f"worker began with {hello}, expected Hello of protocol {frames.PROTOCOL}")
+            self._window = max(1, min(WINDOW, hello.hello.max_queue or WINDOW))
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def load(self, digest: str) -> None:
+        """Have the worker load a bundle; raises EngineFailed with its reason."""
+        self._next_id += 1
+        self._send(engine_pb2.Frame(load=engine_pb2.Load(id=self._next_id, bundle_digest=digest)))
+        frame = self._receive()
+        while frame.WhichOneof("body") != "loaded" or frame.loaded.id != self._next_id:
+            frame = self._receive()
+        if not frame.loaded.ok:
+            raise EngineFailed(f"bundle {digest}: {frame.loaded.error}")
+
+    def score(self, digest: str, texts: Sequence[str], window: int | None = None) -> Scores:
+        """Score texts with a loaded bundle, at most ``window`` at a time.
+
+        Raises:
+            EngineFailed: A text got no answer, or the worker stopped answering.
+        """
+        window = min(window or self._window, self._window)
+        waiting = deque(range(len(texts)))
+        flying: dict[int, tuple[int, float]] = {}
+        results: dict[int, tuple[engine_pb2.Result, float]] = {}
+        while len(results) < len(texts):
+            while waiting and len(flying) < window:
+                index = waiting.popleft()
+                self._next_id += 1
+                job = engine_pb2.Job(
+                    id=self._next_id,
+                    bundle_digest=digest,
+                    remaining_us=_JOB_US,
+                    priority=engine_pb2.PRIORITY_BATCH,
+                    input=decide_pb2.Input(text=texts[index]),
+                )
+                flying[self._next_id] = (index, time.perf_counter())
+                self._send(engine_pb2.Frame(job=job))
+            frame = self._receive()
+            if frame.WhichOneof("body") != "result" or frame.result.id not in flying:
+                continue
+            index, sent = flying.pop(frame.result.id)
+            if frame.result.status == engine_pb2.RESULT_STATUS_OVERLOADED and window > 1:
+                window //= 2  # the worker's queue is smaller than it said: ask for less at a time
+                waiting.appendleft(index)
+                continue
+            if frame.result.status != engine_pb2.RESULT_STATUS_OK:
+                status = engine_pb2.ResultStatus.Name(frame.result.status)
+                raise EngineFailed(f"text {index}: {status}: {frame.result.message}")
+            results[index] = (frame.result, 1000 * (time.perf_counter() - sent))
+        ordered = [results[i] for i in range(len(texts))]
+        return Scores(
+            probabilities=np.array([list(result.probabilities) for result, _ in ordered], dtype=np.float64),
+            decisions=np.array([result.decision for result, _ in ordered], dtype=np.int64),
+            latencies_ms=np.array([latency for _, latency in ordered]),
+        )
+
+    def _connect(self, address: Path) -> None:
+        ends = time.monotonic() + _START_S
+        while True:
+            try:
+                self._socket.connect(str(address))
+                break
+            except OSError as error:
+                if self._process.poll() is not None or time.monotonic() > ends:
+                    raise EngineFailed(f"worker did not start: {self._last_words()}") from error
+                time.sleep(0.02)
+        self._socket.settimeout(_STALL_S)
+
+    def _send(self, frame: engine_pb2.Frame) -> None:
+        try:
+            self._socket.sendall(frames.encode(frame))
+        except OSError as error:
+            raise EngineFailed(f"worker does not read: {error}: {self._last_words()}") from error
+
+    def _receive(self) -> engine_pb2.Frame:
+        while not self._frames:
+            try:
+                data = self._socket.recv(1 << 16)
+            except OSError as error:
+                raise EngineFailed(f"worker does not answer: {error}: {self._last_words()}") from error
+            if not data:
+                raise EngineFailed(f"worker hung up: {self._last_words()}")
+            self._frames.extend(self._decoder.feed(data))
+        return self._frames.popleft()
+
+    def _last_words(self) -> str:
+        return self._log.read_text("utf-8", "replace")[-500:].strip() or "it said nothing"
+
+    def _stop(self) -> None:
+        # The whole group: a worker may have started helpers, and nothing of it is worth keeping.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()

@@ -1,0 +1,280 @@
+"""One evaluation: candidate, primary and control on the same cases, and the suite's verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from controlplane.evals import metrics
+from controlplane.evals.bootstrap import Interval, interval, resample_weights
+from controlplane.evals.control import ControlModel
+from controlplane.evals.engine import WORKER, Engine, Scores
+from controlplane.evals.metrics import HIGHER_IS_BETTER, Floats
+from controlplane.evals.suite import Gate, Suite
+from controlplane.packs.example import Example
+from protos.contract.digest import digest_json
+from protos.contract.fields import Reader
+from protos.contract.task import TaskSpec
+
+_TIMED = 200  # texts sent one at a time for the latency figure
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A metric's value, with an interval where it has one."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What one gate asked and found; ``passed`` is None when it is not applicable."""
+
+    text: str
+    passed: bool | None
+    found: float | None
+    low: float | None
+    high: float | None
+    needed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A case the primary had right and the candidate has wrong."""
+
+    text: str
+    label: str
+    slice: str
+    primary_decision: str
+    candidate_decision: str
+    added_cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything an approver is shown: values[part][model][metric], gates, and the worst regressions."""
+
+    suite_digest: str
+    candidate: str
+    primary: str | None
+    sizes: Mapping[str, int]
+    values: Mapping[str, Mapping[str, Mapping[str, Value]]]
+    gates: tuple[GateResult, ...]
+    accepted: bool
+    regressions_share: float | None
+    worst_regressions: tuple[Regression, ...]
+
+    @property
+    def digest(self) -> str:
+        """The evaluation's name."""
+        return digest_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that ``from_json`` reads."""
+        return {
+            "suite_digest": self.suite_digest,
+            "candidate": self.candidate,
+            "primary": self.primary,
+            "sizes": dict(self.sizes),
+            "values": {
+                part: {model: {name: asdict(value) for name, value in found.items()} for model, found in models.items()}
+                for part, models in self.values.items()
+            },
+            "gates": [asdict(gate) for gate in self.gates],
+            "accepted": self.accepted,
+            "regressions_share": self.regressions_share,
+            "worst_regressions": [asdict(case) for case in self.worst_regressions],
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read an evaluation; raises FieldInvalid, or TypeError or KeyError for a malformed inner record."""
+        given = dict(value)
+        share = given.pop("regressions_share")
+        read = Reader(given, "evaluation")
+        evaluation = cls(
+            suite_digest=read.text("suite_digest"),
+            candidate=read.text("candidate"),
+            primary=read.maybe_text("primary"),
+            sizes=read.object("sizes"),
+            values={
+                part: {
+                    model: {
+                        name: Value(v["value"], None if v["interval"] is None else Interval(**v["interval"]))
+                        for name, v in found.items()
+                    }
+                    for model, found in models.items()
+                }
+                for part, models in read.object("values").items()
+            },
+            gates=tuple(GateResult(**gate) for gate in read.items("gates")),
+            accepted=read.flag("accepted"),
+            regressions_share=share,
+            worst_regressions=tuple(Regression(**case) for case in read.items("worst_regressions")),
+        )
+        read.done()
+        return evaluation
+
+
+class _Measured:
+    """One model's answers on one part, and their metrics under every resampling."""
+
+    def __init__(self, task: TaskSpec, examples: Sequence[Example], scores: Scores, p99: float | None) -> None:
+        self.labels = np.array([task.labels.index(example.label) for example in examples])
+        self.scores = scores
+        self.p99 = p99
+        self._task = task
+        self._cost = np.array(task.cost, dtype=np.float64)
+
+    @property
+    def costs(self) -> Floats:
+        """Cost of each decision, shape [n]."""
+        return np.asarray(self._cost[self.labels, self.scores.decisions])
+
+    def metric(self, name: str, weights: Floats | None) -> Floats:
+        """Return a metric's value in every round, shape [rounds]."""
+        labels, guess, p = self.labels, self.scores.probabilities.argmax(1), self.scores.probabilities
+        classes = len(self._task.labels)
+        match name:
+            case "accuracy":
+                return metrics.accuracy(labels, guess, weights)
+            case "macro_f1":
+                return metrics.macro_f1(labels, guess, classes, weights)
+            case "weighted_f1":
+                return metrics.weighted_f1(labels, guess, classes, weights)
+            case "mean_cost":
+                return metrics.mean_cost(labels, self.scores.decisions, self._cost, weights)
+            case "false_safe_rate":
+                return metrics.false_safe_rate(labels, self.scores.decisions, self._task.score_index, weights)
+            case "ece":
+                return metrics.ece(labels, p, weights)
+            case "brier":
+                return metrics.brier(labels, p, weights)
+        raise ValueError(f"metric {name!r} has no resampled value")
+
+    def values(self, weights: Floats, confidence: float) -> dict[str, Value]:
+        """Return every metric with its interval."""
+        found = {
+            name: Value(float(self.metric(name, None)[0]), interval(self.metric(name, weights), confidence))
+            for name in HIGHER_IS_BETTER
+            if name != "p99_ms"
+        }
+        if self.p99 is not None:
+            found["p99_ms"] = Value(self.p99, None)
+        return found
+
+
+def evaluate(
+    task: TaskSpec,
+    suite: Suite,
+    parts: Mapping[str, Sequence[Example]],
+    training: Sequence[Example],
+    candidate: str,
+    primary: str | None,
+    bundles: Path,
+    *,
+    command: Sequence[str] = WORKER,
+) -> Evaluation:
+    """Compare a candidate with the primary and the control on every part, and apply the suite.
+
+    Raises:
+        EngineFailed: The worker could not be started, loaded or asked.
+        ValueError: A part the suite names is missing or empty.
+    """
+    needed = {gate.part for gate in suite.gates} | {suite.regressions_part}
+    missing = sorted(part for part in needed | set(parts) if not parts.get(part))
+    if missing:
+        raise ValueError(f"parts.{missing[0]} is missing or empty, expected examples")
+    digests = {"candidate": candidate} | ({"primary": primary} if primary is not None else {})
+    measured: dict[str, dict[str, _Measured]] = {part: {} for part in parts}
+    with Engine(bundles, command) as worker:
+        for model, digest in digests.items():
+            worker.load(digest)
+            for part, examples in parts.items():
+                texts = [example.text for example in examples]
+                scores = worker.score(digest, texts)
+                alone = worker.score(digest, texts[:_TIMED], window=1)
+                p99 = float(np.quantile(alone.latencies_ms, 0.99))
+                measured[part][model] = _Measured(task, examples, scores, p99)
+    control = ControlModel(training, task.labels)
+    for part, examples in parts.items():
+        probabilities = control.probabilities([example.text for example in examples])
+        decisions = np.array([task.decide(row) for row in probabilities.tolist()], dtype=np.int64)
+        nothing = np.zeros(len(examples))
+        measured[part]["control"] = _Measured(task, examples, Scores(probabilities, decisions, nothing), None)
+
+    draws = {part: resample_weights(len(examples), suite.rounds, suite.seed) for part, examples in parts.items()}
+    values = {
+        part: {model: one.values(draws[part], suite.confidence) for model, one in models.items()}
+        for part, models in measured.items()
+    }
+    gates = [_judge(gate, suite, measured[gate.part], draws[gate.part]) for gate in suite.gates]
+    share: float | None = None
+    worst: tuple[Regression, ...] = ()
+    if primary is not None:
+        part = suite.regressions_part
+        share, worst = _regressions(task, parts[part], measured[part]["primary"], measured[part]["candidate"])
+    gates.append(
+        GateResult(
+            f"{suite.regressions_part} regressions: at most {suite.regressions_max_share:g} of cases",
+            None if share is None else share <= suite.regressions_max_share,
+            share,
+            None,
+            None,
+            suite.regressions_max_share,
+        )
+    )
+    return Evaluation(
+        suite_digest=suite.digest,
+        candidate=candidate,
+        primary=primary,
+        sizes={part: len(examples) for part, examples in parts.items()},
+        values=values,
+        gates=tuple(gates),
+        accepted=all(gate.passed is not False for gate in gates),
+        regressions_share=share,
+        worst_regressions=worst,
+    )
+
+
+def _judge(gate: Gate, suite: Suite, models: Mapping[str, _Measured], weights: Floats) -> GateResult:
+    ours = models["candidate"]
+    if gate.vs is None or gate.margin is None:
+        found = ours.p99 if gate.metric == "p99_ms" else float(ours.metric(gate.metric, None)[0])
+        assert found is not None
+        passed = found >= gate.min if gate.min is not None else gate.max is not None and found <= gate.max
+        bound = gate.min if gate.min is not None else gate.max
+        assert bound is not None
+        return GateResult(gate.text, passed, found, None, None, bound)
+    rival = models.get(gate.vs)
+    if rival is None:
+        return GateResult(gate.text + " (not applicable: no primary)", None, None, None, None, gate.margin)
+    sign = 1 if HIGHER_IS_BETTER[gate.metric] else -1
+    advantage = sign * (ours.metric(gate.metric, None) - rival.metric(gate.metric, None))
+    span = interval(sign * (ours.metric(gate.metric, weights) - rival.metric(gate.metric, weights)), suite.confidence)
+    return GateResult(gate.text, span.low >= gate.margin, float(advantage[0]), span.low, span.high, gate.margin)
+
+
+def _regressions(
+    task: TaskSpec, examples: Sequence[Example], primary: _Measured, candidate: _Measured
+) -> tuple[float, tuple[Regression, ...]]:
+    """Find cases the primary labelled right and the candidate wrong; the three that add most cost."""
+    right = primary.scores.probabilities.argmax(1) == primary.labels
+    wrong = candidate.scores.probabilities.argmax(1) != candidate.labels
+    found = np.flatnonzero(right & wrong)
+    added = candidate.costs - primary.costs
+    worst = sorted(found.tolist(), key=lambda i: (-added[i], i))[:3]
+    return len(found) / len(examples), tuple(
+        Regression(
+            text=examples[i].text[:300],
+            label=examples[i].label,
+            slice=examples[i].slice,
+            primary_decision=task.decisions[primary.scores.decisions[i]],
+            candidate_decision=task.decisions[candidate.scores.decisions[i]],
+            added_cost=float(added[i]),
+        )
+        for i in worst
+    )

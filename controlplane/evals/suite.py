@@ -1,0 +1,123 @@
+"""Suites: the thresholds a candidate must meet, locked by digest before it is trained."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from controlplane.evals.metrics import HIGHER_IS_BETTER
+from protos.contract.digest import digest_json
+from protos.contract.fields import FieldInvalid, Reader
+
+PARTS = ("core", "shifted")
+RIVALS = ("primary", "control")
+
+
+class SuiteInvalid(ValueError):
+    """A suite cannot be read, or is not the one that was locked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One requirement: a bound on the candidate's value, or on its advantage over a rival.
+
+    A ``vs`` gate passes when the low end of the paired interval of the advantage reaches ``margin``;
+    advantage is positive where the candidate is better, whichever way the metric points.
+    """
+
+    metric: str
+    part: str
+    min: float | None = None
+    max: float | None = None
+    vs: str | None = None
+    margin: float | None = None
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Self:
+        """Read one gate; raises FieldInvalid."""
+        read = Reader(value, where)
+        metric = read.text("metric", choices=tuple(HIGHER_IS_BETTER))
+        part = read.text("part", choices=PARTS)
+        kinds = [kind for kind in ("min", "max", "vs") if isinstance(value, dict) and kind in value]
+        if len(kinds) != 1:
+            raise FieldInvalid(f"{where} has {', '.join(kinds) or 'no bound'}, expected one of min, max, vs")
+        if kinds == ["vs"]:
+            gate = cls(metric, part, vs=read.text("vs", choices=RIVALS), margin=read.number("margin", -1e6, 1e6))
+            if metric == "p99_ms":
+                raise FieldInvalid(f"{where}.metric is 'p99_ms', expected min or max: it has no paired interval")
+        elif kinds == ["min"]:
+            gate = cls(metric, part, min=read.number("min", -1e6, 1e6))
+        else:
+            gate = cls(metric, part, max=read.number("max", -1e6, 1e6))
+        read.done()
+        return gate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that ``from_json`` reads."""
+        names = ("metric", "part", "min", "max", "vs", "margin")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def text(self) -> str:
+        """The requirement, for people."""
+        if self.vs is not None:
+            return f"{self.part} {self.metric}: advantage over {self.vs} at least {self.margin:g}"
+        return f"{self.part} {self.metric}: " + (
+            f"at least {self.min:g}" if self.min is not None else f"at most {self.max:g}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Gates, how many regressions are bearable, and how intervals are drawn."""
+
+    gates: tuple[Gate, ...]
+    regressions_part: str
+    regressions_max_share: float
+    rounds: int
+    confidence: float
+    seed: int
+
+    @property
+    def digest(self) -> str:
+        """The suite's name: it changes with any threshold."""
+        return digest_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that ``from_json`` reads."""
+        return {
+            "version": 1,
+            "gates": [gate.to_json() for gate in self.gates],
+            "regressions": {"part": self.regressions_part, "max_share": self.regressions_max_share},
+            "bootstrap": {"rounds": self.rounds, "confidence": self.confidence, "seed": self.seed},
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "suite") -> Self:
+        """Read and check a suite; raises FieldInvalid."""
+        read = Reader(value, where)
+        read.integer("version", 1, 1)
+        gates = tuple(Gate.from_json(item, f"{where}.gates[{i}]") for i, item in enumerate(read.items("gates")))
+        if not gates:
+            raise FieldInvalid(f"{where}.gates is empty, expected at least one")
+        regressions = Reader(read.object("regressions"), f"{where}.regressions")
+        bootstrap = Reader(read.object("bootstrap"), f"{where}.bootstrap")
+        suite = cls(
+            gates=gates,
+            regressions_part=regressions.text("part", choices=PARTS),
+            regressions_max_share=regressions.number("max_share", 0, 1),
+            rounds=bootstrap.integer("rounds", 100, 100_000),
+            confidence=bootstrap.number("confidence", 0.5, 0.999),
+            seed=bootstrap.integer("seed", 0, 2**31 - 1),
+        )
+        for reader in (regressions, bootstrap, read):
+            reader.done()
+        return suite
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a ``suite.toml``; raises SuiteInvalid."""
+    try:
+        return Suite.from_json(tomllib.loads(path.read_text("utf-8")), path.name)
+    except (OSError, ValueError) as error:
+        raise SuiteInvalid(f"{path}: {error}") from error

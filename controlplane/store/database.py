@@ -1,0 +1,66 @@
+"""Open the control plane's database: SQLite for one machine, PostgreSQL through its URL for more."""
+
+import sqlite3
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+BUSY_TIMEOUT_MS = 5_000
+_READS = "interlock_reads"
+
+
+class DatabaseInvalid(ValueError):
+    """A database URL cannot be used. The message never holds the URL, which may hold a password."""
+
+
+def is_wal_safe(version: tuple[int, ...]) -> bool:
+    """Say whether this SQLite is free of the WAL-reset bug, which corrupts a database with two connections.
+
+    Source: sqlite.org/wal.html; fixed in 3.51.3, and in the 3.50 line from 3.50.7 and the 3.44 line from 3.44.6.
+    """
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+
+
+def open_database(url: str) -> Engine:
+    """Open a database by its SQLAlchemy URL.
+
+    On SQLite every transaction takes the write lock when it begins, so that it cannot fail half way for
+    having read first; use ``reading`` for the ones that only look.
+
+    Raises:
+        DatabaseInvalid: The URL is malformed or its driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+        is_sqlite = parsed.get_backend_name() == "sqlite"
+        engine = create_engine(parsed) if is_sqlite else create_engine(parsed, pool_pre_ping=True)
+    except (ArgumentError, ImportError) as error:
+        raise DatabaseInvalid(
+            f"database URL cannot be used ({type(error).__name__}), "
+            "expected 'sqlite:///path' or 'postgresql+psycopg://user@host/name'"
+        ) from error
+    if is_sqlite:
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def reading(engine: Engine) -> Engine:
+    """Return a view of the engine whose transactions only read, and so do not wait for a writer to finish."""
+    return engine.execution_options(**{_READS: True})
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    # The driver must not open transactions by itself: it would start them late, and deferred.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    journal = "WAL" if is_wal_safe(sqlite3.sqlite_version_info) else "DELETE"
+    # The timeout comes first: changing the journal mode may have to wait for another process.
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(_READS) else "BEGIN IMMEDIATE")

@@ -1,0 +1,404 @@
+"""The ledger: an RFC 6962 Merkle tree in SQL, written in the same transaction as the change it records.
+
+It is tamper-evident: whoever holds the database can rewrite it, and cannot hide that from
+anybody who holds an earlier signed checkpoint.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from sqlalchemy import (
+    DDL,
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    event,
+    func,
+    insert,
+    select,
+)
+
+from protos.contract.checkpoint import CheckpointInvalid, sign_checkpoint, verify_checkpoint
+from protos.contract.digest import JsonMalformed, canonical_json, parse_json_object
+from protos.contract.merkle import (
+    EMPTY_ROOT,
+    complete_subtrees,
+    consistency_proof,
+    fold,
+    inclusion_proof,
+    leaf_hash,
+    node_hash,
+)
+
+VERSION = 1
+GENESIS = "ledger.genesis"
+KEEPER = "ledger"
+VERIFY_BATCH = 1024  # entries held in memory at once while verifying
+POSTGRES_LOCK = 0x1E06E5  # any number, the same for every writer of this ledger
+
+ledger_metadata = MetaData()
+
+ledger_entry = Table(
+    "ledger_entry",
+    ledger_metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("actor", String(200), nullable=False, index=True),
+    Column("action", String(200), nullable=False, index=True),
+    Column("body", LargeBinary, nullable=False),
+)
+ledger_node = Table(
+    "ledger_node",
+    ledger_metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("idx", Integer, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(32), nullable=False),
+)
+ledger_checkpoint = Table(
+    "ledger_checkpoint",
+    ledger_metadata,
+    Column("size", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+)
+
+# A speed bump for mistakes, not the guarantee: whoever owns the file can drop a trigger.
+for _table in (ledger_entry, ledger_node, ledger_checkpoint):
+    for _operation in ("UPDATE", "DELETE"):
+        event.listen(
+            _table,
+            "after_create",
+            DDL(  # type: ignore[no-untyped-call]
+                f"CREATE TRIGGER {_table.name}_no_{_operation.lower()} BEFORE {_operation} ON {_table.name} "
+                f"BEGIN SELECT RAISE(ABORT, '{_table.name} is append-only'); END"
+            ).execute_if(dialect="sqlite"),
+        )
+
+_LAST = select(func.max(ledger_entry.c.seq))
+_NODE_AT = select(ledger_node.c.hash).where(
+    ledger_node.c.level == bindparam("level"), ledger_node.c.idx == bindparam("idx")
+)
+_ADD_ENTRY = insert(ledger_entry)
+_ADD_NODE = insert(ledger_node)
+
+
+class LedgerBroken(Exception):
+    """The stored ledger contradicts itself at ``seq``, so nothing may be proved from it or added to it."""
+
+    def __init__(self, seq: int, message: str) -> None:
+        super().__init__(message)
+        self.seq = seq
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One recorded act: who did what, when. ``body`` is the canonical JSON that the tree commits to."""
+
+    seq: int
+    at: datetime
+    actor: str
+    action: str
+    detail: dict[str, Any]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerReport:
+    """What a full verification found; ``first_bad_seq`` is the earliest entry that cannot be relied on."""
+
+    size: int
+    root: bytes
+    checkpoints: int
+    first_bad_seq: int | None
+    problem: str | None
+
+    @property
+    def is_intact(self) -> bool:
+        """Say whether every entry, node and checkpoint agrees."""
+        return self.first_bad_seq is None
+
+
+def append(connection: Connection, actor: str, action: str, detail: dict[str, Any], at: datetime) -> int:
+    """Record one act in the caller's transaction and return its sequence number.
+
+    The first act on a new ledger is preceded by a genesis entry, and so gets number 1.
+
+    Raises:
+        ValueError: ``at`` has no time zone, or ``detail`` is not JSON.
+        LedgerBroken: Nodes of the stored tree are missing.
+    """
+    if at.tzinfo is None:
+        raise ValueError(f"at is {at!r}, expected a time with a time zone")
+    if connection.dialect.name == "postgresql":
+        # SQLite's write transactions already exclude each other.
+        connection.execute(select(func.pg_advisory_xact_lock(POSTGRES_LOCK)))
+    size = _size(connection)
+    if size == 0:
+        _append_at(connection, 0, KEEPER, GENESIS, {"version": VERSION}, at)
+        size = 1
+    _append_at(connection, size, actor, action, detail, at)
+    return size
+
+
+def head(connection: Connection) -> tuple[int, bytes]:
+    """Return the number of entries and the root over them."""
+    size = _size(connection)
+    return size, _subtree_root(connection, 0, size)
+
+
+def checkpoint(connection: Connection, private_key: Ed25519PrivateKey, origin: str) -> str:
+    """Sign the present head, keep it and return it; the same head gives the same text.
+
+    Raises:
+        ValueError: The ledger has no entry yet: an empty tree proves nothing.
+        LedgerBroken: Another checkpoint of this size is stored.
+    """
+    size, root = head(connection)
+    if size == 0:
+        raise ValueError("the ledger is empty, expected at least its genesis entry")
+    text = sign_checkpoint(origin, size, root, private_key)
+    stored = connection.execute(select(ledger_checkpoint.c.text).where(ledger_checkpoint.c.size == size)).scalar()
+    if stored is None:
+        connection.execute(insert(ledger_checkpoint).values(size=size, text=text))
+    elif stored != text:
+        raise LedgerBroken(size - 1, f"another checkpoint of size {size} is stored; add an entry to sign a new head")
+    return text
+
+
+def prove_inclusion(connection: Connection, seq: int, size: int | None = None) -> list[bytes]:
+    """Prove that entry ``seq`` is in the ledger of ``size`` entries, by default all; for ``merkle.is_included``.
+
+    Raises:
+        ValueError: There is no such entry or the ledger is not that long yet.
+    """
+    return inclusion_proof(seq, _known(connection, size), lambda start, end: _subtree_root(connection, start, end))
+
+
+def prove_consistency(connection: Connection, old_size: int, new_size: int | None = None) -> list[bytes]:
+    """Prove that the ledger of ``old_size`` entries is a prefix of a later one; for ``merkle.is_consistent``.
+
+    Raises:
+        ValueError: ``old_size`` is not in 1..``new_size`` or the ledger is not that long yet.
+    """
+    return consistency_proof(
+        old_size, _known(connection, new_size), lambda start, end: _subtree_root(connection, start, end)
+    )
+
+
+def entries(connection: Connection, from_seq: int, limit: int) -> list[Entry]:
+    """Return up to ``limit`` entries from ``from_seq`` on, in order."""
+    rows = connection.execute(
+        select(ledger_entry.c.seq, ledger_entry.c.body)
+        .where(ledger_entry.c.seq >= from_seq)
+        .order_by(ledger_entry.c.seq)
+        .limit(limit)
+    )
+    return [_read(seq, body) for seq, body in rows]
+
+
+def verify(connection: Connection, public_key: Ed25519PublicKey, origin: str, held: Sequence[str] = ()) -> LedgerReport:
+    """Recompute the whole tree from the entries' bodies and compare it with all that is stored.
+
+    Args:
+        held: Checkpoints kept elsewhere, by gateways or auditors: the only defence against a
+            rewrite by somebody who also holds the signing key or deleted the stored checkpoints.
+    """
+    stored = connection.execute(select(ledger_checkpoint.c.size, ledger_checkpoint.c.text)).all()
+    trail = _Trail()
+    # Sizes whose root has to be remembered on the way, before their signatures are checked.
+    claims: list[tuple[int, bytes]] = []
+    faults: list[tuple[int, str]] = []
+    for size, text in [*((row.size, row.text) for row in stored), *((None, text) for text in held)]:
+        try:
+            said = verify_checkpoint(str(text), origin, public_key)
+        except CheckpointInvalid as error:
+            faults.append((max((size or 1) - 1, 0), f"checkpoint of size {size or 'unknown'}: {error}"))
+            continue
+        if size is not None and said.size != size:
+            faults.append((max(min(size, said.size) - 1, 0), f"checkpoint of size {said.size} is stored as {size}"))
+        claims.append((said.size, said.root))
+    wanted = {size for size, _ in claims}
+    roots = {0: EMPTY_ROOT} if 0 in wanted else {}
+    problem = _walk(connection, trail, wanted, roots)
+    if problem is not None:
+        faults.append(problem)
+    else:
+        faults += _stray_nodes(connection, trail.size)
+        faults += _compare(sorted(claims), roots, trail.size)
+    first = min(faults, default=None)
+    return LedgerReport(
+        size=trail.size,
+        root=trail.root(),
+        checkpoints=len(stored),
+        first_bad_seq=None if first is None else first[0],
+        problem=None if first is None else first[1],
+    )
+
+
+class _Trail:
+    """The complete subtrees over the entries seen so far, largest first."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._stack: list[bytes] = []
+
+    def add(self, leaf: bytes) -> list[tuple[int, int, bytes]]:
+        """Take the next leaf and return the nodes (level, idx, hash) it completes."""
+        made = [(0, self.size, leaf)]
+        node, place, level = leaf, self.size, 0
+        while place & 1:
+            node = node_hash(self._stack.pop(), node)
+            place, level = place >> 1, level + 1
+            made.append((level, place, node))
+        self._stack.append(node)
+        self.size += 1
+        return made
+
+    def root(self) -> bytes:
+        return fold(self._stack)
+
+
+def _size(connection: Connection) -> int:
+    last = connection.execute(_LAST).scalar()
+    return 0 if last is None else int(last) + 1
+
+
+def _known(connection: Connection, size: int | None) -> int:
+    have = _size(connection)
+    if size is not None and not 0 <= size <= have:
+        raise ValueError(f"size is {size}, expected 0 to {have}")
+    return have if size is None else size
+
+
+def _nodes(connection: Connection, places: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Fetch nodes by (level, idx), in the order asked for; a proof needs a logarithm of them."""
+    found = []
+    for level, idx in places:
+        digest = connection.execute(_NODE_AT, {"level": level, "idx": idx}).scalar()
+        if digest is None:
+            raise LedgerBroken(idx << level, f"node {idx} of level {level} is missing from the stored tree")
+        found.append(bytes(digest))
+    return found
+
+
+def _subtree_root(connection: Connection, start: int, end: int) -> bytes:
+    return fold(_nodes(connection, complete_subtrees(start, end)))
+
+
+def _append_at(connection: Connection, seq: int, actor: str, action: str, detail: dict[str, Any], at: datetime) -> None:
+    moment = at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    body = canonical_json({"v": VERSION, "seq": seq, "at": moment, "actor": actor, "action": action, "detail": detail})
+    # Every trailing one of seq is a complete left neighbour that the new leaf closes.
+    closing = (~seq & (seq + 1)).bit_length() - 1
+    siblings = _nodes(connection, [(level, (seq >> level) - 1) for level in range(closing)])
+    node = leaf_hash(body)
+    rows = [{"level": 0, "idx": seq, "hash": node}]
+    for level, sibling in enumerate(siblings, start=1):
+        node = node_hash(sibling, node)
+        rows.append({"level": level, "idx": seq >> level, "hash": node})
+    connection.execute(_ADD_ENTRY, {"seq": seq, "at": moment, "actor": actor, "action": action, "body": body})
+    connection.execute(_ADD_NODE, rows)
+
+
+def _read(seq: int, body: bytes) -> Entry:
+    """Read an entry from its body, the only part the tree vouches for."""
+    if not isinstance(body, bytes):
+        # SQLite keeps whatever type is written into a column; only bytes have a hash.
+        raise LedgerBroken(seq, f"entry {seq} cannot be read: its body is {type(body).__name__}, expected bytes")
+    try:
+        said = parse_json_object(body)
+        at = datetime.fromisoformat(said["at"])
+        if (said["v"], said["seq"]) != (VERSION, seq) or not isinstance(said["detail"], dict):
+            raise ValueError(f"body is of version {said['v']!r} and entry {said['seq']!r}")
+        return Entry(seq, at, str(said["actor"]), str(said["action"]), said["detail"], body)
+    except (JsonMalformed, KeyError, TypeError, ValueError) as error:
+        raise LedgerBroken(seq, f"entry {seq} cannot be read: {error}") from error
+
+
+def _walk(connection: Connection, trail: _Trail, wanted: set[int], roots: dict[int, bytes]) -> tuple[int, str] | None:
+    """Feed every entry to the trail, batch by batch; return the first contradiction as (seq, problem)."""
+    while True:
+        start = trail.size
+        rows = connection.execute(
+            select(ledger_entry)
+            .where(ledger_entry.c.seq >= (start if start else -(2**31)))
+            .order_by(ledger_entry.c.seq)
+            .limit(VERIFY_BATCH)
+        ).all()
+        if not rows:
+            return None
+        made: list[tuple[int, int, bytes]] = []
+        problem: tuple[int, str] | None = None
+        for row in rows:
+            problem = _contradiction(trail.size, row)
+            if problem is not None:
+                break
+            made += trail.add(leaf_hash(row.body))
+            if trail.size in wanted:
+                roots[trail.size] = trail.root()
+        mismatch = _mismatch(connection, made)
+        if mismatch is not None or problem is not None:
+            return min(found for found in (mismatch, problem) if found is not None)
+
+
+def _contradiction(expected: int, row: Any) -> tuple[int, str] | None:
+    """Compare one row with its place and with its own body."""
+    if row.seq != expected:
+        if row.seq < expected:
+            return expected, f"entry {row.seq} precedes the genesis entry"
+        return expected, f"entry {expected} is missing, entry {row.seq} comes next"
+    try:
+        entry = _read(row.seq, row.body)
+        moment = entry.at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except LedgerBroken as error:
+        return row.seq, str(error)
+    if (moment, entry.actor, entry.action) != (row.at, row.actor, row.action):
+        return row.seq, f"entry {row.seq}: its columns say other than its body"
+    return None
+
+
+def _mismatch(connection: Connection, made: list[tuple[int, int, bytes]]) -> tuple[int, str] | None:
+    """Compare recomputed nodes with the stored ones; return the first entry under a node that differs."""
+    faults = []
+    for level in {level for level, _, _ in made}:
+        nodes = {idx: digest for at, idx, digest in made if at == level}
+        rows = connection.execute(
+            select(ledger_node.c.idx, ledger_node.c.hash).where(
+                ledger_node.c.level == level, ledger_node.c.idx.between(min(nodes), max(nodes))
+            )
+        )
+        stored = {row.idx: row.hash for row in rows}
+        # A changed leaf is named itself; a changed inner node, by the last entry that made it.
+        faults += [
+            (((idx + 1) << level) - 1, f"node {idx} of level {level} is not the hash of what is under it")
+            for idx, digest in nodes.items()
+            if stored.get(idx) != digest
+        ]
+    return min(faults, default=None)
+
+
+def _stray_nodes(connection: Connection, size: int) -> list[tuple[int, str]]:
+    """Find stored nodes over entries that are not there, left when the last entries are deleted."""
+    expected = 2 * size - size.bit_count()
+    count = int(connection.execute(select(func.count()).select_from(ledger_node)).scalar_one())
+    return [(size, f"{count} nodes are stored, expected {expected} for {size} entries")] if count != expected else []
+
+
+def _compare(claims: list[tuple[int, bytes]], roots: dict[int, bytes], size: int) -> list[tuple[int, str]]:
+    """Hold the recomputed roots against what was signed; claims come in the order of their sizes."""
+    agreed = 0
+    for claimed, root in claims:
+        if claimed > size:
+            return [(size, f"a checkpoint covers {claimed} entries, {size} are left")]
+        if roots[claimed] != root:
+            return [(agreed, f"entries {agreed} to {claimed - 1} are not those signed in the checkpoint of {claimed}")]
+        agreed = claimed
+    return []

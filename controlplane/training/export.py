@@ -1,0 +1,117 @@
+"""From trained weights to a bundle: merge the adapter, convert to OpenVINO, check that both agree, add."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import save
+
+from controlplane.training.lora import BASE_NAME, BASE_SHA256, Classifier, base_directory, load_tokenizer, to_batch
+from protos.contract.bundle import BundleStore, head_json
+from protos.contract.digest import canonical_json
+from protos.contract.task import TaskSpec
+
+MAX_DIFFERENCE = 0.05  # of a probability: half precision stays far below it, a wrong conversion does not
+
+
+class ExportFailed(Exception):
+    """The exported engine does not answer as the trained model does."""
+
+
+def export(
+    model: Classifier,
+    task: TaskSpec,
+    temperature: float,
+    texts: Sequence[str],
+    *,
+    store: BundleStore,
+    lineage: Mapping[str, Any],
+) -> str:
+    """Write a bundle and return its digest; ``model`` is merged in place.
+
+    ``texts`` are compared through both engines.
+
+    Raises:
+        ExportFailed: A probability differs by more than ``MAX_DIFFERENCE``.
+    """
+    directory = base_directory()
+    encoder: Any = model.encoder
+    adapter = {name: value.detach().contiguous() for name, value in get_peft_model_state_dict(encoder).items()}
+    adapter_config = _plain(encoder.peft_config["default"].to_dict())
+    adapter_config["base_model_name_or_path"] = BASE_NAME
+    head = {name: value.detach().contiguous() for name, value in model.head.state_dict().items()}
+    model.encoder = encoder.merge_and_unload()
+    model.eval()
+
+    tokenizer = load_tokenizer(directory, task.max_tokens)
+    ids, mask = to_batch([encoding.ids for encoding in tokenizer.encode_batch(list(texts))])
+    dynamic = openvino.PartialShape([-1, -1])
+    with torch.no_grad():
+        converted = openvino.convert_model(
+            model,
+            example_input={"input_ids": ids, "attention_mask": mask},
+            input=[
+                ("input_ids", dynamic, openvino.Type.i64),
+                ("attention_mask", dynamic, openvino.Type.i64),
+            ],
+        )
+        expected = torch.softmax(model(ids, mask) / temperature, -1).numpy()
+    for port, name in zip(converted.inputs, ("input_ids", "attention_mask"), strict=True):
+        port.set_names({name})
+        port.get_node().set_friendly_name(name)
+    converted.output(0).set_names({"logits"})
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.xml"
+        openvino.save_model(converted, path, compress_to_fp16=True)
+        xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    _check(xml, weights, ids, mask, expected, temperature)
+    manifest = store.add(
+        task=task,
+        engine={"backend": "openvino", "precision": "auto"},
+        contents={
+            "model.xml": xml,
+            "model.bin": weights,
+            "tokenizer.json": (directory / "tokenizer.json").read_bytes(),
+            "head.json": head_json(temperature),
+            "adapter/adapter_model.safetensors": save(adapter),
+            "adapter/adapter_config.json": canonical_json(adapter_config),
+            "classifier.safetensors": save(head),
+        },
+        base={"name": BASE_NAME, "digest": "sha256:" + BASE_SHA256},
+        lineage=lineage,
+    )
+    return manifest.digest
+
+
+def _check(
+    xml: bytes, weights: bytes, ids: torch.Tensor, mask: torch.Tensor, expected: np.ndarray, temperature: float
+) -> None:
+    core = openvino.Core()
+    read = core.read_model(xml, weights)
+    # Single precision, so that only the conversion is judged and not this machine's arithmetic.
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    # One text at a time, unpadded: a batch or length frozen into the graph by tracing would show here.
+    found = []
+    for row, seen in zip(ids, mask, strict=True):
+        length = int(seen.sum())
+        inputs = {"input_ids": row[None, :length].numpy(), "attention_mask": seen[None, :length].numpy()}
+        found.append(compiled(inputs)["logits"][0] / temperature)
+    logits = np.stack(found)
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    difference = float(np.abs(powers / powers.sum(-1, keepdims=True) - expected).max())
+    if not difference <= MAX_DIFFERENCE:
+        raise ExportFailed(f"exported probabilities differ by {difference:.4f}, expected at most {MAX_DIFFERENCE}")
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Turn a PEFT configuration into JSON: enums to their text, sets to sorted lists."""
+    plain: dict[str, Any] = json.loads(
+        json.dumps(value, default=lambda v: sorted(v) if isinstance(v, set | frozenset) else str(v))
+    )
+    return plain

@@ -1,0 +1,86 @@
+"""Whole evaluations against a stand-in worker that speaks the real frames."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from controlplane.evals.engine import Engine, EngineFailed
+from controlplane.evals.run import Evaluation, evaluate
+from controlplane.packs.registry import load_pack
+
+GOOD, POOR = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+WORKER = """
+import socket, sys
+from protos import engine_pb2 as e
+from protos.contract import frames
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[sys.argv.index("--socket") + 1]); s.listen()
+c, _ = s.accept()
+send = lambda **b: c.sendall(frames.encode(e.Frame(**b)))
+send(hello=e.Hello(protocol=1, max_queue=8))
+d = frames.FrameDecoder()
+while data := c.recv(65536):
+    for f in d.feed(data):
+        if f.WhichOneof("body") == "load":
+            ok = f.load.bundle_digest[7] in "ab"
+            send(loaded=e.Loaded(id=f.load.id, ok=ok, error="" if ok else "no such bundle"))
+        else:
+            text = f.job.input.text
+            k = ["safe", "sensitive", "unsafe"].index(text.split()[0])
+            if f.job.bundle_digest[7] == "b" and text[-1] in "369": k = 0
+            p = [0.05] * 3; p[k] = 0.9
+            send(result=e.Result(id=f.job.id, probabilities=p, label=k, decision=k, score=p[2]))
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "worker.py").write_text(WORKER)
+    run = f"import sys; sys.path.insert(0, '.'); exec(open({str(tmp_path / 'worker.py')!r}).read())"
+    return (sys.executable, "-c", run)
+
+
+def run(command: tuple[str, ...], tmp_path: Path, candidate: str, primary: str | None) -> Evaluation:
+    from controlplane.packs.example import Example
+
+    pack = load_pack("brand-safety")
+    rows = [Example(f"{label} text {i}", label) for i in range(60) for label in pack.task.labels]
+    parts = {"core": rows, "shifted": rows}
+    return evaluate(pack.task, pack.suite, parts, rows, candidate, primary, tmp_path, command=command)
+
+
+def test_a_better_candidate_is_accepted_and_the_evaluation_survives_json(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    found = run(command, tmp_path, GOOD, POOR)
+    assert found.accepted, found.gates
+    assert found.values["core"]["candidate"]["macro_f1"].value == 1.0
+    assert Evaluation.from_json(found.to_json()) == found
+
+
+def test_a_worse_candidate_is_refused_and_its_costliest_regressions_shown(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    found = run(command, tmp_path, POOR, GOOD)
+    assert not found.accepted
+    assert len(found.worst_regressions) == 3
+    assert {case.label for case in found.worst_regressions} == {"unsafe"}
+
+
+def test_gates_against_a_missing_primary_do_not_apply(command: tuple[str, ...], tmp_path: Path) -> None:
+    found = run(command, tmp_path, GOOD, None)
+    assert found.accepted
+    assert sum(gate.passed is None for gate in found.gates) == 4
+
+
+def test_a_bundle_the_worker_refuses_fails_with_its_reason(command: tuple[str, ...], tmp_path: Path) -> None:
+    with Engine(tmp_path, command) as worker, pytest.raises(EngineFailed, match="no such bundle"):
+        worker.load("sha256:" + "c" * 64)
+
+
+def test_a_worker_that_does_not_start_is_quoted(tmp_path: Path) -> None:
+    with (
+        pytest.raises(EngineFailed, match="out of tea"),
+        Engine(tmp_path, (sys.executable, "-c", "raise SystemExit('out of tea')")),
+    ):
+        pass

@@ -1,0 +1,46 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.evals.__main__ import EvalConfig
+from controlplane.evals.suite import Suite, SuiteInvalid, load_suite
+from controlplane.packs.registry import load_pack
+from protos.contract.fields import FieldInvalid
+
+SUITE: dict[str, Any] = load_pack("brand-safety").suite.to_json()
+
+
+def test_a_suite_survives_json_and_any_threshold_changes_its_digest() -> None:
+    suite = Suite.from_json(SUITE)
+    other = copy.deepcopy(SUITE)
+    other["regressions"]["max_share"] = 0.5
+    assert Suite.from_json(suite.to_json()).digest == suite.digest != Suite.from_json(other).digest
+
+
+@pytest.mark.parametrize(
+    ("gate", "complaint"),
+    [
+        ({"metric": "macro_f1", "part": "core"}, "no bound"),
+        ({"metric": "macro_f1", "part": "core", "min": 0.1, "max": 0.2}, "min, max"),
+        ({"metric": "auc", "part": "core", "min": 0.1}, "metric is 'auc'"),
+        ({"metric": "ece", "part": "core", "max": 0.1, "note": "x"}, "unknown fields: note"),
+        ({"metric": "p99_ms", "part": "core", "vs": "primary", "margin": 0}, "no paired interval"),
+    ],
+    ids=["none", "two", "metric", "unknown", "p99"],
+)
+def test_a_gate_that_says_something_unclear_is_refused(gate: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(FieldInvalid, match=complaint):
+        Suite.from_json(SUITE | {"gates": [gate]})
+
+
+def test_a_broken_suite_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text("version = 2\n")
+    with pytest.raises(SuiteInvalid, match=r"suite\.toml.*version is 2"):
+        load_suite(tmp_path / "suite.toml")
+
+
+def test_a_suite_other_than_the_locked_one_is_refused() -> None:
+    with pytest.raises(SuiteInvalid, match="expected the locked"):
+        EvalConfig.from_json({"suite": SUITE, "expected_suite_digest": "sha256:" + "1" * 64})

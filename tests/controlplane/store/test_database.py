@@ -1,0 +1,76 @@
+"""Every SQLite connection is opened safely, and writers exclude each other from the start."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from controlplane.store.database import DatabaseInvalid, is_wal_safe, open_database, reading
+
+
+@pytest.mark.parametrize(
+    "version, is_safe",
+    [
+        ((3, 40, 1), False),
+        ((3, 44, 5), False),
+        ((3, 44, 6), True),
+        ((3, 45, 0), False),
+        ((3, 50, 6), False),
+        ((3, 50, 7), True),
+        ((3, 51, 0), False),
+        ((3, 51, 2), False),
+        ((3, 51, 3), True),
+        ((3, 52, 0), True),
+        ((4, 0, 0), True),
+    ],
+    ids=str,
+)
+def test_wal_only_where_its_reset_bug_is_fixed(version: tuple[int, ...], is_safe: bool) -> None:
+    assert is_wal_safe(version) is is_safe
+
+
+@pytest.mark.parametrize("version, journal", [((3, 40, 1), "delete"), ((3, 51, 3), "wal")], ids=str)
+def test_the_journal_mode_follows_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], journal: str
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    with open_database(f"sqlite:///{tmp_path}/a.db").connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == journal
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
+
+
+def test_a_transaction_holds_the_write_lock_from_its_first_moment(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/a.db")
+    with engine.connect() as first, engine.connect() as second:
+        second.exec_driver_sql("PRAGMA busy_timeout=0")
+        second.rollback()
+        first.begin()
+        with pytest.raises(OperationalError, match="locked"):
+            second.begin()
+
+
+def test_a_reader_does_not_wait_for_a_writer_that_has_not_committed(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/a.db")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x INTEGER)")
+    with engine.begin() as writer, reading(engine).begin() as reader:
+        writer.exec_driver_sql("INSERT INTO t VALUES (1)")
+        assert reader.exec_driver_sql("SELECT count(*) FROM t").scalar() == 0
+
+
+def test_a_rolled_back_transaction_leaves_nothing_even_of_ddl(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/a.db")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x INTEGER)")
+        connection.rollback()
+        assert connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar() == 0
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "nosuchdatabase://u:secret@host/d"])
+def test_a_bad_url_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(DatabaseInvalid) as caught:
+        open_database(url)
+    assert "secret" not in str(caught.value)
