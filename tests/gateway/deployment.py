@@ -15,10 +15,11 @@ import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from protos import capture_pb2, decide_pb2, decide_pb2_grpc, traffic_pb2, traffic_pb2_grpc
+from protos import capture_pb2, decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2, traffic_pb2_grpc
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
+from protos.contract.frames import FrameDecoder, encode
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
 from protos.contract.segment import read_segment
@@ -215,6 +216,18 @@ class Deployment:
             async for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()):
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
+
+    async def queued(self) -> int:
+        """Ask the worker how many jobs wait for its device."""
+        decoder = FrameDecoder()
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_unix_connection(str(self.root / "worker.sock"))
+            writer.write(encode(engine_pb2.Frame(stats_request=engine_pb2.StatsRequest())))
+            while True:
+                for frame in decoder.feed(await reader.read(65536)):
+                    if frame.HasField("stats"):
+                        writer.close()
+                        return frame.stats.queued
 
     async def captured(self, enough: int) -> list[capture_pb2.CaptureRecord]:
         """Wait for that many capture records and return them."""

@@ -15,6 +15,8 @@ from protos.contract.plan import Split
 from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.tasks import TASK
 
+SLOW = replace(TASK, deadline_us=10_000_000)
+
 Story = Callable[[Deployment], Awaitable[None]]
 
 
@@ -247,5 +249,24 @@ def test_a_wrong_setting_stops_the_process_with_a_sentence(
         assert deployment.processes["gateway"].wait() == 2
         said = (tmp_path / "gateway.log").read_text()
         assert words in said and "Traceback" not in said, said
+
+    run(tmp_path, story)
+
+
+def test_a_worker_killed_in_the_middle_of_a_call_costs_its_calls_a_fallback(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        deployment.start_worker()
+        await deployment.start_gateway()
+        split = first_split(deployment.bundle(task=SLOW, latency_us=1_500_000))
+        deployment.control.approve(split, split.primary)
+        assert (await deployment.control.publish(split)).applied
+        await deployment.until_serving()
+        calls = []
+        while await deployment.queued() == 0:  # once a job waits, another one is on the device
+            calls.append(asyncio.create_task(deployment.decide(timeout=20)))
+        await asyncio.to_thread(deployment.kill, "worker")
+        for answer in await asyncio.gather(*calls):
+            assert answer.fallback.reason == decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE
+            assert (answer.decision, answer.score) == ("block", 1.0)
 
     run(tmp_path, story)
