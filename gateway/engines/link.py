@@ -36,6 +36,7 @@ class WorkerLink(asyncio.Protocol):
     def __init__(self, socket: str) -> None:
         self.socket = socket
         self.ready: set[str] = set()
+        self.generators: set[str] = set()  # the ready bundles that can generate
         self.in_flight = 0
         self._wanted: set[str] = set()
         self._ids = itertools.count(1)
@@ -47,7 +48,7 @@ class WorkerLink(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._lost = asyncio.Event()
         self.connected = asyncio.Event()
-        self._reloads: set[asyncio.Task[engine_pb2.Loaded]] = set()
+        self._reloads: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -81,7 +82,7 @@ class WorkerLink(asyncio.Protocol):
         self._reloads.add(task)
         task.add_done_callback(self._reloaded)
 
-    def _reloaded(self, task: "asyncio.Task[engine_pb2.Loaded]") -> None:
+    def _reloaded(self, task: "asyncio.Task[None]") -> None:
         self._reloads.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.warning("reload_failed", socket=self.socket, error=str(task.exception()))
@@ -91,11 +92,12 @@ class WorkerLink(asyncio.Protocol):
         self._transport = None
         self.connected.clear()
         self.ready.clear()
+        self.generators.clear()
         self._outgoing.clear()
         waiting: list[asyncio.Future[Any]] = [*self._results.values(), *self._loads.values()]
         for future in waiting:
             if not future.done():
-                future.set_exception(WorkerAway("a worker that went away"))
+                future.set_exception(WorkerAway("the worker went away"))
         self._results.clear()
         self._loads.clear()
         for stream in self._streams.values():
@@ -139,7 +141,7 @@ class WorkerLink(asyncio.Protocol):
 
     def _send(self, frame: engine_pb2.Frame) -> None:
         if self._transport is None:
-            raise WorkerAway("a worker that is not connected")
+            raise WorkerAway("no worker is connected")
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._flush)
         self._outgoing.append(encode(frame))
@@ -166,25 +168,29 @@ class WorkerLink(asyncio.Protocol):
         self._wanted.add(bundle)
         if bundle in self.ready:
             return
-        loaded = await self._load(bundle)
-        if not loaded.ok:
+        try:
+            await self._load(bundle)
+        except BundleRefused:
             self._wanted.discard(bundle)
-            raise BundleRefused(loaded.error)
+            raise
 
-    async def _load(self, bundle: str) -> engine_pb2.Loaded:
+    async def _load(self, bundle: str) -> None:
         number = next(self._ids)
         future: asyncio.Future[engine_pb2.Loaded] = asyncio.get_running_loop().create_future()
         self._send(engine_pb2.Frame(load=engine_pb2.Load(id=number, bundle_digest=bundle)))
         self._loads[number] = future
         loaded = await future
-        if loaded.ok:
-            self.ready.add(bundle)
-        return loaded
+        if not loaded.ok:
+            raise BundleRefused(loaded.error)
+        self.ready.add(bundle)
+        if loaded.can_generate:
+            self.generators.add(bundle)
 
     def unload(self, bundle: str) -> None:
         """Let the worker forget a bundle that no plan needs."""
         self._wanted.discard(bundle)
         self.ready.discard(bundle)
+        self.generators.discard(bundle)
         if self._transport is not None:
             self._send(engine_pb2.Frame(unload=engine_pb2.Unload(bundle_digest=bundle)))
 

@@ -32,7 +32,7 @@ from gateway.metrics import Metrics
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import ArmCount, Counters
 from gateway.serving.current_plan import CurrentPlan, Route
-from gateway.serving.shadow import ShadowLane
+from gateway.serving.shadow import Pair, ShadowLane
 from protos import capture_pb2, decide_pb2, engine_pb2
 from protos.contract.digest import input_digest
 from protos.contract.draws import pseudonym
@@ -74,6 +74,11 @@ class _CallState:
     def budget_us(self) -> int:
         """What the caller could spend in all."""
         return int((self.until - self.arrived) * 1e6)
+
+    @property
+    def engine_budget_us(self) -> int:
+        """What of it an engine could spend: all but the reserve."""
+        return int((self.respond_by - self.arrived) * 1e6)
 
     @property
     def respond_by(self) -> float:
@@ -176,19 +181,19 @@ class Dispatcher:
         if self.in_flight > self._max_in_flight:
             raise _NoAnswer(decide_pb2.FALLBACK_REASON_OVERLOADED, Overloaded(call.route.task.name))
         learned = self._pool.service_time(call.assignment.bundle)
-        left_us = (call.respond_by - call.arrived) * 1e6
-        if not can_finish(left_us, learned.estimate_us):
+        if not can_finish(call.engine_budget_us, learned.estimate_us):
             learned.decay()
-            error = DeadlineTooShort(int(left_us), int(learned.estimate_us))
+            error = DeadlineTooShort(call.engine_budget_us, int(learned.estimate_us))
             raise _NoAnswer(decide_pb2.FALLBACK_REASON_NO_TIME, error)
 
-    def _mirror(self, call: _CallState):  # type: ignore[no-untyped-def]
+    def _mirror(self, call: _CallState) -> Pair | None:
         candidate = call.assignment.shadow
         if candidate is None or call.request.test:
             return None
         split = call.route.split
-        budget_us = int((call.respond_by - call.arrived) * 1e6)
-        return self._shadow.offer(call.request, split.primary, candidate, split.salt, call.route.task, budget_us)
+        return self._shadow.offer(
+            call.request, split.primary, candidate, split.salt, call.route.task, call.engine_budget_us
+        )
 
     async def _ask(self, call: _CallState) -> engine_pb2.Result:
         bundle = call.assignment.bundle
@@ -294,6 +299,8 @@ class Dispatcher:
         tokens = 0
         try:
             link = self._pool.pick(call.assignment.bundle)
+            if call.assignment.bundle not in link.generators:
+                raise GenerationUnsupported(name)
             chunks = link.generate(call.assignment.bundle, request.input, call.budget_us, request.max_tokens or 64)
             async with asyncio.timeout(call.until - time.monotonic()):
                 async for chunk in chunks:
@@ -312,8 +319,6 @@ class Dispatcher:
         except TimeoutError:
             raise DeadlinePassed(call.budget_us) from None
         except GenerationFailed as error:
-            if "cannot generate" in str(error):
-                raise GenerationUnsupported(name) from error
             raise (EngineStreamBroken(name, tokens) if tokens else EngineFailed(name, str(error))) from error
 
     def report_outcome(self, request: decide_pb2.ReportOutcomeRequest) -> bool:
