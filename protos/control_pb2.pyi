@@ -252,24 +252,32 @@ class ApprovalInfo(_message.Message):
     def __init__(self, person: _Optional[str] = ..., step: _Optional[str] = ..., ceiling_bp: _Optional[int] = ..., expires: _Optional[str] = ..., reason: _Optional[str] = ..., statement_digest: _Optional[str] = ...) -> None: ...
 
 class DraftApprovalRequest(_message.Message):
-    __slots__ = ("rollout",)
+    __slots__ = ("rollout", "ceiling_bp")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    CEILING_BP_FIELD_NUMBER: _ClassVar[int]
     rollout: str
-    def __init__(self, rollout: _Optional[str] = ...) -> None: ...
+    ceiling_bp: int
+    def __init__(self, rollout: _Optional[str] = ..., ceiling_bp: _Optional[int] = ...) -> None: ...
 
 class ApprovalDraft(_message.Message):
-    __slots__ = ("rollout", "step", "ceiling_bp", "statement", "summary")
+    __slots__ = ("rollout", "step", "ceiling_bp", "statement", "summary", "from_shape_json", "to_shape_json", "evidence_path")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CEILING_BP_FIELD_NUMBER: _ClassVar[int]
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    FROM_SHAPE_JSON_FIELD_NUMBER: _ClassVar[int]
+    TO_SHAPE_JSON_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_PATH_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     step: str
     ceiling_bp: int
     statement: bytes
     summary: str
-    def __init__(self, rollout: _Optional[str] = ..., step: _Optional[str] = ..., ceiling_bp: _Optional[int] = ..., statement: _Optional[bytes] = ..., summary: _Optional[str] = ...) -> None: ...
+    from_shape_json: str
+    to_shape_json: str
+    evidence_path: str
+    def __init__(self, rollout: _Optional[str] = ..., step: _Optional[str] = ..., ceiling_bp: _Optional[int] = ..., statement: _Optional[bytes] = ..., summary: _Optional[str] = ..., from_shape_json: _Optional[str] = ..., to_shape_json: _Optional[str] = ..., evidence_path: _Optional[str] = ...) -> None: ...
 
 class SubmitApprovalRequest(_message.Message):
     __slots__ = ("rollout", "envelope")
