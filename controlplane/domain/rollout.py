@@ -168,9 +168,10 @@ class Approvals:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Change nothing, for a reason."""
+    """Change nothing, for a reason; ``awaits_approval`` when only a person's yes is missing."""
 
     reason: str
+    awaits_approval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,4 +304,5 @@ def _promote(approvals: Approvals) -> Decision:
 
 def _wait(step: str, weight: int, approvals: Approvals) -> Hold:
     # The same wait gives the same words, so that a repeated decision is recorded once.
-    return Hold(f"waiting for an approval of {step}: {weight} bp, {approvals.ceiling_bp} bp are approved")
+    said = f"waiting for an approval of {step}: {weight} bp, {approvals.ceiling_bp} bp are approved"
+    return Hold(said, awaits_approval=True)

@@ -1,0 +1,158 @@
+"""Run the control plane: ``python -m controlplane --config FILE``."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+
+from controlplane.loop import advance, drift, observe
+from controlplane.loop.deployment import Deployment
+from controlplane.loop.schedule import Schedule
+from controlplane.loop.work import Worker
+from controlplane.packs.labelled_file import LabelledFileInvalid
+from controlplane.packs.registry import Pack, PackUnknown, load_pack
+from controlplane.rpc.control import ControlService
+from controlplane.rpc.traffic import PlanBell, TrafficService
+from controlplane.settings import ControlSettings, SpecialistSettings
+from controlplane.store.artifacts import Artifacts
+from controlplane.store.database import DatabaseInvalid
+from controlplane.store.store import Store
+from protos import control_pb2_grpc, traffic_pb2_grpc
+from protos.contract.attestation import KeyInvalid, read_private
+from protos.contract.bundle import BundleStore
+from protos.contract.digest import JsonMalformed
+from protos.contract.fields import FieldInvalid
+
+log = structlog.get_logger()
+
+GRACE_S = 2.0
+
+
+def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
+    """Open everything a deployment needs.
+
+    Raises:
+        FieldInvalid, KeyInvalid, DatabaseInvalid, PackUnknown, LabelledFileInvalid: A setting cannot be used.
+    """
+    key = read_private(settings.plan_key)
+    packs: dict[str, Pack] = {}
+    sources: dict[str, SpecialistSettings] = {}
+    for source in settings.specialists:
+        pack = load_pack(source.pack, source.data)
+        if pack.task.name in packs:
+            raise FieldInvalid(f"controlplane.specialists names {pack.task.name!r} twice")
+        packs[pack.task.name] = pack
+        sources[pack.task.name] = source
+    if settings.database.startswith("sqlite:///"):
+        Path(settings.database.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    deployment = Deployment(
+        settings=settings,
+        store=Store(settings.database),
+        artifacts=Artifacts(settings.artifacts_dir),
+        bundles=BundleStore(settings.bundles_dir),
+        key=key,
+        packs=packs,
+        sources=sources,
+        clock=lambda: time.time_ns() // 1_000_000,
+        changed=changed,
+    )
+    deployment.operators()
+    return deployment
+
+
+async def serve(settings: ControlSettings) -> None:
+    """Run until told to stop."""
+    # Short transactions, long statistics and job bookkeeping must not wait for each other.
+    pools = {name: ThreadPoolExecutor(1, name) for name in ("steps", "drift", "jobs")}
+    pools["calls"] = ThreadPoolExecutor(4, "calls")
+    loop = asyncio.get_running_loop()
+
+    def in_pool(name: str) -> Callable[[Callable[[], Any]], Any]:
+        return partial(loop.run_in_executor, pools[name])
+
+    bell = PlanBell()
+    deployment = build(settings, bell.ring)
+    server = grpc.aio.server()
+    traffic_pb2_grpc.add_TrafficServiceServicer_to_server(  # type: ignore[no-untyped-call]
+        TrafficService(deployment, in_pool("calls"), bell), server
+    )
+    control_pb2_grpc.add_ControlServiceServicer_to_server(  # type: ignore[no-untyped-call]
+        ControlService(deployment, in_pool("calls")), server
+    )
+    port = server.add_insecure_port(settings.listen)
+    worker = Worker(deployment, in_pool("jobs"))
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+    def tick() -> None:
+        observe.observe(deployment)
+        advance.advance(deployment)
+
+    schedule = Schedule()
+    schedule.every(settings.tick_s, "tick", partial(in_pool("steps"), tick))
+    schedule.every(max(1.0, settings.tick_s), "drift", partial(in_pool("drift"), partial(drift.watch, deployment)))
+    jobs = asyncio.create_task(_work(worker, settings.tick_s))
+    await server.start()
+    schedule.start()
+    log.info("control_ready", port=port, deployment=settings.deployment, specialists=sorted(deployment.packs))
+    await stopping.wait()
+    schedule.stop()
+    jobs.cancel()
+    await asyncio.gather(jobs, return_exceptions=True)
+    await server.stop(GRACE_S)
+    for pool in pools.values():
+        pool.shutdown(wait=True, cancel_futures=True)
+    deployment.store.close()
+    log.info("control_stopped")
+
+
+async def _work(worker: Worker, pause_s: float) -> None:
+    while True:
+        try:
+            if await worker.run_one():
+                continue
+        except Exception:  # the database may be busy or gone for a while; jobs are still in it
+            log.exception("step_failed", step="work")
+        await asyncio.sleep(pause_s)
+
+
+def main() -> None:
+    """Entry point; wrong settings exit with 2 and a sentence."""
+    parser = argparse.ArgumentParser(
+        "python -m controlplane", description="Watch traffic, train, evaluate, and move traffic once people approved."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="TOML file with a table [controlplane]")
+    chosen = parser.parse_args()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    try:
+        settings = ControlSettings.read(chosen.config)
+        asyncio.run(serve(settings))
+    except (
+        FieldInvalid,
+        KeyInvalid,
+        JsonMalformed,
+        DatabaseInvalid,
+        PackUnknown,
+        LabelledFileInvalid,
+        OSError,
+        RuntimeError,
+    ) as error:
+        print(f"controlplane: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

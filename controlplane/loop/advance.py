@@ -1,0 +1,370 @@
+"""Move rollouts: read the stage, decide, record, apply. A crash repeats a decision, never invents one."""
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from controlplane.domain.rollout import (
+    Decision,
+    Evidence,
+    GateReading,
+    Hold,
+    Phase,
+    Promote,
+    RollBack,
+    Rollout,
+    Shadow,
+    Shift,
+    check_move,
+    decide,
+    phase_after,
+)
+from controlplane.errors import StepRefused, UnknownBundle, UnknownRollout
+from controlplane.loop import approvals
+from controlplane.loop.deployment import LOOP, Deployment
+from controlplane.loop.evidence import step_evidence, whole_evidence
+from controlplane.loop.gates import ArmCost, ArmCount, PairCount, canary_gates, cost_share, shadow_gates
+from controlplane.loop.publish import publish, standing_split
+from controlplane.store import observations, plans, rollouts
+from controlplane.store.rollouts import RolloutRow
+from controlplane.store.store import Unit
+from protos.contract.plan import Split
+from protos.contract.task import TaskSpec
+
+log = structlog.get_logger()
+
+BASELINE, CANARY = "2", "3"  # decide.v1 arms, as keys of counts
+# A gateway that refuses for these can apply the same plan once its machine has recovered.
+PASSING_TROUBLES = ("engine_unavailable", "state_not_written")
+OFFER_AGAIN_MS = 2_000
+
+
+def advance(deployment: Deployment) -> None:
+    """Look at every open rollout once."""
+    with deployment.store.reading() as unit:
+        names = [row.state.id for row in rollouts.opened(unit)]
+    for name in names:
+        with deployment.store.writing(deployment.clock()) as unit:
+            row = rollouts.get(unit, name)
+            if row is not None and row.is_open:
+                step(unit, deployment, row)
+    _offer_again(deployment)
+    _undo_refused_promotions(deployment)
+    deployment.changed()
+
+
+def step(unit: Unit, deployment: Deployment, row: RolloutRow) -> RolloutRow:
+    """Decide about one rollout and apply what was decided."""
+    row = _follow_refusal(unit, row)
+    row = replace(row, gates=read_gates(unit, deployment, row))
+    given = approvals.given(unit, deployment, row)
+    now = datetime.fromtimestamp(unit.now_ms / 1000, UTC)
+    decision = decide(row.state, Evidence(row.gates), given, now)
+    if isinstance(decision, Hold):
+        row = replace(row, waiting_for=decision.reason)
+        if decision.awaits_approval and row.evidence is None:
+            row = _ask(unit, deployment, row)
+        rollouts.save(unit, row)
+        return row
+    return apply(unit, deployment, row, decision)
+
+
+def apply(unit: Unit, deployment: Deployment, row: RolloutRow, decision: Decision) -> RolloutRow:
+    """Carry out a decision that moves traffic, in the transaction that records it.
+
+    Raises:
+        IllegalTransition: The rollout's phase does not allow it.
+    """
+    target = phase_after(row.state, decision)
+    check_move(row.state, target)
+    try:
+        generation = publish(unit, deployment, _split(unit, deployment, row, decision), row.state.id).generation
+    except StepRefused as refused:
+        # An approval can lapse between two lines; the rollout waits where it is.
+        row = replace(row, waiting_for=f"not published: {refused}")
+        rollouts.save(unit, row)
+        log.warning("step_refused", rollout=row.state.id, reason=str(refused))
+        return row
+    moved = _begin_stage(unit, rollouts.moved(row, phase=target, stage=_stage(row.state, decision)), generation)
+    detail: dict[str, Any] = {
+        "rollout": row.state.id,
+        "generation": generation,
+        "gates": [
+            {"gate": g.gate, "verdict": g.verdict.value, "value": g.value, "sample": g.sample} for g in row.gates
+        ],
+    }
+    match decision:
+        case Shadow(shadow_bp):
+            action, detail["shadow_bp"] = "rollout.shadowing", shadow_bp
+        case Shift(canary_bp, _, statements):
+            action = "rollout.shifted"
+            detail |= {"canary_bp": canary_bp, "approvals": list(statements)}
+        case Promote(statements):
+            action, detail["approvals"] = "rollout.promoted", list(statements)
+            moved = replace(moved, ended_ms=unit.now_ms, end_reason="promoted", waiting_for="")
+        case RollBack(reason):
+            action, detail["reason"] = "rollout.rolled_back", reason
+            moved = replace(moved, ended_ms=unit.now_ms, end_reason=reason, waiting_for="", failed_ms=unit.now_ms)
+        case _:
+            raise AssertionError(f"{decision} moves nothing")
+    if isinstance(decision, RollBack | Promote):
+        # What ended the rollout stays to be read.
+        moved = replace(moved, gates=row.gates)
+    unit.record(LOOP, action, detail)
+    rollouts.save(unit, moved)
+    if not moved.is_open:
+        digest, path = whole_evidence(unit, deployment, moved)
+        moved = replace(moved, evidence=digest, evidence_path=path)
+        rollouts.save(unit, moved)
+    log.info("rollout_moved", rollout=row.state.id, phase=target.value, generation=generation)
+    return moved
+
+
+def read_gates(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[GateReading, ...]:
+    """Read every gate of the stage in force."""
+    state, limits = row.state, deployment.settings.rollout
+    task = deployment.pack(state.specialist).task
+    if state.phase not in (Phase.SHADOWING, Phase.CANARY):
+        return row.gates
+    counted = observations.pair_decisions(unit, state.id, row.stage_ms)
+    pairs = [PairCount(p.primary_decision, p.candidate_decision, p.in_time, p.label, p.n) for p in counted]
+    readings = shadow_gates(task, pairs, limits)
+    if state.phase is Phase.SHADOWING:
+        return readings
+    counts = observations.arm_counts(unit, state.specialist, state.id)
+    costs = arm_costs(task, observations.arm_decisions(unit, state.specialist, state.id, row.stage_generation))
+    began = row.stage_counts or {}
+    canary, baseline = (_since(counts.get(arm, {}), began.get(arm, {})) for arm in (CANARY, BASELINE))
+    nothing = ArmCost(0.0, 0)
+    compared = canary_gates(canary, baseline, costs.get(CANARY, nothing), costs.get(BASELINE, nothing), limits)
+    # In a canary the shadow pairs may only warn of harm: traffic that is not shadowed must not hold it up.
+    return compared + tuple(r for r in readings if r.verdict.value == "fail")
+
+
+def arm_costs(task: TaskSpec, rows: list[Any]) -> dict[str, ArmCost]:
+    """Add up the cost of each arm's decisions, by arm number as text."""
+    found: dict[str, ArmCost] = {}
+    for row in rows:
+        if row.label in task.labels and row.decision in task.decisions:
+            one = found.get(str(row.arm), ArmCost(0.0, 0))
+            share = cost_share(task, row.label, row.decision)
+            total = min(one.total + share * row.n, float(one.n + row.n))
+            found[str(row.arm)] = ArmCost(total, one.n + row.n)
+    return found
+
+
+def start(
+    unit: Unit, deployment: Deployment, specialist: str, bundle: str, started_by: str, operation_id: str | None
+) -> RolloutRow:
+    """Open a rollout for an accepted bundle.
+
+    Raises:
+        UnknownBundle: The bundle is not this specialist's.
+        StepRefused: It was not accepted, serves already, or another rollout is open.
+    """
+    deployment.pack(specialist)
+    if operation_id and (known := rollouts.of_operation(unit, operation_id)) is not None:
+        return known
+    found = rollouts.bundle_row(unit, bundle)
+    if found is None or found.specialist != specialist:
+        raise UnknownBundle(f"bundle is {bundle!r}, expected a bundle of {specialist!r}")
+    if found.state != "accepted":
+        raise StepRefused(f"bundle {bundle} is {found.state}, expected one whose evaluation was accepted")
+    if open_now := rollouts.opened(unit, specialist):
+        raise StepRefused(f"rollout {open_now[0].state.id!r} of {specialist!r} is open, expected none")
+    split = standing_split(unit, specialist)
+    primary = split.primary if split else None
+    if primary == bundle:
+        raise StepRefused(f"bundle {bundle} is the primary of {specialist!r} already")
+    judged = rollouts.evaluation_row(unit, found.evaluation)
+    if judged.primary != primary:
+        raise StepRefused(f"bundle {bundle} was compared with {judged.primary}, but the primary is {primary} now")
+    limits = deployment.settings.rollout
+    name = _name(specialist, bundle, unit.now_ms)
+    state = Rollout(
+        name, specialist, Phase.PROPOSED, False, primary, bundle, 0, limits.stages_bp, limits.shadow_bp, True
+    )
+    row = RolloutRow(
+        state=state,
+        evaluation=found.evaluation,
+        suite=judged.suite,
+        author=found.author,
+        started_by=started_by,
+        started_ms=unit.now_ms,
+        stage_ms=unit.now_ms,
+        operation_id=operation_id,
+    )
+    rollouts.add(unit, row)
+    unit.record(
+        started_by,
+        "rollout.started",
+        {"rollout": name, "specialist": specialist, "bundle": bundle, "primary": primary, "author": found.author},
+    )
+    return row
+
+
+def end(unit: Unit, deployment: Deployment, name: str, phase: Phase, person: str, reason: str) -> RolloutRow:
+    """Reject or roll back a rollout because a person says so; a safe move, so it waits for nobody else.
+
+    Raises:
+        UnknownRollout, IllegalTransition: There is no such rollout, or it is over.
+        StepRefused: A promoted bundle is not the primary any more.
+    """
+    row = rollouts.get(unit, name)
+    if row is None:
+        raise UnknownRollout(name)
+    check_move(row.state, phase)
+    said = f"{person}: {reason}"
+    split = standing_split(unit, row.state.specialist)
+    generation = None
+    if split is not None and split.candidate == row.state.candidate:
+        back = replace(split, candidate=None, canary_bp=0, shadow_bp=0)
+        generation = publish(unit, deployment, back, row.state.id).generation
+    elif row.state.phase is Phase.PROMOTED:
+        if split is None or split.primary != row.state.candidate or row.state.primary is None:
+            raise StepRefused(f"rollout {name!r} put {row.state.candidate} in place, which is not the primary now")
+        back = replace(split, primary=row.state.primary, previous=None, holdback_bp=0)
+        generation = publish(unit, deployment, back, row.state.id).generation
+    action = "rollout.rejected" if phase is Phase.REJECTED else "rollout.rolled_back"
+    unit.record(person, action, {"rollout": name, "reason": reason, "generation": generation})
+    row = replace(rollouts.moved(row, phase=phase), ended_ms=unit.now_ms, end_reason=said, waiting_for="")
+    if generation is not None:
+        row = replace(row, failed_ms=unit.now_ms)
+    rollouts.save(unit, row)
+    digest, path = whole_evidence(unit, deployment, row)
+    row = replace(row, evidence=digest, evidence_path=path)
+    rollouts.save(unit, row)
+    return row
+
+
+def _split(unit: Unit, deployment: Deployment, row: RolloutRow, decision: Decision) -> Split:
+    state = row.state
+    before = standing_split(unit, state.specialist)
+    if isinstance(decision, Promote):
+        wanted = approvals.next_step(unit, deployment, row)
+        if wanted is None:
+            raise StepRefused(f"rollout {state.id!r} has no next step")
+        return wanted.after
+    if before is None:
+        raise StepRefused(f"{state.specialist!r} has no plan to shift")
+    capture_bp = deployment.pack(state.specialist).task.capture_bp
+    match decision:
+        case Shadow(shadow_bp):
+            # The salt is the rollout's id: a new rollout draws new callers.
+            return Split(
+                state.specialist,
+                before.primary,
+                state.candidate,
+                before.previous,
+                0,
+                shadow_bp,
+                capture_bp,
+                0,
+                state.id,
+            )
+        case Shift(canary_bp, _, _):
+            return replace(before, canary_bp=canary_bp, shadow_bp=state.shadow_bp)
+        case _:
+            return replace(before, candidate=None, canary_bp=0, shadow_bp=0)
+
+
+def _stage(state: Rollout, decision: Decision) -> int:
+    return decision.stage if isinstance(decision, Shift) else state.stage
+
+
+def _begin_stage(unit: Unit, row: RolloutRow, generation: int) -> RolloutRow:
+    return replace(
+        row,
+        gates=(),
+        waiting_for="",
+        evidence=None,
+        evidence_path="",
+        stage_generation=generation,
+        stage_ms=unit.now_ms,
+        stage_counts=observations.arm_counts(unit, row.state.specialist, row.state.id),
+    )
+
+
+def _ask(unit: Unit, deployment: Deployment, row: RolloutRow) -> RolloutRow:
+    """Write the evidence that a person is asked to approve."""
+    wanted = approvals.next_step(unit, deployment, row)
+    if wanted is None:
+        return row
+    digest, path = step_evidence(unit, deployment, row, wanted.name)
+    unit.record(
+        LOOP,
+        "approval.awaited",
+        {"rollout": row.state.id, "step": wanted.name, "evidence": digest, "ceiling_bp": wanted.ceiling_bp},
+    )
+    return replace(row, evidence=digest, evidence_path=path)
+
+
+def _since(now: dict[str, int], began: dict[str, int]) -> ArmCount:
+    late, unanswered, requests = (
+        max(0, now.get(name, 0) - began.get(name, 0)) for name in ("late", "unanswered", "requests")
+    )
+    return ArmCount(requests, min(unanswered, requests), min(late, requests))
+
+
+def _follow_refusal(unit: Unit, row: RolloutRow) -> RolloutRow:
+    """Put a rollout back to where its gateways are, when they refused its last step for good."""
+    refused = plans.get(unit, row.stage_generation)
+    if refused is None or refused.state != plans.REFUSED or refused.reason in PASSING_TROUBLES:
+        return row
+    split = standing_split(unit, row.state.specialist)
+    if split is None or split.candidate != row.state.candidate:
+        phase, stage = Phase.PROPOSED, 0
+    elif split.canary_bp == 0:
+        phase, stage = Phase.SHADOWING, 0
+    else:
+        phase, stage = Phase.CANARY, row.state.stages_bp.index(split.canary_bp)
+    standing = plans.standing(unit)
+    back = rollouts.moved(row, phase=phase, stage=stage, paused=True)
+    unit.record(
+        LOOP,
+        "rollout.held",
+        {"rollout": row.state.id, "generation": refused.generation, "reason": refused.reason, "phase": phase.value},
+    )
+    return _begin_stage(unit, back, standing.generation if standing else 0)
+
+
+def _offer_again(deployment: Deployment) -> None:
+    """Offer a plan again, as a new generation, that gateways refused for trouble that passes."""
+    with deployment.store.writing(deployment.clock()) as unit:
+        row = plans.get(unit, plans.last_generation(unit))
+        if row is None or row.state != plans.REFUSED or row.reason not in PASSING_TROUBLES or row.rollout is None:
+            return
+        found = rollouts.get(unit, row.rollout)
+        split = row.plan.split_for(found.state.specialist) if found else None
+        if found is None or split is None or unit.now_ms - (row.settled_ms or 0) < OFFER_AGAIN_MS:
+            return
+        generation = publish(unit, deployment, split, row.rollout).generation
+        if found.stage_generation == row.generation:
+            rollouts.save(unit, replace(found, stage_generation=generation))
+
+
+def _undo_refused_promotions(deployment: Deployment) -> None:
+    """Take back a promotion that the gateways refused for good: the primary never changed there."""
+    with deployment.store.writing(deployment.clock()) as unit:
+        row = plans.get(unit, plans.last_generation(unit))
+        if row is None or row.state != plans.REFUSED or row.reason in PASSING_TROUBLES or row.rollout is None:
+            return
+        found = rollouts.get(unit, row.rollout)
+        if found is None or found.state.phase is not Phase.PROMOTED:
+            return
+        split = standing_split(unit, found.state.specialist)
+        generation = None
+        if split is not None and split.candidate == found.state.candidate:
+            back = replace(split, candidate=None, canary_bp=0, shadow_bp=0)
+            generation = publish(unit, deployment, back, row.rollout).generation
+        said = f"gateways refused the promotion: {row.reason}: {row.message}"
+        unit.record(LOOP, "rollout.rolled_back", {"rollout": row.rollout, "reason": said, "generation": generation})
+        rollouts.save(unit, replace(rollouts.moved(found, phase=Phase.ROLLED_BACK), end_reason=said))
+
+
+def _name(specialist: str, bundle: str, now_ms: int) -> str:
+    moment = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{specialist}-{moment}-{hashlib.sha256(f'{bundle}{now_ms}'.encode()).hexdigest()[:6]}"

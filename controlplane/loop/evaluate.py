@@ -1,0 +1,113 @@
+"""Ask for an evaluation and prepare it: the locked suite, candidate beside primary and control."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from controlplane.errors import UnknownBundle
+from controlplane.loop import advance
+from controlplane.loop.deployment import LOOP, Deployment
+from controlplane.loop.publish import standing_split
+from controlplane.packs.example import Example
+from controlplane.store import jobs, rollouts
+from controlplane.store.store import Unit
+from controlplane.training.dataset import write_dataset
+from protos.contract.bundle import BundleInvalid
+from protos.contract.digest import digest_json, parse_json_object
+
+CORE, SHIFTED = "core", "shifted"
+HELD_OUT_SEED = 1  # the same held-out cases for every candidate, so that evaluations can be compared
+
+
+def ask(
+    unit: Unit,
+    deployment: Deployment,
+    specialist: str,
+    bundle: str,
+    *,
+    cause: str,
+    start_rollout: bool,
+    operation_id: str | None = None,
+) -> str:
+    """Queue an evaluation and return its job's id; a bundle made elsewhere becomes known by it.
+
+    Raises:
+        UnknownBundle: The bundle is missing, altered, or made for another task.
+    """
+    task = deployment.pack(specialist).task
+    if operation_id and (known := jobs.of_operation(unit, operation_id)) is not None:
+        return str(known.id)
+    try:
+        manifest = deployment.bundles.manifest(bundle)
+    except (BundleInvalid, ValueError) as error:
+        raise UnknownBundle(str(error)) from error
+    if manifest.task != task:
+        raise UnknownBundle(f"bundle {bundle} is for another task than {specialist!r} has now")
+    rollouts.add_bundle(unit, bundle, specialist, cause, manifest.author)
+    name = f"evaluate-{uuid.uuid4().hex[:12]}"
+    request = {"bundle": bundle, "suite": deployment.pack(specialist).suite.digest, "start_rollout": start_rollout}
+    values = {
+        "id": name,
+        "kind": "evaluate",
+        "specialist": specialist,
+        "cause": cause,
+        "request": request,
+        "operation_id": operation_id,
+    }
+    jobs.add(unit, values)
+    unit.record(
+        LOOP, "job.queued", {"job": name, "kind": "evaluate", "specialist": specialist, "cause": cause, **request}
+    )
+    return name
+
+
+def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
+    """Write an evaluation's cases and return its configuration.
+
+    Raises:
+        ArtifactMissing: The data the candidate was trained on is not kept here any more.
+        BundleInvalid: The candidate cannot be read.
+    """
+    pack = deployment.pack(job.specialist)
+    bundle = str(job.request["bundle"])
+    dataset = str(deployment.bundles.manifest(bundle).lineage.get("dataset", ""))
+    train_file = folder / "train.jsonl"
+    train_file.write_bytes(deployment.artifacts.get(dataset))
+    parts = {}
+    for name, examples in held_out_parts(deployment, job.specialist).items():
+        parts[name] = str(folder / f"{name}.jsonl")
+        write_dataset(folder / f"{name}.jsonl", examples)
+    with deployment.store.reading() as unit:
+        split = standing_split(unit, job.specialist)
+    primary = split.primary if split else None
+    return {
+        "task": pack.task.to_json(),
+        "suite": pack.suite.to_json(),
+        "expected_suite_digest": job.request["suite"],
+        "parts": parts,
+        "train_file": str(train_file),
+        "candidate": bundle,
+        "primary": None if primary == bundle else primary,
+        "bundles_dir": str(deployment.bundles.root),
+        "out_file": str(folder / "evaluation.json"),
+    }
+
+
+def finished(unit: Unit, deployment: Deployment, job: Any, result: dict[str, Any]) -> None:
+    """Keep the evaluation and, when it accepted the candidate and that was asked for, open a rollout."""
+    body = parse_json_object(Path(str(result["evaluation_file"])).read_bytes())
+    digest = digest_json(body)
+    rollouts.add_evaluation(unit, digest, job.specialist, body)
+    bundle = str(job.request["bundle"])
+    said = {"job": job.id, "specialist": job.specialist, "bundle": bundle, "evaluation": digest}
+    unit.record(LOOP, "bundle.evaluated", {**said, "accepted": body["accepted"], "suite": body["suite_digest"]})
+    split = standing_split(unit, job.specialist)
+    is_news = split is None or split.primary != bundle
+    if body["accepted"] and job.request["start_rollout"] and is_news and not rollouts.opened(unit, job.specialist):
+        advance.start(unit, deployment, job.specialist, bundle, LOOP, operation_id=f"rollout-of-{job.id}")
+
+
+def held_out_parts(deployment: Deployment, specialist: str) -> dict[str, list[Example]]:
+    """Return the cases every candidate of a specialist is judged on."""
+    pack, n = deployment.pack(specialist), deployment.settings.training.held_out
+    return {CORE: pack.held_out(n, HELD_OUT_SEED), SHIFTED: pack.held_out_shifted(n, HELD_OUT_SEED)}

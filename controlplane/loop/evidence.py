@@ -1,0 +1,175 @@
+"""Gather what a person is asked to approve, and later what an auditor needs, into directories of files."""
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+from controlplane.errors import StepRefused
+from controlplane.loop.deployment import Deployment
+from controlplane.store import ledger, observations, plans, rollouts
+from controlplane.store.artifacts import MANIFEST
+from controlplane.store.rollouts import RolloutRow
+from controlplane.store.store import Unit
+from protos import traffic_pb2
+from protos.contract.digest import canonical_json, digest_bytes, parse_json_object
+
+SCHEMA = "interlock.evidence/1"
+
+
+def step_evidence(unit: Unit, deployment: Deployment, row: RolloutRow, step: str) -> tuple[str, str]:
+    """Write what speaks for one step, and return its digest and path.
+
+    The digest is that of ``manifest.json``, which names every other file by digest.
+    """
+    found = rollouts.evaluation_row(unit, row.evaluation)
+    manifest = deployment.bundles.manifest(row.state.candidate)
+    pack = deployment.pack(row.state.specialist)
+    files = {
+        "bundle.json": canonical_json(manifest.to_json()),
+        "suite.json": canonical_json(pack.suite.to_json()),
+        "evaluation.json": canonical_json(found.body),
+        "gates.json": canonical_json({"phase": row.state.phase.value, "stage": row.state.stage, "gates": _gates(row)}),
+        "drift.json": canonical_json({"readings": _drift(unit, row)}),
+    }
+    data, digest = _with_manifest(
+        files,
+        {
+            "deployment": deployment.name,
+            "rollout": row.state.id,
+            "specialist": row.state.specialist,
+            "step": step,
+            "bundle": row.state.candidate,
+            "primary": row.state.primary,
+            "suite": row.suite,
+            "evaluation": row.evaluation,
+        },
+    )
+    path = deployment.artifacts.put_directory(f"{row.state.id}.{step}.{digest[7:15]}", data)
+    return digest, str(path)
+
+
+def whole_evidence(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[str, str]:
+    """Write everything about a rollout: its steps' evidence, approvals, plans and ledger entries with proofs."""
+    files: dict[str, bytes] = {}
+    root = deployment.artifacts.root / "evidence"
+    approvals = plans.approvals_of(unit, row.state.id)
+    for path in sorted(root.glob(f"{row.state.id}.*")):
+        for file in sorted(path.iterdir()):
+            files[f"steps/{path.name.split('.', 1)[1]}/{file.name}"] = file.read_bytes()
+    seen = {digest_bytes(e.payload): e for e in approvals}
+    before: int | None = None
+    for plan in plans.after(unit, 0):
+        if plan.rollout == row.state.id:
+            standing = [p.generation for p in plans.after(unit, 0) if p.generation < plan.generation]
+            before = before or max(standing, default=0)
+            files[f"plans/{plan.generation:06d}.json"] = canonical_json({**dsse(plan.envelope), "state": plan.state})
+            seen |= {digest_bytes(e.payload): e for e in plans.approvals_for(unit, plan.plan)}
+    previous = plans.get(unit, before) if before else None
+    while previous is not None and previous.state == plans.REFUSED:
+        previous = plans.get(unit, previous.generation - 1)
+    if previous is not None:
+        files[f"plans/{previous.generation:06d}.json"] = canonical_json(
+            {**dsse(previous.envelope), "state": previous.state}
+        )
+        seen |= {digest_bytes(e.payload): e for e in plans.approvals_for(unit, previous.plan)}
+    for digest, envelope in seen.items():
+        files[f"approvals/{digest[7:]}.json"] = canonical_json(dsse(envelope))
+    files["operators.json"] = canonical_json(deployment.operators().to_json())
+    files["ledger.json"] = canonical_json(_ledger(unit, deployment, row.state.id))
+    data, digest = _with_manifest(
+        files,
+        {
+            "deployment": deployment.name,
+            "rollout": row.state.id,
+            "specialist": row.state.specialist,
+            "step": "whole",
+            "bundle": row.state.candidate,
+            "primary": row.state.primary,
+            "suite": row.suite,
+            "evaluation": row.evaluation,
+            "phase": row.state.phase.value,
+            "end_reason": row.end_reason,
+            "rollback_ms": row.rollback_ms,
+        },
+    )
+    path = deployment.artifacts.put_directory(row.state.id, data)
+    return digest, str(path)
+
+
+def dsse(envelope: traffic_pb2.Envelope) -> dict[str, Any]:
+    """Write an envelope in DSSE's JSON form."""
+    return {
+        "payload": base64.b64encode(envelope.payload).decode(),
+        "payloadType": envelope.payload_type,
+        "signatures": [{"keyid": s.key_id, "sig": base64.b64encode(s.sig).decode()} for s in envelope.signatures],
+    }
+
+
+def history(unit: Unit, name: str) -> list[ledger.Entry]:
+    """Return the ledger entries that speak of a rollout."""
+    found: list[ledger.Entry] = []
+    start = 0
+    while batch := ledger.entries(unit.connection, start, 1000):
+        found += [entry for entry in batch if entry.detail.get("rollout") == name]
+        start = batch[-1].seq + 1
+    return found
+
+
+def _with_manifest(files: dict[str, bytes], about: dict[str, Any]) -> tuple[dict[str, bytes], str]:
+    manifest = canonical_json(
+        {"schema": SCHEMA, **about, "files": {name: digest_bytes(data) for name, data in sorted(files.items())}}
+    )
+    return {**files, MANIFEST: manifest}, digest_bytes(manifest)
+
+
+def _gates(row: RolloutRow) -> list[dict[str, Any]]:
+    return [
+        {
+            "gate": r.gate,
+            "verdict": r.verdict.value,
+            "value": r.value,
+            "lower": r.lower,
+            "upper": r.upper,
+            "limit": r.limit,
+            "sample": r.sample,
+        }
+        for r in row.gates
+    ]
+
+
+def _drift(unit: Unit, row: RolloutRow) -> list[dict[str, Any]]:
+    if row.state.primary is None:
+        return []
+    readings = observations.readings(unit, row.state.specialist, row.state.primary, limit=20)
+    return [
+        {
+            "signal": r.signal,
+            "verdict": r.verdict,
+            "value": r.value,
+            "threshold": r.threshold,
+            "sample": r.sample,
+            "summary": r.summary,
+            "action": r.action,
+            "at": datetime.fromtimestamp(r.at_ms / 1000, UTC).isoformat(),
+        }
+        for r in readings
+    ]
+
+
+def _ledger(unit: Unit, deployment: Deployment, name: str) -> dict[str, Any]:
+    entries = history(unit, name)
+    if not entries:
+        raise StepRefused(f"the ledger says nothing of rollout {name!r}")
+    size, _ = ledger.head(unit.connection)
+    text = ledger.checkpoint(unit.connection, deployment.key, deployment.ledger_origin)
+    return {
+        "checkpoint": text,
+        "entries": [
+            {
+                "seq": entry.seq,
+                "body": parse_json_object(entry.body),
+                "proof": [node.hex() for node in ledger.prove_inclusion(unit.connection, entry.seq, size)],
+            }
+            for entry in entries
+        ],
+    }

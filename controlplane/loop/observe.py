@@ -1,0 +1,143 @@
+"""Read what gateways captured, each record once: the offset moves in the transaction that keeps the records."""
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from controlplane.loop.deployment import LOOP, Deployment
+from controlplane.store import observations
+from controlplane.store.store import Unit
+from protos import capture_pb2
+from protos.contract.segment import SegmentInvalid, read_segment
+from protos.contract.task import InputInvalid, render
+
+log = structlog.get_logger()
+
+BATCH = 2_000  # records a transaction: what a kill may make us read again
+DAMAGED = -1
+
+
+def observe(deployment: Deployment) -> int:
+    """Read every segment to its present end and return how many records were kept."""
+    with deployment.store.reading() as unit:
+        read = observations.offsets(unit)
+    paths = sorted(deployment.settings.capture_dir.glob("*.seg"))
+    total = 0
+    for path in paths:
+        start = read.get(path.name, 0)
+        if start == DAMAGED or path.stat().st_size <= start:
+            continue
+        total += _read(deployment, path, start)
+    if total:
+        with deployment.store.writing(deployment.clock()) as unit:
+            for specialist in deployment.packs:
+                observations.prune(unit, specialist, deployment.settings.keep_samples)
+    _remove_finished(deployment, paths)
+    return total
+
+
+def _read(deployment: Deployment, path: Path, start: int) -> int:
+    kept, offset = 0, start
+    while True:
+        batch: list[capture_pb2.CaptureRecord] = []
+        problem = ""
+        before = offset
+        try:
+            for record, end in read_segment(path, offset):
+                batch.append(record)
+                offset = end
+                if len(batch) == BATCH:
+                    break
+        except SegmentInvalid as error:
+            problem = str(error)
+        if offset == before and not problem:
+            return kept
+        with deployment.store.writing(deployment.clock()) as unit:
+            _keep(unit, deployment, batch)
+            observations.set_offset(unit, path.name, DAMAGED if problem else offset, problem)
+            if problem:
+                unit.record(LOOP, "capture.damaged", {"segment": path.name, "offset": offset, "problem": problem})
+                log.warning("capture_damaged", segment=path.name, problem=problem)
+        kept += len(batch)
+        if problem or len(batch) < BATCH:
+            return kept
+
+
+def _keep(unit: Unit, deployment: Deployment, records: list[capture_pb2.CaptureRecord]) -> None:
+    samples: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
+    for record in records:
+        match record.WhichOneof("body"):
+            case "sample" if record.sample.specialist in deployment.packs:
+                samples.append(_sample(deployment, record.sample))
+            case "shadow_pair" if record.shadow_pair.specialist in deployment.packs:
+                pairs.append(_pair(record.shadow_pair))
+            case "outcome" if record.outcome.specialist in deployment.packs:
+                said = record.outcome
+                outcomes.append(
+                    {
+                        "specialist": said.specialist,
+                        "decision_id": said.decision_id,
+                        "label": said.label,
+                        "source": said.source,
+                        "observed_ms": said.observed_at_unix_ms,
+                        "received_ms": said.received_at_unix_ms,
+                    }
+                )
+    observations.add_samples(unit, samples)
+    observations.add_pairs(unit, pairs)
+    observations.add_outcomes(unit, outcomes)
+
+
+def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
+    task = deployment.packs[said.specialist].task
+    try:
+        text = render(task, said.input)
+    except InputInvalid:
+        text = ""  # a field that may not be kept is missing; the decision still counts
+    answer = said.answer
+    return {
+        "specialist": said.specialist,
+        "decision_id": said.decision_id,
+        "salt": said.salt,
+        "arm": int(answer.arm),
+        "bundle": answer.bundle_digest,
+        "generation": answer.plan_generation,
+        "text": text,
+        "decision": answer.decision,
+        "score": float(answer.score),
+        "fallback": answer.fallback.used,
+        "at_ms": said.at_unix_ms,
+    }
+
+
+def _pair(said: capture_pb2.ShadowPair) -> dict[str, Any]:
+    return {
+        "specialist": said.specialist,
+        "decision_id": said.decision_id,
+        "salt": said.salt,
+        "candidate": said.candidate_digest,
+        "primary_decision": said.primary_decision,
+        "candidate_decision": "" if said.candidate_failure else said.candidate_decision,
+        "in_time": said.candidate_in_time,
+        "at_ms": said.at_unix_ms,
+    }
+
+
+def _remove_finished(deployment: Deployment, paths: list[Path]) -> None:
+    """Delete segments that are read to their end and that their gateway has left for a newer one."""
+    with deployment.store.reading() as unit:
+        read = observations.offsets(unit)
+    newest: dict[str, Path] = {}
+    for path in paths:
+        newest[_run(path)] = path
+    for path in paths:
+        if newest[_run(path)] != path and read.get(path.name, 0) == path.stat().st_size:
+            path.unlink()
+
+
+def _run(path: Path) -> str:
+    """Return the part of ``<milliseconds>-<run>-<n>.seg`` that names the gateway's start."""
+    return path.stem.split("-", 1)[1].rsplit("-", 1)[0]

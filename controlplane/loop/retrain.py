@@ -1,0 +1,114 @@
+"""Ask for a training and prepare it: lock the suite, keep held-out texts out, write the data down."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from controlplane.loop import evaluate
+from controlplane.loop.deployment import LOOP, Deployment
+from controlplane.loop.publish import standing_split
+from controlplane.packs.example import Example
+from controlplane.store import jobs, observations, rollouts
+from controlplane.store.store import Unit
+from controlplane.training.dataset import dataset_digest, fence, write_dataset
+
+DEV_SEED = 2
+MOST_DEV = 200  # cases the temperature is fitted on
+
+
+def ask(
+    unit: Unit,
+    deployment: Deployment,
+    specialist: str,
+    *,
+    cause: str,
+    reason: str,
+    author: str,
+    start_rollout: bool,
+    seed: int = 0,
+    operation_id: str | None = None,
+) -> str:
+    """Queue a training and return its job's id; a repeated operation returns the first job's."""
+    deployment.pack(specialist)
+    if operation_id and (known := jobs.of_operation(unit, operation_id)) is not None:
+        return str(known.id)
+    name = f"train-{uuid.uuid4().hex[:12]}"
+    request = {"reason": reason, "author": author, "start_rollout": start_rollout, "seed": seed}
+    values = {
+        "id": name,
+        "kind": "train",
+        "specialist": specialist,
+        "cause": cause,
+        "request": request,
+        "operation_id": operation_id,
+    }
+    jobs.add(unit, values)
+    unit.record(
+        author, "job.queued", {"job": name, "kind": "train", "specialist": specialist, "cause": cause, **request}
+    )
+    return name
+
+
+def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
+    """Write a training's data and return its configuration.
+
+    The suite and the held-out parts are locked by digest, in the ledger, before training starts.
+    """
+    settings = deployment.settings.training
+    pack = deployment.pack(job.specialist)
+    seed = int(job.request["seed"])
+    with deployment.store.reading() as unit:
+        split = standing_split(unit, job.specialist)
+        rows = observations.labelled(unit, job.specialist, 0, settings.live_examples) if split else []
+    live = [Example(row.text, row.label, "live") for row in rows if row.label in pack.task.labels]
+    parts = evaluate.held_out_parts(deployment, job.specialist)
+    held = [example for part in parts.values() for example in part]
+    dev, _ = fence(pack.held_out(MOST_DEV, DEV_SEED), held)
+    steady = max(10, settings.examples - len(live))
+    examples, removed = fence(live + pack.training_set(steady, seed), held + dev)
+    train_file, dev_file = folder / "train.jsonl", folder / "dev.jsonl"
+    digest = write_dataset(train_file, examples)
+    write_dataset(dev_file, dev)
+    kept = deployment.artifacts.put(train_file.read_bytes())
+    locked = {
+        "job": job.id,
+        "attempt": job.attempt,
+        "specialist": job.specialist,
+        "suite": pack.suite.digest,
+        "held_out": {name: dataset_digest(part) for name, part in parts.items()},
+        "dataset": digest,
+        "examples": len(examples),
+        "live_examples": len(live),
+        "fenced_out": removed,
+        "artifact": kept,
+    }
+    with deployment.store.writing(deployment.clock()) as unit:
+        unit.record(LOOP, "suite.locked", locked)
+    source = deployment.sources[job.specialist]
+    return {
+        "specialist": job.specialist,
+        "pack": source.pack,
+        "data": None if source.data is None else str(source.data),
+        "task": pack.task.to_json(),
+        "train_file": str(train_file),
+        "dev_file": str(dev_file),
+        "bundles_dir": str(deployment.bundles.root),
+        "seed": seed,
+        "epochs": settings.epochs,
+        "max_seconds": settings.max_seconds,
+        "threads": settings.threads,
+        "author": job.request["author"],
+        "parent": split.primary if split else None,
+        "dataset_digest": kept,
+        "suite_digest": pack.suite.digest,
+    }
+
+
+def finished(unit: Unit, deployment: Deployment, job: Any, result: dict[str, Any]) -> None:
+    """Keep the trained bundle and queue its evaluation, in one transaction with the job's end."""
+    digest = str(result["bundle_digest"])
+    rollouts.add_bundle(unit, digest, job.specialist, job.cause, job.request["author"])
+    unit.record(LOOP, "bundle.trained", {"job": job.id, "specialist": job.specialist, "bundle": digest})
+    evaluate.ask(
+        unit, deployment, job.specialist, digest, cause=job.cause, start_rollout=bool(job.request["start_rollout"])
+    )

@@ -1,0 +1,39 @@
+"""When each step runs. The scheduler holds timers only: what is to be done is in the store."""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from apscheduler.executors.asyncio import AsyncIOExecutor
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+log = structlog.get_logger()
+
+Step = Callable[[], Awaitable[object]]
+
+
+class Schedule:
+    """Repeats steps; one that is still running is not started again, and one that fails is tried again."""
+
+    def __init__(self) -> None:
+        self._scheduler = AsyncIOScheduler(executors={"default": AsyncIOExecutor()}, timezone="UTC")
+
+    def every(self, seconds: float, name: str, step: Step) -> None:
+        """Run a step every so many seconds."""
+
+        async def guarded() -> None:
+            try:
+                await step()
+            except Exception:  # one failing step must not stop the others, or itself the next time
+                log.exception("step_failed", step=name)
+
+        self._scheduler.add_job(
+            guarded, "interval", seconds=seconds, id=name, max_instances=1, coalesce=True, misfire_grace_time=None
+        )
+
+    def start(self) -> None:
+        """Begin; needs a running event loop."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """End every timer."""
+        self._scheduler.shutdown(wait=False)

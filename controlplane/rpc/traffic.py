@@ -1,0 +1,98 @@
+"""What gateways ask: plans as they come, and somewhere to say what became of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import structlog
+
+from controlplane.loop.deployment import Deployment
+from controlplane.loop.publish import acknowledged, offer_of
+from controlplane.rpc.status import translated
+from controlplane.store import observations, plans
+from protos import traffic_pb2, traffic_pb2_grpc
+
+log = structlog.get_logger()
+
+POLL_S = 0.25  # plans may also be offered by another process on the same database
+
+
+class PlanBell:
+    """Wakes every watcher; may be rung from any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait for the next ring, or for so long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return
+
+
+class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
+    """One stream a gateway; every plan that is newer than its own, in order, once."""
+
+    def __init__(self, deployment: Deployment, in_thread: Callable[..., Any], bell: PlanBell) -> None:
+        self._deployment = deployment
+        self._in_thread = in_thread
+        self._bell = bell
+
+    async def WatchPlan(  # noqa: N802
+        self, request: traffic_pb2.WatchPlanRequest, context: Any
+    ) -> AsyncIterator[traffic_pb2.PlanOffer]:
+        """Stream the standing plan if it is news, then every later one."""
+        sent = await self._in_thread(lambda: self._hello(request))
+        while True:
+            for generation, offer in await self._in_thread(lambda: self._offers(sent)):  # noqa: B023
+                yield offer
+                sent = generation
+            await self._bell.wait(POLL_S)
+
+    @translated
+    async def Acknowledge(self, request: traffic_pb2.Acknowledgement, context: Any) -> Any:  # noqa: N802
+        """Keep what a gateway says of a plan."""
+        await self._in_thread(lambda: self._acknowledge(request))
+        return traffic_pb2.AcknowledgeResponse()
+
+    @translated
+    async def Report(self, request: traffic_pb2.GatewayReport, context: Any) -> Any:  # noqa: N802
+        """Keep a gateway's counters."""
+        await self._in_thread(lambda: self._report(request))
+        return traffic_pb2.ReportResponse()
+
+    def _hello(self, request: traffic_pb2.WatchPlanRequest) -> int:
+        """Note the gateway and return the generation above which plans are news to it."""
+        with self._deployment.store.writing(self._deployment.clock()) as unit:
+            plans.see_gateway(unit, request.gateway_id, request.generation)
+            standing = plans.standing(unit)
+        # Everything before the standing plan is history; refused ones in between are not offered again.
+        return max(request.generation, standing.generation - 1 if standing else 0)
+
+    def _offers(self, sent: int) -> list[tuple[int, traffic_pb2.PlanOffer]]:
+        with self._deployment.store.reading() as unit:
+            return [
+                (row.generation, offer_of(unit, row))
+                for row in plans.after(unit, sent)
+                if row.state in (plans.OFFERED, plans.APPLIED)
+            ]
+
+    def _acknowledge(self, said: traffic_pb2.Acknowledgement) -> None:
+        with self._deployment.store.writing(self._deployment.clock()) as unit:
+            acknowledged(unit, said)
+
+    def _report(self, report: traffic_pb2.GatewayReport) -> None:
+        with self._deployment.store.writing(self._deployment.clock()) as unit:
+            plans.see_gateway(unit, report.gateway_id, report.generation)
+            observations.keep_counters(unit, report)

@@ -1,0 +1,220 @@
+"""The control plane's settings: one TOML file, read once; anything unknown stops the process."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from protos.contract.draws import BASIS_POINTS
+from protos.contract.fields import FieldInvalid, Reader
+
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialistSettings:
+    """One specialist to look after, by the pack that describes it."""
+
+    pack: str
+    data: Path | None
+
+    @classmethod
+    def from_json(cls, value: Any, where: str, root: Path) -> Self:
+        """Read one specialist; raises FieldInvalid."""
+        read = Reader(value, where)
+        data = read.maybe_text("data")
+        specialist = cls(pack=read.text("pack"), data=None if data is None else root / data)
+        read.done()
+        return specialist
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """How live traffic is compared with the traffic a primary was approved on.
+
+    Attributes:
+        reference: Samples that make up the reference, the first ones after a promotion.
+        window: Samples of one live window; windows do not overlap.
+        persistence: Windows in a row over their threshold before anything is done.
+        false_alarm_rate: Alarms per window on unchanged traffic, at most.
+        cooldown_s: Least time between two retrainings for drift.
+        least_labelled: Live samples with a known outcome that a retraining needs.
+    """
+
+    reference: int
+    window: int
+    persistence: int
+    false_alarm_rate: float
+    cooldown_s: float
+    least_labelled: int
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read the table; raises FieldInvalid."""
+        read = Reader(value, "controlplane.drift")
+        drift = cls(
+            reference=read.integer("reference", 50, 100_000, 1000),
+            window=read.integer("window", 20, 50_000, 250),
+            persistence=read.integer("persistence", 1, 100, 3),
+            false_alarm_rate=read.number("false_alarm_rate", 0.02, 0.5, 0.02),
+            cooldown_s=read.number("cooldown_s", 0, 31 * 86_400, 3600),
+            least_labelled=read.integer("least_labelled", 1, 1_000_000, 300),
+        )
+        read.done()
+        if drift.reference < 2 * drift.window:
+            raise FieldInvalid(
+                f"controlplane.drift.reference is {drift.reference}, expected at least two windows of {drift.window}"
+            )
+        return drift
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """What a training job may use.
+
+    Attributes:
+        examples: Examples drawn from the pack.
+        live_examples: Most labelled live samples added to them.
+        held_out: Cases of each evaluation part, never trained on.
+    """
+
+    examples: int
+    live_examples: int
+    held_out: int
+    epochs: int
+    threads: int
+    max_seconds: float
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read the table; raises FieldInvalid."""
+        read = Reader(value, "controlplane.training")
+        training = cls(
+            examples=read.integer("examples", 10, 1_000_000, 1500),
+            live_examples=read.integer("live_examples", 0, 1_000_000, 1000),
+            held_out=read.integer("held_out", 10, 100_000, 400),
+            epochs=read.integer("epochs", 1, 100, 2),
+            threads=read.integer("threads", 1, 256, 2),
+            max_seconds=read.number("max_seconds", 1, 86_400, 1800),
+        )
+        read.done()
+        return training
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """How a candidate is let in, and the limits of its gates.
+
+    Attributes:
+        stages_bp: Canary weights in basis points, rising.
+        shadow_bp: Basis points of the primary's requests copied to a candidate.
+        alpha: Chance that a gate's interval ever misses the truth, however often it is looked at.
+        cost_margin: Cost per request, as a share of the largest cost, that a candidate may add.
+        failure_margin: Share of requests that a candidate may answer with a fallback, late or not at
+            all, beyond the primary's.
+        disagreement_limit: Share of decisions that may differ from the primary's in shadow.
+    """
+
+    stages_bp: tuple[int, ...]
+    shadow_bp: int
+    alpha: float
+    cost_margin: float
+    failure_margin: float
+    disagreement_limit: float
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read the table; raises FieldInvalid."""
+        read = Reader(value, "controlplane.rollout")
+        stages = read.items("stages_bp", [100, 500, 2000, 5000])
+        rollout = cls(
+            stages_bp=tuple(stages),
+            shadow_bp=read.integer("shadow_bp", 1, BASIS_POINTS, 2000),
+            alpha=read.number("alpha", 0.0001, 0.2, 0.05),
+            cost_margin=read.number("cost_margin", 0.001, 1, 0.02),
+            failure_margin=read.number("failure_margin", 0.001, 1, 0.02),
+            disagreement_limit=read.number("disagreement_limit", 0.01, 1, 0.5),
+        )
+        read.done()
+        numbers = all(isinstance(s, int) and not isinstance(s, bool) and 1 <= s <= BASIS_POINTS // 2 for s in stages)
+        if not stages or not numbers or sorted(set(stages)) != stages:
+            # Above half, no baseline of the same size is left to compare the canary with.
+            raise FieldInvalid(
+                f"controlplane.rollout.stages_bp is {stages}, expected rising numbers from 1 to {BASIS_POINTS // 2}"
+            )
+        return rollout
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """Everything a control plane needs to start. Paths in the file are relative to the file.
+
+    Attributes:
+        plan_key: Private key that signs plans and ledger checkpoints; gateways hold its public half.
+        tick_s: Seconds between two looks at captures, rollouts and jobs.
+    """
+
+    deployment: str
+    listen: str
+    database: str
+    work_dir: Path
+    artifacts_dir: Path
+    bundles_dir: Path
+    capture_dir: Path
+    operators: Path
+    plan_key: Path
+    tick_s: float
+    lease_s: float
+    keep_samples: int
+    specialists: tuple[SpecialistSettings, ...]
+    drift: DriftSettings
+    training: TrainingSettings
+    rollout: RolloutSettings
+
+    @classmethod
+    def from_json(cls, value: Any, root: Path) -> Self:
+        """Read and check settings; raises FieldInvalid naming the setting, its value and what was expected."""
+        read = Reader(value, "controlplane")
+        settings = cls(
+            deployment=read.text("deployment"),
+            listen=read.text("listen", "127.0.0.1:8600"),
+            database=resolve_database(read.text("database", "sqlite:///control.db"), root),
+            work_dir=root / read.text("work_dir", "work"),
+            artifacts_dir=root / read.text("artifacts_dir", "artifacts"),
+            bundles_dir=root / read.text("bundles_dir"),
+            capture_dir=root / read.text("capture_dir"),
+            operators=root / read.text("operators"),
+            plan_key=root / read.text("plan_key"),
+            tick_s=read.number("tick_s", 0.05, 3600, 0.5),
+            lease_s=read.number("lease_s", 1, 3600, 30),
+            keep_samples=read.integer("keep_samples", 1000, 10_000_000, 50_000),
+            specialists=tuple(
+                SpecialistSettings.from_json(item, f"controlplane.specialists[{i}]", root)
+                for i, item in enumerate(read.items("specialists"))
+            ),
+            drift=DriftSettings.from_json(read.object("drift", {})),
+            training=TrainingSettings.from_json(read.object("training", {})),
+            rollout=RolloutSettings.from_json(read.object("rollout", {})),
+        )
+        read.done()
+        if not settings.specialists:
+            raise FieldInvalid("controlplane.specialists is empty, expected at least one")
+        return settings
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the ``[controlplane]`` table of a TOML file; raises FieldInvalid."""
+        try:
+            tables = tomllib.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise FieldInvalid(f"{path}: not a readable TOML file: {error}") from error
+        if "controlplane" not in tables:
+            raise FieldInvalid(f"{path}: has no table [controlplane]")
+        return cls.from_json(tables["controlplane"], path.parent.resolve())
+
+
+def resolve_database(url: str, root: Path) -> str:
+    """Make a relative SQLite path relative to the settings file; leave every other URL alone."""
+    if url.startswith(_SQLITE) and not url.startswith(_SQLITE + "/"):
+        return f"{_SQLITE}{root / url.removeprefix(_SQLITE)}"
+    return url

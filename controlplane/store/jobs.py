@@ -1,0 +1,75 @@
+"""Jobs: queued work that survives a kill, leased by heartbeat to whoever runs it."""
+
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from controlplane.store.store import Unit
+from controlplane.store.tables import job
+
+QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
+MOST_ATTEMPTS = 3
+
+
+def add(unit: Unit, values: dict[str, Any]) -> None:
+    """Queue a job; ``values`` are id, kind, specialist, request, cause and perhaps operation_id."""
+    unit.connection.execute(
+        insert(job).values(state=QUEUED, attempt=0, progress=0.0, message="queued", created_ms=unit.now_ms, **values)
+    )
+
+
+def get(unit: Unit, name: str) -> Any:
+    """Return a job, or None."""
+    return unit.connection.execute(select(job).where(job.c.id == name)).first()
+
+
+def of_operation(unit: Unit, operation_id: str) -> Any:
+    """Return the job that an operation queued, or None."""
+    return unit.connection.execute(select(job).where(job.c.operation_id == operation_id)).first()
+
+
+def listed(unit: Unit, specialist: str = "") -> list[Any]:
+    """Return jobs, of one specialist or all, oldest first."""
+    query = select(job).order_by(job.c.created_ms, job.c.id)
+    return list(unit.connection.execute(query.where(job.c.specialist == specialist) if specialist else query))
+
+
+def unfinished(unit: Unit, specialist: str) -> Any:
+    """Return a specialist's first job that is queued or running, or None."""
+    query = select(job).where(job.c.specialist == specialist, job.c.state.in_((QUEUED, RUNNING)))
+    return unit.connection.execute(query.order_by(job.c.created_ms)).first()
+
+
+def claim(unit: Unit, lease_ms: int) -> Any:
+    """Take the oldest queued job, or a running one whose heartbeat stopped; None when there is none.
+
+    A job that was taken ``MOST_ATTEMPTS`` times is failed instead: it may be what kills its runners.
+    """
+    stale = (job.c.state == RUNNING) & (job.c.heartbeat_ms < unit.now_ms - lease_ms)
+    for found in unit.connection.execute(
+        select(job).where((job.c.state == QUEUED) | stale).order_by(job.c.created_ms, job.c.id)
+    ).all():
+        if found.attempt >= MOST_ATTEMPTS:
+            finish(unit, found.id, FAILED, f"given up after {found.attempt} attempts", None)
+            continue
+        values = {"state": RUNNING, "attempt": found.attempt + 1, "heartbeat_ms": unit.now_ms, "message": "starting"}
+        unit.connection.execute(update(job).where(job.c.id == found.id).values(values))
+        return get(unit, found.id)
+    return None
+
+
+def beat(unit: Unit, name: str, attempt: int, progress: float, message: str) -> bool:
+    """Renew a lease; False when another attempt has taken the job over."""
+    values = {"progress": progress, "message": message[:2000], "heartbeat_ms": unit.now_ms}
+    changed = unit.connection.execute(
+        update(job).where(job.c.id == name, job.c.attempt == attempt, job.c.state == RUNNING).values(values)
+    )
+    return bool(changed.rowcount == 1)
+
+
+def finish(unit: Unit, name: str, state: str, message: str, result: dict[str, Any] | None) -> None:
+    """End a job."""
+    values: dict[str, Any] = {"state": state, "message": message[:2000], "result": result, "finished_ms": unit.now_ms}
+    if state == DONE:
+        values["progress"] = 1.0
+    unit.connection.execute(update(job).where(job.c.id == name).values(values))

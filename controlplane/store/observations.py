@@ -1,0 +1,213 @@
+"""What gateways recorded and counted: samples, shadow pairs, outcomes, arm counters, drift readings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from controlplane.store.store import Unit
+from controlplane.store.tables import (
+    arm_counter,
+    capture_offset,
+    drift_reading,
+    drift_reference,
+    outcome,
+    sample,
+    shadow_pair,
+)
+from protos import traffic_pb2
+
+MAIN_ARMS = (1, 2)  # decide.v1 ARM_PRIMARY and ARM_BASELINE: what the primary answered
+
+
+def offsets(unit: Unit) -> dict[str, int]:
+    """Return how far each segment has been read, by file name."""
+    query = select(capture_offset.c.segment, capture_offset.c.offset)
+    return {row.segment: row.offset for row in unit.connection.execute(query)}
+
+
+def set_offset(unit: Unit, segment: str, offset: int, problem: str = "") -> None:
+    """Note how far a segment has been read, in the transaction that keeps what was read."""
+    values = {"offset": offset, "problem": problem}
+    changed = unit.connection.execute(update(capture_offset).where(capture_offset.c.segment == segment).values(values))
+    if changed.rowcount == 0:
+        unit.connection.execute(insert(capture_offset).values(segment=segment, **values))
+
+
+def add_samples(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep samples."""
+    if rows:
+        unit.connection.execute(insert(sample), rows)
+
+
+def add_pairs(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep shadow pairs."""
+    if rows:
+        unit.connection.execute(insert(shadow_pair), rows)
+
+
+def add_outcomes(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep outcomes; a later word on the same decision replaces an earlier one."""
+    dialect = postgresql if unit.connection.dialect.name == "postgresql" else sqlite
+    for row in rows:
+        said = {name: row[name] for name in ("label", "source", "observed_ms", "received_ms")}
+        unit.connection.execute(
+            dialect.insert(outcome)
+            .values(row)
+            .on_conflict_do_update(index_elements=["specialist", "decision_id"], set_=said)
+        )
+
+
+def prune(unit: Unit, specialist: str, keep: int) -> None:
+    """Forget the oldest samples, pairs and outcomes beyond ``keep`` of each."""
+    for table, order in ((sample, sample.c.id), (shadow_pair, shadow_pair.c.id), (outcome, outcome.c.received_ms)):
+        query = select(order).where(table.c.specialist == specialist).order_by(order.desc()).offset(keep).limit(1)
+        edge = unit.connection.execute(query).scalar()
+        if edge is not None:
+            unit.connection.execute(delete(table).where(table.c.specialist == specialist, order <= edge))
+
+
+def count(unit: Unit, specialist: str) -> tuple[int, int]:
+    """Return the numbers of samples and outcomes kept."""
+    samples = select(func.count()).select_from(sample).where(sample.c.specialist == specialist)
+    outcomes = select(func.count()).select_from(outcome).where(outcome.c.specialist == specialist)
+    return int(unit.connection.execute(samples).scalar() or 0), int(unit.connection.execute(outcomes).scalar() or 0)
+
+
+def primary_samples(unit: Unit, specialist: str, bundle: str, after_id: int, limit: int) -> list[Any]:
+    """Return what a bundle answered as primary (id, text, score), oldest first; fallbacks are not its answers."""
+    query = (
+        select(sample.c.id, sample.c.text, sample.c.score)
+        .where(
+            sample.c.specialist == specialist,
+            sample.c.bundle == bundle,
+            sample.c.id > after_id,
+            sample.c.arm.in_(MAIN_ARMS),
+            sample.c.fallback.is_(False),
+        )
+        .order_by(sample.c.id)
+        .limit(limit)
+    )
+    return list(unit.connection.execute(query))
+
+
+def _with_outcomes(table: Any) -> Any:
+    return and_(outcome.c.specialist == table.c.specialist, outcome.c.decision_id == table.c.decision_id)
+
+
+def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any]:
+    """Return the newest samples (text, label) whose outcome is known, newest first, a text once."""
+    query = (
+        select(sample.c.text, outcome.c.label, func.max(sample.c.id).label("last"))
+        .join(outcome, _with_outcomes(sample))
+        .where(sample.c.specialist == specialist, sample.c.id > after_id, sample.c.text != "")
+        .group_by(sample.c.text, outcome.c.label)
+        .order_by(func.max(sample.c.id).desc())
+        .limit(limit)
+    )
+    newest: dict[str, Any] = {}
+    for row in unit.connection.execute(query):
+        newest.setdefault(row.text, row)  # callers may have disagreed about a text: the last word counts
+    return list(newest.values())
+
+
+def arm_decisions(unit: Unit, specialist: str, salt: str, generation: int) -> list[Any]:
+    """Count (arm, decision, true label, n) over one stage's samples with a known outcome.
+
+    A stage is a rollout's salt from the plan generation that began it. Fallbacks count: they are
+    what the arm did to its callers.
+    """
+    query = (
+        select(sample.c.arm, sample.c.decision, outcome.c.label, func.count().label("n"))
+        .join(outcome, _with_outcomes(sample))
+        .where(sample.c.specialist == specialist, sample.c.salt == salt, sample.c.generation >= generation)
+        .group_by(sample.c.arm, sample.c.decision, outcome.c.label)
+    )
+    return list(unit.connection.execute(query))
+
+
+def pair_decisions(unit: Unit, salt: str, since_ms: int) -> list[Any]:
+    """Count (primary decision, candidate decision, in time, true label or None, n) over a stage's shadow pairs."""
+    query = (
+        select(
+            shadow_pair.c.primary_decision,
+            shadow_pair.c.candidate_decision,
+            shadow_pair.c.in_time,
+            outcome.c.label,
+            func.count().label("n"),
+        )
+        .outerjoin(outcome, _with_outcomes(shadow_pair))
+        .where(shadow_pair.c.salt == salt, shadow_pair.c.at_ms >= since_ms)
+        .group_by(
+            shadow_pair.c.primary_decision, shadow_pair.c.candidate_decision, shadow_pair.c.in_time, outcome.c.label
+        )
+    )
+    return list(unit.connection.execute(query))
+
+
+def keep_counters(unit: Unit, report: traffic_pb2.GatewayReport) -> None:
+    """Replace a gateway's counters since its start by newer ones."""
+    run = (arm_counter.c.gateway == report.gateway_id) & (arm_counter.c.run == report.run_id)
+    unit.connection.execute(delete(arm_counter).where(run))
+    rows = [
+        {
+            "gateway": report.gateway_id,
+            "run": report.run_id,
+            "specialist": arm.specialist,
+            "salt": arm.salt,
+            "arm": int(arm.arm),
+            "bundle": arm.bundle_digest,
+            "requests": arm.requests,
+            "errors": arm.errors,
+            "fallbacks": dict(arm.fallbacks),
+            "in_time": arm.in_time,
+            "latency": list(arm.latency_counts),
+        }
+        for arm in report.arms
+    ]
+    if rows:
+        unit.connection.execute(insert(arm_counter), rows)
+
+
+def arm_counts(unit: Unit, specialist: str, salt: str) -> dict[str, dict[str, int]]:
+    """Add up requests, unanswered (errors and fallbacks) and late ones of a rollout, by arm number as text."""
+    query = select(arm_counter).where(arm_counter.c.specialist == specialist, arm_counter.c.salt == salt)
+    found: dict[str, dict[str, int]] = {}
+    for row in unit.connection.execute(query):
+        arm = found.setdefault(str(row.arm), {"requests": 0, "unanswered": 0, "late": 0})
+        arm["requests"] += row.requests
+        arm["unanswered"] += row.errors + sum(row.fallbacks.values())
+        arm["late"] += row.requests - row.in_time
+    return found
+
+
+def reference(unit: Unit, specialist: str, bundle: str) -> Any:
+    """Return the reference window of a primary, or None."""
+    query = select(drift_reference).where(
+        drift_reference.c.specialist == specialist, drift_reference.c.bundle == bundle
+    )
+    return unit.connection.execute(query).first()
+
+
+def add_reference(unit: Unit, values: dict[str, Any]) -> None:
+    """Keep a reference window and its thresholds."""
+    unit.connection.execute(insert(drift_reference).values(made_ms=unit.now_ms, **values))
+
+
+def add_reading(unit: Unit, values: dict[str, Any]) -> None:
+    """Keep one drift reading."""
+    unit.connection.execute(insert(drift_reading).values(at_ms=unit.now_ms, **values))
+
+
+def readings(unit: Unit, specialist: str = "", bundle: str = "", signal: str = "", limit: int = 200) -> list[Any]:
+    """Return the newest drift readings, oldest of them first."""
+    query = select(drift_reading).order_by(drift_reading.c.id.desc()).limit(limit)
+    for column, wanted in (
+        (drift_reading.c.specialist, specialist),
+        (drift_reading.c.bundle, bundle),
+        (drift_reading.c.signal, signal),
+    ):
+        if wanted:
+            query = query.where(column == wanted)
+    return list(reversed(unit.connection.execute(query).all()))

@@ -1,0 +1,173 @@
+"""Rollouts, bundles and evaluations: rows to domain values and back."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from controlplane.domain.rollout import GateReading, Phase, Rollout, Verdict
+from controlplane.store.store import Unit
+from controlplane.store.tables import bundle, evaluation, rollout
+
+OPEN = (Phase.PROPOSED, Phase.SHADOWING, Phase.CANARY)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """A rollout with everything around it that a decision does not need."""
+
+    state: Rollout
+    evaluation: str
+    suite: str
+    author: str
+    started_by: str
+    started_ms: int
+    stage_ms: int
+    ended_ms: int | None = None
+    end_reason: str = ""
+    waiting_for: str = ""
+    gates: tuple[GateReading, ...] = ()
+    stage_generation: int = 0
+    stage_counts: dict[str, Any] | None = None
+    evidence: str | None = None
+    evidence_path: str = ""
+    failed_ms: int | None = None
+    rollback_ms: int | None = None
+    operation_id: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether it may still move forward."""
+        return self.state.phase in OPEN
+
+
+def _values(row: RolloutRow) -> dict[str, Any]:
+    state = row.state
+    gates = [{**asdict(reading), "verdict": reading.verdict.value} for reading in row.gates]
+    return {
+        "id": state.id,
+        "specialist": state.specialist,
+        "phase": state.phase.value,
+        "paused": state.paused,
+        "primary": state.primary,
+        "candidate": state.candidate,
+        "stage": state.stage,
+        "stages_bp": list(state.stages_bp),
+        "shadow_bp": state.shadow_bp,
+        "accepted": state.evaluation_accepted,
+        **{
+            name: getattr(row, name)
+            for name in RolloutRow.__dataclass_fields__
+            if name not in ("state", "gates", "stage_counts")
+        },
+        "gates": gates,
+        "stage_counts": row.stage_counts or {},
+    }
+
+
+def _row(found: Any) -> RolloutRow:
+    values = dict(found._mapping)
+    state = Rollout(
+        id=values.pop("id"),
+        specialist=values.pop("specialist"),
+        phase=Phase(values.pop("phase")),
+        paused=values.pop("paused"),
+        primary=values.pop("primary"),
+        candidate=values.pop("candidate"),
+        stage=values.pop("stage"),
+        stages_bp=tuple(values.pop("stages_bp")),
+        shadow_bp=values.pop("shadow_bp"),
+        evaluation_accepted=values.pop("accepted"),
+    )
+    values["gates"] = tuple(GateReading(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in values["gates"])
+    return RolloutRow(state=state, **values)
+
+
+def add(unit: Unit, row: RolloutRow) -> None:
+    """Keep a new rollout."""
+    unit.connection.execute(insert(rollout).values(_values(row)))
+
+
+def save(unit: Unit, row: RolloutRow) -> None:
+    """Replace a rollout's row."""
+    unit.connection.execute(update(rollout).where(rollout.c.id == row.state.id).values(_values(row)))
+
+
+def get(unit: Unit, name: str) -> RolloutRow | None:
+    """Return a rollout by its id."""
+    found = unit.connection.execute(select(rollout).where(rollout.c.id == name)).first()
+    return None if found is None else _row(found)
+
+
+def of_operation(unit: Unit, operation_id: str) -> RolloutRow | None:
+    """Return the rollout that an operation started."""
+    found = unit.connection.execute(select(rollout).where(rollout.c.operation_id == operation_id)).first()
+    return None if found is None else _row(found)
+
+
+def listed(unit: Unit, specialist: str = "") -> list[RolloutRow]:
+    """Return rollouts, of one specialist or all, oldest first."""
+    query = select(rollout).order_by(rollout.c.started_ms, rollout.c.id)
+    if specialist:
+        query = query.where(rollout.c.specialist == specialist)
+    return [_row(found) for found in unit.connection.execute(query)]
+
+
+def opened(unit: Unit, specialist: str = "") -> list[RolloutRow]:
+    """Return the rollouts that may still move forward."""
+    return [row for row in listed(unit, specialist) if row.is_open]
+
+
+def moved(row: RolloutRow, **changes: Any) -> RolloutRow:
+    """Return a rollout with its domain state changed."""
+    return replace(row, state=replace(row.state, **changes))
+
+
+def add_bundle(unit: Unit, digest: str, specialist: str, cause: str, author: str) -> None:
+    """Keep a trained bundle; one that is known already stays as it is."""
+    if bundle_row(unit, digest) is None:
+        values = {
+            "digest": digest,
+            "specialist": specialist,
+            "state": "trained",
+            "cause": cause,
+            "author": author,
+            "created_ms": unit.now_ms,
+        }
+        unit.connection.execute(insert(bundle).values(values))
+
+
+def bundle_row(unit: Unit, digest: str) -> Any:
+    """Return what is known of a bundle, or None."""
+    return unit.connection.execute(select(bundle).where(bundle.c.digest == digest)).first()
+
+
+def bundles(unit: Unit, specialist: str) -> list[Any]:
+    """Return a specialist's bundles, oldest first."""
+    query = select(bundle).where(bundle.c.specialist == specialist).order_by(bundle.c.created_ms, bundle.c.digest)
+    return list(unit.connection.execute(query))
+
+
+def add_evaluation(unit: Unit, digest: str, specialist: str, body: dict[str, Any]) -> None:
+    """Keep an evaluation and what it says of its candidate."""
+    if evaluation_row(unit, digest) is None:
+        values = {
+            "digest": digest,
+            "specialist": specialist,
+            "candidate": body["candidate"],
+            "primary": body["primary"],
+            "suite": body["suite_digest"],
+            "accepted": body["accepted"],
+            "body": body,
+            "made_ms": unit.now_ms,
+        }
+        unit.connection.execute(insert(evaluation).values(values))
+    state = "accepted" if body["accepted"] else "rejected"
+    unit.connection.execute(
+        update(bundle).where(bundle.c.digest == body["candidate"]).values(state=state, evaluation=digest)
+    )
+
+
+def evaluation_row(unit: Unit, digest: str) -> Any:
+    """Return an evaluation, or None."""
+    return unit.connection.execute(select(evaluation).where(evaluation.c.digest == digest)).first()

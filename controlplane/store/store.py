@@ -1,0 +1,49 @@
+"""The control plane's memory: one transaction a step, and a ledger entry for every change that matters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from controlplane.store import ledger
+from controlplane.store.database import open_database, reading
+from controlplane.store.tables import create_tables
+
+
+class Unit:
+    """One open transaction; ends with all of its changes or none."""
+
+    def __init__(self, connection: Connection, now_ms: int) -> None:
+        self.connection = connection
+        self.now_ms = now_ms
+
+    def record(self, actor: str, action: str, detail: dict[str, Any]) -> int:
+        """Write a ledger entry beside the change it speaks of; return its number."""
+        return ledger.append(self.connection, actor, action, detail, datetime.fromtimestamp(self.now_ms / 1000, UTC))
+
+
+class Store:
+    """An open database whose tables exist."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = open_database(url)
+        create_tables(self.engine)
+        self._reading = reading(self.engine)
+
+    @contextmanager
+    def writing(self, now_ms: int) -> Iterator[Unit]:
+        """Open a transaction that may write; on SQLite it excludes every other writer."""
+        with self.engine.begin() as connection:
+            yield Unit(connection, now_ms)
+
+    @contextmanager
+    def reading(self) -> Iterator[Unit]:
+        """Open a transaction that only looks."""
+        with self._reading.begin() as connection:
+            yield Unit(connection, 0)
+
+    def close(self) -> None:
+        """Return every connection."""
+        self.engine.dispose()

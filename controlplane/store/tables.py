@@ -1,0 +1,238 @@
+"""The control plane's tables. Times are Unix milliseconds; digests are ``sha256:`` and 64 hex digits."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from controlplane.store.ledger import ledger_metadata
+
+metadata = MetaData()
+_DIGEST = String(71)
+_NAME = String(200)
+
+plan = Table(
+    "plan",
+    metadata,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("digest", _DIGEST, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),  # traffic.v1.Envelope: the signed bytes are the plan
+    Column("state", String(20), nullable=False),  # offered, applied, refused, superseded
+    Column("reason", String(60), nullable=False, default=""),  # why refused, a closed code
+    Column("message", Text, nullable=False, default=""),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("settled_ms", BigInteger),  # when the last gateway that watched said what became of it
+    Column("rollout", _NAME),  # the rollout whose step this is
+)
+approval = Table(
+    "approval",
+    metadata,
+    Column("digest", _DIGEST, primary_key=True),
+    Column("rollout", _NAME, nullable=False, index=True),
+    Column("specialist", _NAME, nullable=False),
+    Column("bundle", _DIGEST, nullable=False, index=True),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+)
+rollout = Table(
+    "rollout",
+    metadata,
+    Column("id", _NAME, primary_key=True),
+    Column("specialist", _NAME, nullable=False, index=True),
+    Column("phase", String(20), nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("primary", _DIGEST),
+    Column("candidate", _DIGEST, nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("stages_bp", JSON, nullable=False),
+    Column("shadow_bp", Integer, nullable=False),
+    Column("evaluation", _DIGEST, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("suite", _DIGEST, nullable=False),
+    Column("author", _NAME, nullable=False),
+    Column("started_by", _NAME, nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("end_reason", Text, nullable=False, default=""),
+    Column("waiting_for", Text, nullable=False, default=""),
+    Column("gates", JSON, nullable=False, default=list),  # the latest readings
+    Column("stage_generation", Integer, nullable=False, default=0),  # the plan that began the stage
+    Column("stage_ms", BigInteger, nullable=False),
+    Column("stage_counts", JSON, nullable=False, default=dict),  # arm counters when the stage began
+    Column("evidence", _DIGEST),  # what an approval of the next step has to name
+    Column("evidence_path", Text, nullable=False, default=""),
+    Column("failed_ms", BigInteger),  # when the failing reading was made
+    Column("rollback_ms", Integer),  # from there to the last gateway's acknowledgement
+    Column("operation_id", _NAME, unique=True),
+)
+job = Table(
+    "job",
+    metadata,
+    Column("id", _NAME, primary_key=True),
+    Column("kind", String(20), nullable=False),  # train, evaluate
+    Column("specialist", _NAME, nullable=False, index=True),
+    Column("state", String(20), nullable=False, index=True),  # queued, running, done, failed
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("progress", Float, nullable=False, default=0.0),
+    Column("message", Text, nullable=False, default=""),
+    Column("request", JSON, nullable=False),
+    Column("result", JSON),
+    Column("cause", String(20), nullable=False),  # bootstrap, drift, operator
+    Column("created_ms", BigInteger, nullable=False),
+    Column("heartbeat_ms", BigInteger),
+    Column("finished_ms", BigInteger),
+    Column("operation_id", _NAME, unique=True),
+)
+bundle = Table(
+    "bundle",
+    metadata,
+    Column("digest", _DIGEST, primary_key=True),
+    Column("specialist", _NAME, nullable=False, index=True),
+    Column("state", String(20), nullable=False),  # trained, accepted, rejected
+    Column("cause", String(20), nullable=False),
+    Column("author", _NAME, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("evaluation", _DIGEST),
+)
+evaluation = Table(
+    "evaluation",
+    metadata,
+    Column("digest", _DIGEST, primary_key=True),
+    Column("specialist", _NAME, nullable=False, index=True),
+    Column("candidate", _DIGEST, nullable=False, index=True),
+    Column("primary", _DIGEST),
+    Column("suite", _DIGEST, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("made_ms", BigInteger, nullable=False),
+)
+gateway = Table(
+    "gateway",
+    metadata,
+    Column("id", _NAME, primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("refusals", Integer, nullable=False, default=0),
+    Column("last_refusal", Text, nullable=False, default=""),
+)
+acknowledgement = Table(
+    "acknowledgement",
+    metadata,
+    Column("gateway", _NAME, primary_key=True),
+    Column("plan_digest", _DIGEST, primary_key=True),
+    Column("generation", Integer, nullable=False, index=True),
+    Column("applied", Boolean, nullable=False),
+    Column("reason", String(60), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("apply_ms", Integer, nullable=False),
+)
+arm_counter = Table(
+    "arm_counter",
+    metadata,
+    Column("gateway", _NAME, primary_key=True),
+    Column("run", _NAME, primary_key=True),  # counters begin at 0 with every start of a gateway
+    Column("specialist", _NAME, primary_key=True),
+    Column("salt", _NAME, primary_key=True),
+    Column("arm", Integer, primary_key=True),
+    Column("bundle", _DIGEST, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("fallbacks", JSON, nullable=False),
+    Column("in_time", BigInteger, nullable=False),
+    Column("latency", JSON, nullable=False),
+)
+capture_offset = Table(
+    "capture_offset",
+    metadata,
+    Column("segment", _NAME, primary_key=True),
+    Column("offset", BigInteger, nullable=False),
+    Column("problem", Text, nullable=False, default=""),
+)
+sample = Table(
+    "sample",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("specialist", _NAME, nullable=False),
+    Column("decision_id", _NAME, nullable=False, index=True),
+    Column("salt", _NAME, nullable=False),
+    Column("arm", Integer, nullable=False),
+    Column("bundle", _DIGEST, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("text", Text, nullable=False),  # rendered, declared fields only
+    Column("decision", _NAME, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("fallback", Boolean, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index("ix_sample_stage", "specialist", "salt", "generation"),
+    Index("ix_sample_bundle", "specialist", "bundle", "id"),
+)
+shadow_pair = Table(
+    "shadow_pair",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("specialist", _NAME, nullable=False),
+    Column("decision_id", _NAME, nullable=False, index=True),
+    Column("salt", _NAME, nullable=False, index=True),
+    Column("candidate", _DIGEST, nullable=False),
+    Column("primary_decision", _NAME, nullable=False),
+    Column("candidate_decision", _NAME, nullable=False),  # empty: it did not answer
+    Column("in_time", Boolean, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+outcome = Table(
+    "outcome",
+    metadata,
+    Column("specialist", _NAME, primary_key=True),
+    Column("decision_id", _NAME, primary_key=True),
+    Column("label", _NAME, nullable=False),
+    Column("source", _NAME, nullable=False),
+    Column("observed_ms", BigInteger, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+)
+drift_reference = Table(
+    "drift_reference",
+    metadata,
+    Column("specialist", _NAME, primary_key=True),
+    Column("bundle", _DIGEST, primary_key=True),
+    Column("last_sample", Integer, nullable=False),  # windows begin after it
+    Column("texts", JSON, nullable=False),
+    Column("scores", JSON, nullable=False),
+    Column("thresholds", JSON, nullable=False),  # by signal
+    Column("made_ms", BigInteger, nullable=False),
+)
+drift_reading = Table(
+    "drift_reading",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("specialist", _NAME, nullable=False),
+    Column("bundle", _DIGEST, nullable=False),
+    Column("last_sample", Integer, nullable=False),
+    Column("signal", String(40), nullable=False),
+    Column("verdict", String(20), nullable=False),
+    Column("value", Float),  # empty: it could not be computed
+    Column("threshold", Float, nullable=False),
+    Column("sample", Integer, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    UniqueConstraint("specialist", "bundle", "last_sample", "signal"),
+)
+
+
+def create_tables(engine: Engine) -> None:
+    """Create what is missing; leave what exists alone."""
+    metadata.create_all(engine)
+    ledger_metadata.create_all(engine)
