@@ -12,31 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import structlog
 
+from controlplane.evals.suite import SuiteInvalid
 from controlplane.loop import advance, drift, observe
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.schedule import Schedule
 from controlplane.loop.work import Worker
 from controlplane.packs.labelled_file import LabelledFileInvalid
 from controlplane.packs.registry import Pack, PackUnknown, load_pack
-from controlplane.rpc.control import ControlService
-from controlplane.rpc.traffic import PlanBell, TrafficService
+from controlplane.rpc.server import ControlServer
+from controlplane.rpc.traffic import PlanBell
 from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.database import DatabaseInvalid
 from controlplane.store.store import Store
-from protos import control_pb2_grpc, traffic_pb2_grpc
 from protos.contract.attestation import KeyInvalid, read_private
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
 
 log = structlog.get_logger()
-
-GRACE_S = 2.0
 
 
 def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
@@ -49,7 +45,7 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
     packs: dict[str, Pack] = {}
     sources: dict[str, SpecialistSettings] = {}
     for source in settings.specialists:
-        pack = load_pack(source.pack, source.data)
+        pack = load_pack(source.pack, source.data, source.suite)
         if pack.task.name in packs:
             raise FieldInvalid(f"controlplane.specialists names {pack.task.name!r} twice")
         packs[pack.task.name] = pack
@@ -83,14 +79,7 @@ async def serve(settings: ControlSettings) -> None:
 
     bell = PlanBell()
     deployment = build(settings, bell.ring)
-    server = grpc.aio.server()
-    traffic_pb2_grpc.add_TrafficServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        TrafficService(deployment, in_pool("calls"), bell), server
-    )
-    control_pb2_grpc.add_ControlServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        ControlService(deployment, in_pool("calls")), server
-    )
-    port = server.add_insecure_port(settings.listen)
+    server = ControlServer(deployment, in_pool("calls"), bell)
     worker = Worker(deployment, in_pool("jobs"))
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,14 +93,14 @@ async def serve(settings: ControlSettings) -> None:
     schedule.every(settings.tick_s, "tick", partial(in_pool("steps"), tick))
     schedule.every(max(1.0, settings.tick_s), "drift", partial(in_pool("drift"), partial(drift.watch, deployment)))
     jobs = asyncio.create_task(_work(worker, settings.tick_s))
-    await server.start()
+    port = await server.start(settings.listen)
     schedule.start()
     log.info("control_ready", port=port, deployment=settings.deployment, specialists=sorted(deployment.packs))
     await stopping.wait()
     schedule.stop()
     jobs.cancel()
     await asyncio.gather(jobs, return_exceptions=True)
-    await server.stop(GRACE_S)
+    await server.stop()
     for pool in pools.values():
         pool.shutdown(wait=True, cancel_futures=True)
     deployment.store.close()
@@ -147,6 +136,7 @@ def main() -> None:
         DatabaseInvalid,
         PackUnknown,
         LabelledFileInvalid,
+        SuiteInvalid,
         OSError,
         RuntimeError,
     ) as error:

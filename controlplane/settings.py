@@ -13,17 +13,22 @@ _SQLITE = "sqlite:///"
 
 @dataclass(frozen=True, slots=True)
 class SpecialistSettings:
-    """One specialist to look after, by the pack that describes it."""
+    """One specialist to look after, by the pack that describes it; ``suite`` replaces the pack's own."""
 
     pack: str
     data: Path | None
+    suite: Path | None
 
     @classmethod
     def from_json(cls, value: Any, where: str, root: Path) -> Self:
         """Read one specialist; raises FieldInvalid."""
         read = Reader(value, where)
-        data = read.maybe_text("data")
-        specialist = cls(pack=read.text("pack"), data=None if data is None else root / data)
+        data, suite = read.maybe_text("data"), read.maybe_text("suite")
+        specialist = cls(
+            pack=read.text("pack"),
+            data=None if data is None else root / data,
+            suite=None if suite is None else root / suite,
+        )
         read.done()
         return specialist
 

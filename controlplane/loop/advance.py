@@ -276,11 +276,16 @@ def _stage(state: Rollout, decision: Decision) -> int:
 
 
 def _begin_stage(unit: Unit, row: RolloutRow, generation: int) -> RolloutRow:
+    state = row.state
+    # An approval of the canary holds for every stage below its ceiling; the last stage leads to another step.
+    is_same_step = state.phase is Phase.CANARY and state.stage + 1 < len(state.stages_bp)
+    named = (*row.evidence_past, row.evidence) if row.evidence else row.evidence_past
     return replace(
         row,
         gates=(),
         waiting_for="",
         evidence=None,
+        evidence_past=named if is_same_step else (),
         evidence_path="",
         stage_generation=generation,
         stage_ms=unit.now_ms,

@@ -73,7 +73,6 @@ def check(signed: traffic_pb2.Envelope, deployment: Deployment, row: RolloutRow,
         "specialist": row.state.specialist,
         "step": step.name,
         "bundle": row.state.candidate,
-        "evidence": row.evidence,
         "suite": row.suite,
         "from_split": step.from_digest,
         "to_split": to_split_digest(step.after, approval.ceiling_bp),
@@ -84,6 +83,10 @@ def check(signed: traffic_pb2.Envelope, deployment: Deployment, row: RolloutRow,
             raise ApprovalRefused(
                 "approval_mismatch", f"the statement's {name} is {getattr(approval, name)!r}, expected {value!r}"
             )
+    if approval.evidence not in (row.evidence, *row.evidence_past):
+        raise ApprovalRefused(
+            "approval_mismatch", f"the statement's evidence is {approval.evidence!r}, expected {row.evidence!r}"
+        )
     if approval.audience != deployment.name:
         raise ApprovalRefused(
             "wrong_audience", f"the statement is for {approval.audience!r}, expected {deployment.name!r}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from controlplane.evals.suite import Suite
+from controlplane.evals.suite import Suite, load_suite
 from controlplane.packs.example import Example
 from protos.contract.task import TaskSpec
 
@@ -16,15 +16,8 @@ class PackUnknown(ValueError):
 class Pack(Protocol):
     """A specialist's task, its locked suite and sources of labelled text."""
 
-    @property
-    def task(self) -> TaskSpec:
-        """What the specialist reads and answers."""
-        ...
-
-    @property
-    def suite(self) -> Suite:
-        """What a candidate must show before it may be rolled out."""
-        ...
+    task: TaskSpec  # what the specialist reads and answers
+    suite: Suite  # what a candidate must show before it may be rolled out
 
     def training_set(self, n: int, seed: int) -> list[Example]:
         """Draw ``n`` examples of steady traffic to train on."""
@@ -50,13 +43,21 @@ class Pack(Protocol):
 PACKS = ("brand-safety", "labelled-file")
 
 
-def load_pack(name: str, data: Path | None = None) -> Pack:
-    """Build a pack; ``data`` is the labelled file of ``labelled-file``.
+def load_pack(name: str, data: Path | None = None, suite: Path | None = None) -> Pack:
+    """Build a pack; ``data`` is the labelled file of ``labelled-file``, ``suite`` replaces the pack's own.
 
     Raises:
         PackUnknown: No such pack, or ``data`` is missing or not wanted.
         LabelledFileInvalid: The labelled file cannot be used.
+        SuiteInvalid: The suite cannot be read.
     """
+    pack = _pack(name, data)
+    if suite is not None:
+        pack.suite = load_suite(suite)
+    return pack
+
+
+def _pack(name: str, data: Path | None) -> Pack:
     # Imported late: a process that serves one pack should not pay for the others' libraries.
     if name == "brand-safety":
         if data is not None:

@@ -30,6 +30,7 @@ class RolloutRow:
     stage_generation: int = 0
     stage_counts: dict[str, Any] | None = None
     evidence: str | None = None
+    evidence_past: tuple[str, ...] = ()
     evidence_path: str = ""
     failed_ms: int | None = None
     rollback_ms: int | None = None
@@ -58,10 +59,11 @@ def _values(row: RolloutRow) -> dict[str, Any]:
         **{
             name: getattr(row, name)
             for name in RolloutRow.__dataclass_fields__
-            if name not in ("state", "gates", "stage_counts")
+            if name not in ("state", "gates", "stage_counts", "evidence_past")
         },
         "gates": gates,
         "stage_counts": row.stage_counts or {},
+        "evidence_past": list(row.evidence_past),
     }
 
 
@@ -80,6 +82,7 @@ def _row(found: Any) -> RolloutRow:
         evaluation_accepted=values.pop("accepted"),
     )
     values["gates"] = tuple(GateReading(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in values["gates"])
+    values["evidence_past"] = tuple(values["evidence_past"])
     return RolloutRow(state=state, **values)
 
 

@@ -72,6 +72,7 @@ rollout = Table(
     Column("stage_ms", BigInteger, nullable=False),
     Column("stage_counts", JSON, nullable=False, default=dict),  # arm counters when the stage began
     Column("evidence", _DIGEST),  # what an approval of the next step has to name
+    Column("evidence_past", JSON, nullable=False, default=list),  # what earlier stages of the same step named
     Column("evidence_path", Text, nullable=False, default=""),
     Column("failed_ms", BigInteger),  # when the failing reading was made
     Column("rollback_ms", Integer),  # from there to the last gateway's acknowledgement

@@ -1,0 +1,319 @@
+"""All three processes as a user runs them, on simulated engines: real sockets, real database, real signatures."""
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from controlplane.packs.labelled_file import LabelledFilePack
+from protos import control_pb2, control_pb2_grpc, decide_pb2, decide_pb2_grpc, engine_pb2
+from protos.contract.attestation import Approval, generate_key, read_private, sign_approval
+from protos.contract.bundle import BundleStore
+from protos.contract.digest import canonical_json, digest_bytes, parse_json_object
+from protos.contract.frames import FrameDecoder, encode
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+SPECIALIST = "labelled-file"
+TOPICS = ("harbour ferry tide", "oven flour butter", "goal keeper match", "bond yield bank", "moss trail ridge")
+
+
+SUITE = """
+version = 1
+bootstrap = { rounds = 200, confidence = 0.95, seed = 1 }
+regressions = { part = "core", max_share = 0.3 }
+gates = [
+  { metric = "macro_f1", part = "core", min = 0.6 },
+  { metric = "macro_f1", part = "core", vs = "primary", margin = -0.05 },
+]
+"""
+
+
+def write_rows(path: Path, n: int = 1500) -> None:
+    """Texts whose label a simulated engine can read off them."""
+    draw = random.Random(1)
+    with path.open("w") as file:
+        for i in range(n):
+            label = draw.choice(("fine", "fine", "foul"))
+            words = draw.choice(TOPICS).split()
+            draw.shuffle(words)
+            text = f"label:{label} {' '.join(words)} {label} item {i}"
+            file.write(json.dumps({"text": text, "label": label}) + "\n")
+
+
+class Deployment:
+    """Processes in a folder. Use as an async context manager; ends only what it started."""
+
+    def __init__(self, root: Path, **control: Any) -> None:
+        self.root = root
+        write_rows(root / "rows.jsonl")
+        self.pack = LabelledFilePack(root / "rows.jsonl")
+        self.store = BundleStore(root / "bundles")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.ports: dict[str, int] = {"control": 0, "gateway": 0}
+        (root / "suite.toml").write_text(SUITE)
+        generate_key(root / "plan.key")
+        generate_key(root / "ann.key")
+        person = {"person": "ann", "roles": ["approver"], "keys": [(root / "ann.key.pub").read_text().strip()]}
+        operators = {"version": 1, "required_approvals": 1, "people": [person]}
+        (root / "operators.json").write_bytes(canonical_json(operators))
+        self.control_settings = {"tick_s": 0.1, "lease_s": 4.0, **control}
+        self._examples = itertools.cycle(self.pack.held_out(200, 7) + self.pack.held_out_shifted(100, 7))
+        self._callers = itertools.count()
+
+    def bundle(self, accuracy: float, seed: int = 0, author: str = "trainer") -> str:
+        """Add a simulated bundle that was trained on data this control plane keeps."""
+        data = "".join(
+            json.dumps({"text": e.text, "label": e.label, "slice": e.slice}) + "\n"
+            for e in self.pack.training_set(300, 1)
+        ).encode()
+        kept = self.root / "artifacts" / "sha256" / digest_bytes(data)[7:]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(data)
+        manifest = self.store.add(
+            task=self.pack.task,
+            engine={"backend": "simulator", "accuracy": accuracy, "seed": seed},
+            contents={},
+            base={},
+            lineage={"author": author, "dataset": digest_bytes(data)},
+        )
+        return manifest.digest
+
+    def _write_config(self) -> None:
+        rollout = {
+            "stages_bp": [2000, 5000],
+            "shadow_bp": 5000,
+            "cost_margin": 0.1,
+            "failure_margin": 0.1,
+            "alpha": 0.05,
+        }
+        text = f"""
+[gateway]
+deployment = "test"
+listen = "127.0.0.1:{self.ports["gateway"]}"
+control = "127.0.0.1:{self.ports["control"]}"
+worker_sockets = ["worker.sock"]
+bundles_dir = "bundles"
+capture_dir = "capture"
+state_dir = "state"
+operators = "operators.json"
+plan_key = "plan.key.pub"
+capture_flush_s = 0.02
+report_interval_s = 0.1
+drain_delay_s = 0.1
+
+[controlplane]
+deployment = "test"
+listen = "127.0.0.1:{self.ports["control"]}"
+database = "sqlite:///control.db"
+bundles_dir = "bundles"
+capture_dir = "capture"
+operators = "operators.json"
+plan_key = "plan.key"
+""" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in self.control_settings.items() if name != "drift")
+        text += "\n[controlplane.rollout]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in rollout.items())
+        text += "\n[controlplane.training]\nheld_out = 60\n"
+        drift = self.control_settings.get("drift", {})
+        text += "\n[controlplane.drift]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in drift.items())
+        text += '\n[[controlplane.specialists]]\npack = "labelled-file"\ndata = "rows.jsonl"\nsuite = "suite.toml"\n'
+        (self.root / "interlock.toml").write_text(text)
+
+    async def __aenter__(self) -> Self:
+        self.start_worker()
+        await self.start("control")
+        await self.start("gateway")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+
+    def start_worker(self) -> None:
+        """Start the engine worker."""
+        self._spawn("worker", "gateway.worker", "--socket", "worker.sock", "--bundles", "bundles", "--allow-faults")
+
+    async def start(self, name: str) -> None:
+        """Start the gateway or the control plane, on the port it had before, and wait until it listens."""
+        self._write_config()
+        self._spawn(name, {"gateway": "gateway", "control": "controlplane"}[name], "--config", "interlock.toml")
+        self.ports[name] = int(await self._log_value(name, "port="))
+
+    def _spawn(self, name: str, module: str, *arguments: str) -> None:
+        log = (self.root / f"{name}.log").open("wb")
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.root,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        )
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Signal one process and wait for its end."""
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        return process.wait(timeout=PATIENCE_S)
+
+    async def _log_value(self, name: str, key: str) -> str:
+        path = self.root / f"{name}.log"
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                for line in path.read_text().splitlines():
+                    if key in line:
+                        return line.split(key, 1)[1].split()[0]
+                assert self.processes[name].poll() is None, path.read_text()
+                await asyncio.sleep(0.01)
+
+    async def ask(self, method: str, request: Any) -> Any:
+        """Call the control plane; waits for one that is starting."""
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.ports['control']}") as channel:
+            stub = control_pb2_grpc.ControlServiceStub(channel)
+            return await getattr(stub, method)(request, timeout=PATIENCE_S, wait_for_ready=True)
+
+    async def until(self, method: str, request: Any, is_reached: Callable[[Any], bool]) -> Any:
+        """Ask until the answer is as wanted."""
+        answer = None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    answer = await self.ask(method, request)
+                    if is_reached(answer):
+                        return answer
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            logs = "".join((self.root / f"{name}.log").read_text()[-3000:] for name in ("control", "gateway"))
+            raise AssertionError(f"{method} never got there: {answer}\n{logs}") from None
+
+    async def evaluated(self, bundle: str) -> control_pb2.Job:
+        """Have a bundle evaluated and return the finished job."""
+        request = control_pb2.EvaluateRequest(
+            specialist=SPECIALIST, bundle_digest=bundle, operation_id=uuid.uuid4().hex
+        )
+        job = await self.ask("Evaluate", request)
+        wanted = control_pb2.GetJobRequest(id=job.id)
+        found: control_pb2.Job = await self.until("GetJob", wanted, lambda j: j.state in ("done", "failed"))
+        assert found.state == "done", found.message
+        return found
+
+    async def begun(self, bundle: str) -> str:
+        """Start a rollout and return its id."""
+        request = control_pb2.StartRolloutRequest(
+            specialist=SPECIALIST, bundle_digest=bundle, started_by="ops", operation_id=uuid.uuid4().hex
+        )
+        return str((await self.ask("StartRollout", request)).id)
+
+    async def rollout(self, name: str, is_reached: Callable[[control_pb2.Rollout], bool]) -> control_pb2.Rollout:
+        """Wait until a rollout is as wanted."""
+        found: control_pb2.Rollout = await self.until("GetRollout", control_pb2.GetRolloutRequest(id=name), is_reached)
+        return found
+
+    async def signed(self, name: str, **changes: Any) -> control_pb2.SubmitApprovalRequest:
+        """Draft and sign an approval of a rollout's next step."""
+        draft = await self.ask("DraftApproval", control_pb2.DraftApprovalRequest(rollout=name))
+        payload = parse_json_object(draft.statement)
+        now = int(time.time())
+        statement = replace(
+            Approval.from_statement(canonical_json(payload)),
+            **{
+                "person": "ann",
+                "reason": "looks right",
+                "nonce": uuid.uuid4().hex,
+                "not_before": now,
+                "expires": now + 600,
+                **changes,
+            },
+        )
+        envelope = sign_approval(statement, read_private(self.root / "ann.key"))
+        return control_pb2.SubmitApprovalRequest(rollout=name, envelope=envelope)
+
+    async def approve(self, name: str, **changes: Any) -> control_pb2.Rollout:
+        """Sign and submit."""
+        answer: control_pb2.Rollout = await self.ask("SubmitApproval", await self.signed(name, **changes))
+        return answer
+
+    async def in_force(self) -> control_pb2.PlanStatus:
+        """Wait until the newest plan that was not refused is applied, and return every plan."""
+
+        def is_applied(status: control_pb2.PlanStatus) -> bool:
+            standing = [p for p in status.plans if p.state != "refused"]
+            return bool(standing) and standing[-1].state == "applied"
+
+        found: control_pb2.PlanStatus = await self.until(
+            "GetPlanStatus", control_pb2.GetPlanStatusRequest(), is_applied
+        )
+        return found
+
+    async def first_primary(self, accuracy: float = 0.8) -> str:
+        """Bring up the specialist's first bundle."""
+        bundle = self.bundle(accuracy)
+        await self.evaluated(bundle)
+        name = await self.begun(bundle)
+        await self.rollout(name, lambda r: r.needs_approval_for == "bootstrap")
+        await self.approve(name)
+        await self.in_force()
+        return bundle
+
+    async def drive(self, n: int, *, report: bool = True) -> list[decide_pb2.DecideResponse]:
+        """Send requests with their outcomes, a few at a time."""
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.ports['gateway']}") as channel:
+            stub = decide_pb2_grpc.DecisionServiceStub(channel)
+
+            async def one() -> decide_pb2.DecideResponse:
+                example, caller = next(self._examples), next(self._callers)
+                request = decide_pb2.DecideRequest(
+                    specialist=SPECIALIST,
+                    input=decide_pb2.Input(text=example.text),
+                    routing_key=f"caller-{caller}",
+                    decision_id=f"d-{caller}",
+                )
+                answer: decide_pb2.DecideResponse = await stub.Decide(request, timeout=5.0, wait_for_ready=True)
+                if report:
+                    said = decide_pb2.ReportOutcomeRequest(
+                        specialist=SPECIALIST, decision_id=answer.decision_id, label=example.label
+                    )
+                    await stub.ReportOutcome(said, timeout=5.0)
+                return answer
+
+            found: list[decide_pb2.DecideResponse] = []
+            for _ in range(0, n, 20):
+                found += await asyncio.gather(*(one() for _ in range(20)))
+            return found
+
+    async def driven_until(self, name: str, is_reached: Callable[[control_pb2.Rollout], bool]) -> control_pb2.Rollout:
+        """Keep traffic coming until a rollout is as wanted."""
+        driving = asyncio.create_task(self._drive_on())
+        try:
+            return await self.rollout(name, is_reached)
+        finally:
+            driving.cancel()
+            await asyncio.gather(driving, return_exceptions=True)
+
+    async def _drive_on(self) -> None:
+        while True:
+            await self.drive(40)
+
+    async def inject(self, bundle: str, kind: int) -> None:
+        """Break a bundle in the worker, on purpose."""
+        decoder = FrameDecoder()
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_unix_connection(str(self.root / "worker.sock"))
+            fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=kind)  # type: ignore[arg-type]
+            writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
+            while True:
+                for frame in decoder.feed(await reader.read(65536)):
+                    if frame.HasField("fault_injected"):
+                        assert frame.fault_injected.ok, frame.fault_injected.error
+                        writer.close()
+                        return
