@@ -52,27 +52,18 @@ def whole_evidence(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple
     """Write everything about a rollout: its steps' evidence, approvals, plans and ledger entries with proofs."""
     files: dict[str, bytes] = {}
     root = deployment.artifacts.root / "evidence"
-    approvals = plans.approvals_of(unit, row.state.id)
     for path in sorted(root.glob(f"{row.state.id}.*")):
         for file in sorted(path.iterdir()):
             files[f"steps/{path.name.split('.', 1)[1]}/{file.name}"] = file.read_bytes()
-    seen = {digest_bytes(e.payload): e for e in approvals}
-    before: int | None = None
-    for plan in plans.after(unit, 0):
-        if plan.rollout == row.state.id:
-            standing = [p.generation for p in plans.after(unit, 0) if p.generation < plan.generation]
-            before = before or max(standing, default=0)
-            files[f"plans/{plan.generation:06d}.json"] = canonical_json({**dsse(plan.envelope), "state": plan.state})
-            seen |= {digest_bytes(e.payload): e for e in plans.approvals_for(unit, plan.plan)}
-    previous = plans.get(unit, before) if before else None
-    while previous is not None and previous.state == plans.REFUSED:
-        previous = plans.get(unit, previous.generation - 1)
-    if previous is not None:
-        files[f"plans/{previous.generation:06d}.json"] = canonical_json(
-            {**dsse(previous.envelope), "state": previous.state}
-        )
-        seen |= {digest_bytes(e.payload): e for e in plans.approvals_for(unit, previous.plan)}
-    for digest, envelope in seen.items():
+    signed = {digest_bytes(e.payload): e for e in plans.approvals_of(unit, row.state.id)}
+    offered = plans.after(unit, 0)
+    mine = [plan for plan in offered if plan.rollout == row.state.id]
+    # The plan before shows what the first of them was allowed to follow.
+    standing = [p for p in offered if p.state != plans.REFUSED and mine and p.generation < mine[0].generation]
+    for plan in [*standing[-1:], *mine]:
+        files[f"plans/{plan.generation:06d}.json"] = canonical_json({**dsse(plan.envelope), "state": plan.state})
+        signed |= {digest_bytes(e.payload): e for e in plans.approvals_for(unit, plan.plan)}
+    for digest, envelope in signed.items():
         files[f"approvals/{digest[7:]}.json"] = canonical_json(dsse(envelope))
     files["operators.json"] = canonical_json(deployment.operators().to_json())
     files["ledger.json"] = canonical_json(_ledger(unit, deployment, row.state.id))

@@ -108,7 +108,9 @@ class CurrentPlan:
         plan = open_plan(offer.plan, self._key)
         approvals = check_approvals(offer.approvals, self._operators)
         before = self.routes.plan if self.routes is not None else None
-        check_plan(before, plan, approvals, self._operators, self._deployment, int(self._clock()))
+        check_plan(
+            before, plan, approvals, self._operators, self._deployment, int(self._clock()), was_in_force=is_stored
+        )
         by_name = {split.specialist: self._route(split, plan.generation) for split in plan.splits}
         needed = {bundle for split in plan.splits for bundle in _bundles(split)}
         if is_stored:

@@ -93,13 +93,17 @@ def check_plan(
     operators: Operators,
     deployment: str,
     now: int,
+    *,
+    was_in_force: bool = False,
 ) -> None:
     """Return when ``proposed`` may follow ``current``.
 
     Args:
-        current: The plan in force; None at a gateway that never had one. Such a gateway judges
-            expiry at the plan's own time, so that replicas can join after an approval ran out.
+        current: The plan in force; None at a gateway that has none. Such a gateway cannot tell a weight
+            that rises from one that stayed: it takes a primary that was ever approved in full, and judges
+            a canary's expiry at the plan's own time, so that replicas can join later.
         now: Unix seconds.
+        was_in_force: This gateway applied ``proposed`` before it restarted; no weight in it rises.
     Raises:
         PlanRefused: With the most specific reason found.
     """
@@ -113,7 +117,13 @@ def check_plan(
         before = current.split_for(split.specialist) if current is not None else None
         judged_at = now if current is not None else min(now, proposed.created_at)
         for bundle, weight in split.exposure().items():
-            _check_bundle(split, before, bundle, weight, approvals, operators, deployment, judged_at)
+            is_rising = not was_in_force and weight > (before.exposure().get(bundle, 0) if before else 0)
+            is_way_back = before is not None and bundle in (before.previous, before.primary) and weight == BASIS_POINTS
+            is_serving = current is None and bundle == split.primary
+            is_judged = is_rising and not is_way_back and not is_serving
+            _check_bundle(
+                split, before, bundle, weight, approvals, operators, deployment, judged_at if is_judged else None
+            )
 
 
 def _check_bundle(
@@ -124,8 +134,9 @@ def _check_bundle(
     approvals: Checked,
     operators: Operators,
     deployment: str,
-    now: int,
+    judged_at: int | None,
 ) -> None:
+    """Check one bundle's weight; with ``judged_at`` also that its approvals are of this change and in force then."""
     what = f"{split.specialist!r}: {weight} bp for {bundle}"
     mine = [a for a in approvals.good if a.bundle == bundle and a.specialist == split.specialist]
     if not mine:
@@ -139,10 +150,8 @@ def _check_bundle(
     if not enough:
         highest = max(a.ceiling_bp for a in mine)
         raise PlanRefused("over_ceiling", f"{what} is over the approved ceiling of {highest} bp")
-    is_rising = weight > (before.exposure().get(bundle, 0) if before is not None else 0)
-    is_way_back = before is not None and bundle in (before.previous, before.primary) and weight == BASIS_POINTS
-    if is_rising and not is_way_back:
-        enough = _only_in_force(enough, split, before, what, now)
+    if judged_at is not None:
+        enough = _only_in_force(enough, split, before, what, judged_at)
     people = {a.person for a in enough}
     names = ", ".join(sorted(people))
     if len(people) < operators.required_approvals:

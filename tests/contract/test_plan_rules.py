@@ -149,6 +149,20 @@ def test_the_way_back_needs_no_fresh_approval() -> None:
     assert judge(plan(3, PROMOTED), plan(4, back), now=NOW + 10_000) == "applied"
 
 
+def test_a_gateway_without_a_plan_joins_in_the_middle_of_a_rollout() -> None:
+    assert judge(None, plan(2, SHADOWED), now=NOW + 10_000) == "applied"
+    assert judge(None, plan(3, CANARY), canary_approval(), now=NOW + 10_000) == "applied"
+    assert judge(None, plan(3, CANARY), canary_approval(expires=NOW)) == "approval_expired"
+    assert judge(None, plan(3, PROMOTED), canary_approval()) == "over_ceiling"
+
+
+def test_a_restarted_gateway_keeps_a_canary_whose_approval_has_expired() -> None:
+    who, expired = operators(), check_approvals([BOOTSTRAP, canary_approval(expires=NOW)], operators())  # type: ignore[list-item]
+    check_plan(None, plan(3, CANARY), expired, who, "prod", NOW, was_in_force=True)
+    with pytest.raises(PlanRefused):
+        check_plan(None, plan(3, CANARY), check_approvals([BOOTSTRAP], who), who, "prod", NOW, was_in_force=True)
+
+
 def test_an_approval_cannot_be_used_for_a_later_rollout_of_the_same_bundle() -> None:
     again = replace(CANARY, salt="third")
     before = replace(SHADOWED, salt="third")

@@ -1,10 +1,24 @@
 """The whole loop as its users meet it: three processes, signed approvals, kills."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from protos import engine_pb2
+import grpc.aio
+import pytest
+
+from controlplane.report.verify import verify_evidence
+from controlplane.store import ledger, plans
+from controlplane.store.store import Store
+from protos import control_pb2, engine_pb2
+from protos.contract.attestation import Operators, read_private, read_public
+from protos.contract.digest import digest_bytes
+from protos.contract.plan import TrafficPlan
+from protos.contract.plan_rules import sign_plan
 from tests.controlplane.deployment import Deployment
 
 Story = Callable[[Deployment], Awaitable[None]]
@@ -61,3 +75,155 @@ def test_a_canary_that_turns_bad_is_rolled_back_without_anybody(tmp_path: Path) 
         assert {a.bundle_digest for a in await deployment.drive(40)} == {old}
 
     run(tmp_path, story)
+
+
+def test_the_evidence_of_a_promotion_verifies_offline_and_a_changed_byte_does_not(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        await deployment.first_primary()
+        rows = (await deployment.ask("ListRollouts", control_pb2.ListRolloutsRequest())).rollouts
+        found = await deployment.ask("GetEvidence", control_pb2.GetEvidenceRequest(rollout=rows[0].id))
+        folder, key = Path(found.path), read_public(tmp_path / "plan.key.pub")
+        operators = Operators.read(tmp_path / "operators.json")
+        checks = verify_evidence(folder, key, operators, "test")
+        assert [c.name for c in checks] == ["files", "operators", "evaluation", "approvals", "plans", "ledger"]
+        assert all(c.ok for c in checks), checks
+        assert digest_bytes((folder / "manifest.json").read_bytes()) == found.digest
+
+        stranger = read_public(tmp_path / "ann.key.pub")
+        assert {c.name for c in verify_evidence(folder, stranger, operators, "test") if not c.ok} == {"plans", "ledger"}
+        assert not all(c.ok for c in verify_evidence(folder, key, operators, "another"))
+        nobody = Operators(2, 1, ())
+        assert "approvals" in {c.name for c in verify_evidence(folder, key, nobody, "test") if not c.ok}
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            data = path.read_bytes()
+            path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+            assert not all(c.ok for c in verify_evidence(folder, key, operators, "test")), path
+            path.write_bytes(data)
+
+    run(tmp_path, story)
+
+
+def test_a_plan_smuggled_into_the_database_is_refused_by_the_gateway_and_left_behind(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        old = await deployment.first_primary()
+        evil = deployment.bundle(0.0, seed=9)
+        standing = TrafficPlan.from_json(json.loads((await deployment.in_force()).plans[-1].plan_json))
+        split = replace(standing.splits[0], candidate=evil, canary_bp=10_000)
+        forged = replace(standing, generation=standing.generation + 1, splits=(split,))
+        store = Store(f"sqlite:///{tmp_path / 'control.db'}")
+        with store.writing(int(time.time() * 1000)) as unit:
+            plans.add(unit, sign_plan(forged, read_private(tmp_path / "plan.key")), forged, None)
+        store.close()
+
+        status = await deployment.until(
+            "GetPlanStatus", control_pb2.GetPlanStatusRequest(), lambda s: s.plans[-1].state == "refused"
+        )
+        assert status.plans[-1].refused_reason == "approval_missing"
+        assert status.gateways[0].refusals == 1
+        assert {a.bundle_digest for a in await deployment.drive(20)} == {old}
+
+        new = deployment.bundle(1.0)
+        await deployment.evaluated(new)
+        await deployment.rollout(await deployment.begun(new), lambda r: r.phase == "shadowing")
+        assert (await deployment.in_force()).plans[-1].generation == forged.generation + 1
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("victim", ["control", "gateway", "worker"])
+@pytest.mark.parametrize("moment", ["shadowing", "canary"])
+def test_a_kill_at_any_stage_loses_nothing_that_was_approved(tmp_path: Path, victim: str, moment: str) -> None:
+    async def story(deployment: Deployment) -> None:
+        old = await deployment.first_primary()
+        new = deployment.bundle(1.0)
+        await deployment.evaluated(new)
+        name = await deployment.begun(new)
+        await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
+        if moment == "canary":
+            await deployment.approve(name)
+        deployment.kill(victim)
+        if victim == "worker":
+            deployment.start_worker()
+        else:
+            await deployment.start(victim)
+        if moment == "shadowing":
+            found = await deployment.rollout(name, lambda r: r.needs_approval_for == "canary")
+            assert (found.phase, found.canary_bp) == ("shadowing", 0)
+            await deployment.approve(name)
+        await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
+        await deployment.approve(name)
+        status = await deployment.in_force()
+        generations = [p.generation for p in status.plans]
+        assert generations == sorted(set(generations))
+        answers = [a for a in await deployment.drive(40) if not a.fallback.used]
+        assert {a.bundle_digest for a in answers} == {new}
+        assert old != new
+        deployment.kill("control")
+        store = Store(f"sqlite:///{tmp_path / 'control.db'}")
+        with store.reading() as unit:
+            report = ledger.verify(unit.connection, read_public(tmp_path / "plan.key.pub"), "interlock/test")
+        store.close()
+        assert report.is_intact, report.problem
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"expires": 1}, "FAILED_PRECONDITION"),
+        ({"person": "bob"}, "UNAUTHENTICATED"),
+        ({"ceiling_bp": 9_000}, "FAILED_PRECONDITION"),
+        ({"audience": "elsewhere"}, "FAILED_PRECONDITION"),
+        ({"bundle": "sha256:" + "0" * 64}, "FAILED_PRECONDITION"),
+        ({"author": "ann"}, "PERMISSION_DENIED"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else v,
+)
+def test_an_approval_that_does_not_fit_is_refused_and_leaves_no_trace(
+    refusals: "Refusals", changes: dict[str, Any], status: str
+) -> None:
+    code, before, after = refusals.submit(changes)
+    assert code == status
+    assert before == after
+
+
+class Refusals:
+    """One deployment whose canary waits for an approval, shared by cases that must not change it."""
+
+    def __init__(self, root: Path) -> None:
+        self._runner = asyncio.Runner()
+        self._deployment = Deployment(root)
+        self._runner.run(self._begin())
+
+    async def _begin(self) -> None:
+        await self._deployment.__aenter__()
+        await self._deployment.first_primary()
+        new = self._deployment.bundle(1.0)
+        await self._deployment.evaluated(new)
+        self._name = await self._deployment.begun(new)
+        await self._deployment.driven_until(self._name, lambda r: r.needs_approval_for == "canary")
+
+    def submit(self, changes: dict[str, Any]) -> tuple[str, int, int]:
+        """Submit an approval; return the status and the number of approvals known before and after."""
+
+        async def whole() -> tuple[str, int, int]:
+            before = await self._deployment.rollout(self._name, lambda r: True)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await self._deployment.approve(self._name, **changes)
+            after = await self._deployment.rollout(self._name, lambda r: True)
+            return caught.value.code().name, len(before.approvals), len(after.approvals)
+
+        return self._runner.run(whole())
+
+    def end(self) -> None:
+        """End the processes."""
+        self._runner.run(self._deployment.__aexit__())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusals]:
+    shared = Refusals(tmp_path_factory.mktemp("refusals"))
+    yield shared
+    shared.end()

@@ -1,0 +1,240 @@
+"""Check a rollout's evidence offline: every file, signature, plan and ledger entry, with nothing but keys in hand."""
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from protos import traffic_pb2
+from protos.contract.attestation import Approval, AttestationInvalid, KeyInvalid, Operators, verify_approval
+from protos.contract.checkpoint import CheckpointInvalid, verify_checkpoint
+from protos.contract.digest import (
+    DigestMalformed,
+    JsonMalformed,
+    canonical_json,
+    digest_bytes,
+    digest_json,
+    parse_json_object,
+)
+from protos.contract.fields import FieldInvalid
+from protos.contract.merkle import is_included, leaf_hash
+from protos.contract.plan import TrafficPlan
+from protos.contract.plan_rules import PlanRefused, check_approvals, check_plan, open_plan
+
+SCHEMA = "interlock.evidence/1"
+MANIFEST = "manifest.json"
+MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was verified, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class EvidenceInvalid(Exception):
+    """A part of the evidence is missing, altered or does not fit the rest."""
+
+
+_TROUBLE = (
+    EvidenceInvalid,
+    AttestationInvalid,
+    CheckpointInvalid,
+    PlanRefused,
+    FieldInvalid,
+    DigestMalformed,
+    JsonMalformed,
+    KeyInvalid,
+    binascii.Error,
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+)
+
+
+def verify_evidence(
+    directory: Path, plan_key: Ed25519PublicKey, operators: Operators | None, deployment: str | None
+) -> list[Check]:
+    """Verify what ``interlock evidence show`` wrote.
+
+    Args:
+        plan_key: The control plane's public key, from somewhere other than the evidence.
+        operators: Who may approve. None takes the list in the evidence, which proves only that it fits itself.
+        deployment: The expected audience; None takes the manifest's.
+    Returns:
+        One entry a check, in order; later ones are left out when the files themselves are not whole.
+    """
+    checks: list[Check] = []
+
+    def run(name: str, work: Callable[[], str]) -> bool:
+        try:
+            checks.append(Check(name, True, work()))
+        except _TROUBLE as error:
+            said = str(error) if not isinstance(error, KeyError) else f"field {error} is missing"
+            checks.append(Check(name, False, said))
+        return checks[-1].ok
+
+    evidence = _Evidence(directory, plan_key, operators, deployment)
+    if run("files", evidence.files) and run("operators", evidence.people):
+        run("evaluation", evidence.evaluation)
+        run("approvals", evidence.approvals)
+        run("plans", evidence.plans)
+        run("ledger", evidence.ledger)
+    return checks
+
+
+class _Evidence:
+    def __init__(
+        self, directory: Path, plan_key: Ed25519PublicKey, operators: Operators | None, deployment: str | None
+    ) -> None:
+        self._root = directory
+        self._plan_key = plan_key
+        self._operators = operators
+        self._deployment = deployment
+        self._manifest: dict[str, Any] = {}
+
+    def files(self) -> str:
+        """Check that every file is the one its manifest names, and that there is no other."""
+        self._manifest = self._whole("")
+        if self._manifest["step"] != "whole":
+            raise EvidenceInvalid(f"manifest step is {self._manifest['step']!r}, expected 'whole'")
+        steps = sorted({Path(name).parts[1] for name in self._manifest["files"] if name.startswith("steps/")})
+        for step in steps:
+            inner = self._whole(f"steps/{step}")
+            for name in ("rollout", "bundle", "suite"):
+                if inner[name] != self._manifest[name]:
+                    raise EvidenceInvalid(f"steps/{step} names {name} {inner[name]!r}")
+        self._deployment = self._deployment or self._manifest["deployment"]
+        if self._deployment != self._manifest["deployment"]:
+            raise EvidenceInvalid(f"evidence is of {self._manifest['deployment']!r}, expected {self._deployment!r}")
+        return f"{len(self._manifest['files'])} files, {len(steps)} steps: {', '.join(steps) or 'none'}"
+
+    def people(self) -> str:
+        """Choose who may approve."""
+        if self._operators is not None:
+            return f"{len(self._operators.people)} people, from your file"
+        self._operators = Operators.from_json(self._json("operators.json"))
+        return f"{len(self._operators.people)} people, as the evidence itself says"
+
+    def evaluation(self) -> str:
+        """Check that the evaluation accepted this bundle by the locked suite."""
+        steps = self._steps()
+        if not steps:
+            return "no step was put up for approval"
+        for step in steps:
+            body, suite = self._json(f"{step}/evaluation.json"), self._json(f"{step}/suite.json")
+            bundle = self._json(f"{step}/bundle.json")
+            found = {
+                "evaluation": digest_json(body),
+                "suite": digest_json(suite),
+                "bundle": digest_json(bundle),
+            }
+            for name, digest in found.items():
+                if digest != self._manifest[name]:
+                    raise EvidenceInvalid(f"{step}: {name} hashes to {digest}, expected {self._manifest[name]}")
+            if body["suite_digest"] != found["suite"] or body["candidate"] != found["bundle"]:
+                raise EvidenceInvalid(f"{step}: the evaluation is of another suite or bundle")
+            if body["accepted"] is not True:
+                raise EvidenceInvalid(f"{step}: the evaluation did not accept the bundle")
+            if bundle["lineage"].get("suite") not in (None, found["suite"]):
+                raise EvidenceInvalid(f"{step}: the bundle was trained under another suite")
+        return f"accepted by suite {self._manifest['suite'][:19]}"
+
+    def approvals(self) -> str:
+        """Check every approval, and that those of this rollout name the evidence that is here."""
+        shown = {digest_bytes((self._root / step / MANIFEST).read_bytes()) for step in self._steps()}
+        mine = []
+        for envelope in self._envelopes("approvals"):
+            approval = verify_approval(envelope, self._people)
+            if approval.audience != self._deployment:
+                raise EvidenceInvalid(f"approval {approval.digest} is for {approval.audience!r}")
+            if approval.rollout == self._manifest["rollout"]:
+                mine.append(approval)
+                if approval.evidence not in shown or approval.suite != self._manifest["suite"]:
+                    raise EvidenceInvalid(f"approval {approval.digest} speaks of evidence that is not here")
+        return "; ".join(f"{a.person}: {a.step} up to {a.ceiling_bp} bp" for a in _in_time(mine)) or "none given"
+
+    def plans(self) -> str:
+        """Apply every plan that gateways took, in order, by the rules the gateways use."""
+        approvals = check_approvals(self._envelopes("approvals"), self._people)
+        before: TrafficPlan | None = None
+        taken, refused = [], 0
+        for path in sorted((self._root / "plans").glob("*.json")) if (self._root / "plans").is_dir() else []:
+            said = parse_json_object(path.read_bytes())
+            plan = open_plan(_envelope(said), self._plan_key)
+            if said["state"] == "refused":
+                refused += 1
+                continue
+            check_plan(before, plan, approvals, self._people, str(self._deployment), plan.created_at)
+            before = plan
+            taken.append(plan.generation)
+        return f"{len(taken)} plans stand up: {', '.join(map(str, taken))}" + (
+            f"; {refused} refused" if refused else ""
+        )
+
+    def ledger(self) -> str:
+        """Check the signed head, and that every entry is under it."""
+        said = self._json("ledger.json")
+        head = verify_checkpoint(said["checkpoint"], f"interlock/{self._deployment}", self._plan_key)
+        for entry in said["entries"]:
+            body = canonical_json(entry["body"])
+            if entry["body"]["seq"] != entry["seq"]:
+                raise EvidenceInvalid(f"ledger entry {entry['seq']} says it is {entry['body']['seq']}")
+            proof = [bytes.fromhex(node) for node in entry["proof"]]
+            if not is_included(leaf_hash(body), entry["seq"], head.size, proof, head.root):
+                raise EvidenceInvalid(f"ledger entry {entry['seq']} is not under the signed head")
+        return f"{len(said['entries'])} entries under a signed head of {head.size}"
+
+    @property
+    def _people(self) -> Operators:
+        assert self._operators is not None
+        return self._operators
+
+    def _steps(self) -> list[str]:
+        folder = self._root / "steps"
+        return [f"steps/{path.name}" for path in sorted(folder.iterdir())] if folder.is_dir() else []
+
+    def _json(self, name: str) -> dict[str, Any]:
+        return parse_json_object((self._root / name).read_bytes())
+
+    def _envelopes(self, folder: str) -> list[traffic_pb2.Envelope]:
+        path = self._root / folder
+        return [_envelope(self._json(f"{folder}/{p.name}")) for p in sorted(path.glob("*.json"))]
+
+    def _whole(self, folder: str) -> dict[str, Any]:
+        root = self._root / folder
+        manifest = self._json(str(Path(folder) / MANIFEST))
+        if manifest["schema"] != SCHEMA:
+            raise EvidenceInvalid(f"{folder or 'evidence'} has schema {manifest['schema']!r}, expected {SCHEMA!r}")
+        present = {str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()} - {MANIFEST}
+        listed = dict(manifest["files"])
+        if stray := sorted(present ^ set(listed)):
+            raise EvidenceInvalid(f"{Path(folder) / stray[0]} is {'extra' if stray[0] in present else 'missing'}")
+        for name, digest in listed.items():
+            path = root / name
+            if path.is_symlink() or path.stat().st_size > MOST_BYTES:
+                raise EvidenceInvalid(f"{Path(folder) / name} is a link or too large")
+            if (found := digest_bytes(path.read_bytes())) != digest:
+                raise EvidenceInvalid(f"{Path(folder) / name} hashes to {found}, expected {digest}")
+        return manifest
+
+
+def _envelope(said: dict[str, Any]) -> traffic_pb2.Envelope:
+    envelope = traffic_pb2.Envelope(
+        payload=base64.b64decode(said["payload"], validate=True), payload_type=said["payloadType"]
+    )
+    for signature in said["signatures"]:
+        envelope.signatures.add(key_id=signature["keyid"], sig=base64.b64decode(signature["sig"], validate=True))
+    return envelope
+
+
+def _in_time(approvals: list[Approval]) -> list[Approval]:
+    return sorted(approvals, key=lambda a: (a.not_before, a.person))
