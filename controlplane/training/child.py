@@ -12,6 +12,9 @@ from typing import Any
 from protos.contract.digest import JsonMalformed, parse_json_object
 
 
+NICENESS = 10  # callers' requests come first on a shared machine
+
+
 class ConfigInvalid(Exception):
     """The child's configuration cannot be used; says which field, its value and what was expected."""
 
@@ -52,6 +55,7 @@ def config_from_arguments(program: str) -> Path:
 
 def run_child(work: Callable[[Any, Child], dict[str, Any]], config: Path) -> int:
     """Run the work and say how it ended; return the exit status."""
+    os.nice(NICENESS)
     child = Child()
     try:
         try:

@@ -1,0 +1,414 @@
+"""The story the demo tells, told by running it: every line it prints was measured just before."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from google.protobuf.json_format import MessageToDict
+
+from controlplane.demo.deployment import NAME, PERSON, DemoFailed, Deployment
+from controlplane.demo.screen import Screen
+from controlplane.demo.traffic import Traffic
+from controlplane.packs.registry import Pack
+from controlplane.store import plans
+from controlplane.store.store import Store
+from protos import control_pb2 as pb
+from protos import control_pb2_grpc, engine_pb2
+from protos.contract.attestation import read_private
+from protos.contract.bundle import BundleStore, head_json, head_temperature
+from protos.contract.frames import FrameDecoder, encode
+from protos.contract.plan import TrafficPlan
+from protos.contract.plan_rules import sign_plan
+
+STEP_S = 240.0  # the longest any step may take
+POLL_S = 0.2
+WAVE = 0.6  # share of requests that come from the new wave once traffic has shifted
+SETTLE_S = 4.0  # of traffic before and after a change, to be seen
+
+
+class Story:
+    """One run from an empty folder to a verified rollback."""
+
+    def __init__(self, deployment: Deployment, pack: Pack, screen: Screen, rate: float) -> None:
+        self._deployment = deployment
+        self._pack = pack
+        self._name = pack.task.name
+        self._screen = screen
+        self._traffic = Traffic(deployment.gateway, pack, rate)
+        self._channel = grpc.aio.insecure_channel(deployment.control)
+        self._stub = control_pb2_grpc.ControlServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._bundles = BundleStore(deployment.root / "bundles")
+        self._evaluation: dict[str, Any] = {}
+        self._rollback_ms = 0.0
+        self._evidence: dict[str, str] = {}
+        self._is_verified = False
+        self._known: set[str] = set()  # jobs that were followed to their end
+
+    async def tell(self) -> dict[str, Any]:
+        """Run the whole story and return its summary; raises DemoFailed."""
+        await self._bootstrap()
+        async with self._live():
+            await self._steady()
+            await self._drift()
+            promoted = await self._promote()
+            bad = await self._roll_back()
+        await self._verify(promoted, bad)
+        summary = await self._summary(promoted)
+        await self._channel.close()
+        return summary
+
+    async def _bootstrap(self) -> None:
+        screen = self._screen
+        screen.event(f"gateway {self._deployment.gateway}, control plane {self._deployment.control}, one engine worker")
+        await self._command(
+            "specialist", "train", self._name, "--reason", "first bundle", "--as", "trainer", "--no-wait"
+        )
+        job = await self._job("train", "training the first bundle (LoRA on MiniLM, one CPU child process)")
+        screen.event(f"trained {_short(job['bundle_digest'])} in {job['seconds']:.0f} s, {job['steps']} steps")
+        judged = await self._job("evaluate", "evaluating it against locked thresholds and a TF-IDF control")
+        self._accepted(judged, "the first bundle")
+        rollout = await self._rollout("", lambda r: r.needs_approval_for == "bootstrap", "waiting for the rollout")
+        await self._approve(rollout.id, "first bundle, reviewed")
+        plan = await self._in_force()
+        screen.event(
+            f"gateway verified the signature and applied plan {plan.generation}: 100 % to the first primary", "green"
+        )
+
+    async def _steady(self) -> None:
+        self._screen.follow(self._traffic)
+        readings = await self._readings(
+            lambda rows: len({r.signal for r in rows}) == 2, "steady traffic, learning what normal is"
+        )
+        for r in readings:
+            self._screen.event(
+                f"drift check on {r.signal}: {r.verdict}, {r.value:.3f} against {r.threshold:.3f}; {r.action}"
+            )
+
+    async def _drift(self) -> None:
+        self._traffic.shift(WAVE)
+        self._screen.event(f"traffic shifts: {WAVE:.0%} of requests now come from a new wave", "yellow")
+        readings = await self._readings(
+            lambda rows: any(r.action == "retraining" for r in rows), "watching windows of live traffic"
+        )
+        for r in (r for r in readings if r.verdict in ("drift", "watch")):
+            self._screen.event(f"drift check on {r.signal}: {r.verdict}. {r.summary}; {r.action}", "yellow")
+
+    async def _promote(self) -> str:
+        screen = self._screen
+        job = await self._job("train", "retraining on labelled live traffic; callers are served meanwhile")
+        screen.event(f"retrained {_short(job['bundle_digest'])} in {job['seconds']:.0f} s while serving")
+        judged = await self._job("evaluate", "evaluating candidate, primary and control on held-out texts")
+        self._show_gates(judged)
+        self._accepted(judged, "the retrained bundle")
+        self._evaluation = json.loads(Path(judged["evaluation_file"]).read_text())
+        rollout = await self._rollout(
+            "", lambda r: r.needs_approval_for == "canary", "shadow: candidate answers beside the primary, to nobody"
+        )
+        self._show(rollout, "shadow passed")
+        await self._forge(rollout)
+        await self._approve(rollout.id, "better on the wave, no worse elsewhere")
+        plan = await self._in_force()
+        screen.event(f"gateway verified the approval and applied plan {plan.generation}: canary at 20 %", "green")
+        seen: set[int] = set()
+
+        def is_done(r: pb.Rollout) -> bool:
+            if r.canary_bp not in seen and r.phase == "canary":
+                seen.add(r.canary_bp)
+                if len(seen) > 1:
+                    screen.event(
+                        f"gates passed; within the approved ceiling the canary rises to {r.canary_bp / 100:g} %"
+                    )
+            return bool(r.needs_approval_for == "primary")
+
+        rollout = await self._rollout(rollout.id, is_done, "canary: live gate verdicts")
+        self._show(rollout, "last canary stage passed")
+        await self._approve(rollout.id, "canary held at 50 %")
+        plan = await self._in_force()
+        screen.event(f"second approval verified, plan {plan.generation}: the candidate is the primary", "green")
+        screen.gates([], "")
+        await asyncio.sleep(SETTLE_S)
+        return str(rollout.id)
+
+    async def _forge(self, rollout: pb.Rollout) -> None:
+        """Put a plan into the database that raises the canary, signed with the plan key but approved by nobody."""
+        standing = (await self._plans())[-1]
+        plan = TrafficPlan.from_json(json.loads(standing.plan_json))
+        splits = tuple(replace(s, canary_bp=5_000) if s.specialist == self._name else s for s in plan.splits)
+        forged = replace(plan, generation=plan.generation + 1, splits=splits)
+        key = read_private(self._deployment.root / "keys" / "plan.key")
+        store = Store(self._deployment.database)
+        try:
+            with store.writing(time.time_ns() // 1_000_000) as unit:
+                plans.add(unit, sign_plan(forged, key), forged, None)
+        finally:
+            store.close()
+        self._screen.event(
+            f"somebody with the database and the plan key raises {_short(rollout.candidate_digest)} to 50 % "
+            f"in plan {forged.generation}, without an approval",
+            "red",
+        )
+        found = await self._wait(
+            self._plans,
+            lambda rows: any(p.generation == forged.generation and p.state == "refused" for p in rows),
+            "refusal",
+        )
+        refused = next(p for p in found if p.generation == forged.generation)
+        self._screen.event(
+            f"the gateway refused plan {refused.generation}: {refused.refused_reason}; nothing changed", "green"
+        )
+
+    async def _roll_back(self) -> str:
+        screen = self._screen
+        primary = (await self._specialist()).primary_digest
+        bundle = self._bundles.load(primary)
+        warmer = head_temperature(bundle.contents["head.json"]) * 1.05
+        copy = self._bundles.add(
+            task=bundle.manifest.task,
+            engine=bundle.manifest.engine,
+            contents={**bundle.contents, "head.json": head_json(warmer)},
+            base=bundle.manifest.base,
+            lineage={**bundle.manifest.lineage, "parent": primary, "author": "calibrator"},
+        )
+        screen.event(f"next candidate: {_short(copy.digest)}, the primary recalibrated")
+        await self._command("specialist", "eval", self._name, copy.digest, "--no-wait")
+        judged = await self._job("evaluate", "evaluating it")
+        self._accepted(judged, "the recalibrated copy")
+        await self._command("rollout", "start", self._name, copy.digest, "--as", PERSON)
+        rollout = await self._rollout("", lambda r: r.needs_approval_for == "canary", "shadow of the second candidate")
+        await self._approve(rollout.id, "recalibration")
+        await self._in_force()
+        screen.event("approved, canary at 20 %; now its engine breaks: confidently wrong answers, on time", "red")
+        await asyncio.sleep(1.0)
+        began = time.monotonic()
+        await self._inject(copy.digest)
+        back = await self._rollout(
+            rollout.id, lambda r: r.phase == "rolled_back" and r.rollback_ms > 0, "the gates are watching"
+        )
+        self._rollback_ms = 1000 * (time.monotonic() - began)
+        failed = [g.summary for g in back.gates if g.verdict == "fail"]
+        screen.event(f"harm measured: {failed[0] if failed else back.end_reason}", "yellow")
+        screen.event(
+            f"rolled back by itself {self._rollback_ms / 1000:.1f} s after the engine broke; "
+            f"{back.rollback_ms} ms from the failing reading to the gateway's acknowledgement",
+            "green",
+        )
+        screen.gates([], "")
+        await asyncio.sleep(SETTLE_S)
+        return str(rollout.id)
+
+    async def _verify(self, promoted: str, bad: str) -> None:
+        root, keys = self._deployment.root, self._deployment.root / "keys" / "plan.key.pub"
+        for rollout in (bad, promoted):
+            self._evidence = await self._command("evidence", "show", rollout)
+            checks = await self._command(
+                "evidence", "verify", self._evidence["path"], "--plan-key", str(keys), "--operators",
+                str(root / "operators.json"), "--deployment", NAME,
+            )  # fmt: skip
+            good = checks["checks"] if isinstance(checks, dict) else checks
+            self._screen.event("evidence verified offline: " + ", ".join(c["name"] for c in good if c["ok"]), "green")
+        report = await self._command("ledger", "verify", "--config", str(self._deployment.config))
+        self._is_verified = True
+        self._screen.event(f"ledger verified: {report.get('size', '?')} entries under one signed root", "green")
+
+    async def _summary(self, promoted: str) -> dict[str, Any]:
+        seen = self._traffic.seen
+        shown, refusals = [], []
+        for p in await self._plans():
+            if p.state == "refused":
+                refusals.append({"reason": p.refused_reason, "generation": p.generation})
+                continue
+            split = TrafficPlan.from_json(json.loads(p.plan_json)).split_for(self._name)
+            if split is None:
+                continue
+            shown.append(
+                {
+                    "generation": p.generation,
+                    "primary": split.primary,
+                    "candidate": split.candidate,
+                    "canary_bp": split.canary_bp,
+                    "shadow_bp": split.shadow_bp,
+                    "approved_by": list(p.approved_by),
+                }
+            )
+        status = await self._stub.GetDriftStatus(pb.GetDriftStatusRequest())
+        values = self._evaluation["values"]["shifted"]
+        return {
+            "requests": seen.requests,
+            "errors": seen.errors,
+            "fallbacks": dict(seen.fallbacks),
+            "client_p50_ms": round(self._traffic.percentile(50), 2),
+            "client_p99_ms": round(self._traffic.percentile(99), 2),
+            "plans": shown,
+            "refusals": refusals,
+            "drift": [
+                {
+                    "signal": r.signal,
+                    "verdict": r.verdict,
+                    "value": round(r.value, 4),
+                    "threshold": round(r.threshold, 4),
+                }
+                for r in status.readings
+            ],
+            "scores": [
+                {
+                    "metric": name,
+                    "old": values["primary"][name]["value"],
+                    "new": values["candidate"][name]["value"],
+                    "control": values["control"][name]["value"],
+                }
+                for name in ("macro_f1", "mean_cost", "accuracy")
+            ],
+            "rollback_ms": round(self._rollback_ms),
+            "evidence": self._evidence["path"],
+            "ledger_verified": self._is_verified,
+            "rollout": promoted,
+            "resident_mb": {name: round(mb, 1) for name, mb in self._deployment.resident_mb().items()},
+            "seconds": round(self._screen.elapsed_s, 1),
+        }
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        callers = asyncio.create_task(self._traffic.run())
+        try:
+            yield
+        finally:
+            callers.cancel()
+            await asyncio.gather(callers, return_exceptions=True)
+
+    async def _command(self, *arguments: str) -> Any:
+        root = f"{self._deployment.root}/"
+        self._screen.command(*(a.replace(root, "") for a in arguments))
+        return await self._deployment.cli(*arguments)
+
+    async def _approve(self, rollout: str, reason: str) -> None:
+        key = str(self._deployment.root / "keys" / "operator.key")
+        await self._command(
+            "rollout", "approve", rollout, "--key", key, "--person", PERSON, "--reason", reason, "--yes"
+        )
+
+    async def _wait(
+        self, ask: Callable[[], Any], is_reached: Callable[[Any], bool], what: str, limit_s: float = STEP_S
+    ) -> Any:
+        ends = time.monotonic() + limit_s
+        while True:
+            answer = await ask()
+            if is_reached(answer):
+                return answer
+            if time.monotonic() > ends:
+                raise DemoFailed(f"{what}: not reached within {limit_s:.0f} s; last seen: {str(answer)[-1500:]}")
+            await asyncio.sleep(POLL_S)
+
+    async def _job(self, kind: str, doing: str) -> dict[str, Any]:
+        """Follow the newest job of a kind to its end and return its result."""
+        self._screen.doing(doing, 0.0)
+
+        async def ask() -> Any:
+            found = [j for j in (await self._stub.ListJobs(pb.ListJobsRequest())).jobs if j.kind == kind]
+            if found:
+                self._screen.doing(f"{doing}: {found[-1].message}", found[-1].progress)
+            return found[-1] if found else None
+
+        def is_over(job: Any) -> bool:
+            return job is not None and job.state in ("done", "failed") and job.id not in self._known
+
+        job = await self._wait(ask, is_over, doing)
+        self._known.add(job.id)
+        self._screen.doing("")
+        if job.state == "failed":
+            raise DemoFailed(f"job {job.id}: {job.message}")
+        result: dict[str, Any] = json.loads(job.result_json)
+        return result
+
+    async def _rollout(self, name: str, is_reached: Callable[[pb.Rollout], bool], doing: str) -> Any:
+        self._screen.doing(doing)
+
+        async def ask() -> Any:
+            try:
+                found = await self._stub.GetRollout(pb.GetRolloutRequest(id=name or self._name))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+                return None
+            shown = [
+                MessageToDict(g, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+                for g in found.gates
+            ]
+            self._screen.gates(
+                shown, f"{found.phase}: canary {found.canary_bp / 100:g} %, shadow {found.shadow_bp / 100:g} %"
+            )
+            return found
+
+        def is_over(found: Any) -> bool:
+            if found is not None and found.phase in ("rolled_back", "rejected") and not is_reached(found):
+                if name:
+                    raise DemoFailed(f"rollout {found.id} is {found.phase}: {found.end_reason}")
+                return False
+            return found is not None and is_reached(found)
+
+        return await self._wait(ask, is_over, doing)
+
+    async def _readings(self, is_reached: Callable[[Any], bool], doing: str) -> Any:
+        self._screen.doing(doing)
+
+        async def ask() -> Any:
+            return (await self._stub.GetDriftStatus(pb.GetDriftStatusRequest(specialist=self._name))).readings
+
+        return await self._wait(ask, is_reached, doing)
+
+    async def _plans(self) -> Any:
+        return (await self._stub.GetPlanStatus(pb.GetPlanStatusRequest())).plans
+
+    async def _in_force(self) -> Any:
+        def is_applied(rows: Any) -> bool:
+            standing = [p for p in rows if p.state != "refused"]
+            return bool(standing) and standing[-1].state == "applied"
+
+        return [p for p in await self._wait(self._plans, is_applied, "a plan in force") if p.state == "applied"][-1]
+
+    async def _specialist(self) -> Any:
+        return await self._stub.GetSpecialist(pb.GetSpecialistRequest(name=self._name))
+
+    async def _inject(self, bundle: str) -> None:
+        decoder = FrameDecoder()
+        fault = engine_pb2.InjectFault(
+            id=uuid.uuid4().int % 2**32, bundle_digest=bundle, kind=engine_pb2.FAULT_KIND_INVERT
+        )
+        reader, writer = await asyncio.open_unix_connection(str(self._deployment.worker_socket))
+        writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
+        while data := await reader.read(65536):
+            for frame in decoder.feed(data):
+                if frame.HasField("fault_injected"):
+                    writer.close()
+                    if not frame.fault_injected.ok:
+                        raise DemoFailed(f"the worker refused the fault: {frame.fault_injected.error}")
+                    return
+        raise DemoFailed("the worker hung up before it took the fault")
+
+    @staticmethod
+    def _accepted(judged: dict[str, Any], what: str) -> None:
+        failed = [f"{g['text']}, found {g['found']:.3f}" for g in judged["gates"] if g["passed"] is False]
+        if failed:
+            raise DemoFailed(f"the suite did not accept {what}: {'; '.join(failed)}")
+
+    def _show_gates(self, judged: dict[str, Any]) -> None:
+        for gate in judged["gates"]:
+            word = {True: "pass", False: "FAIL", None: "n/a "}[gate["passed"]]
+            found = "" if gate["found"] is None else f": {gate['found']:.3f}"
+            span = "" if gate["low"] is None else f" ({gate['low']:.3f} to {gate['high']:.3f})"
+            self._screen.event(f"  {word}  {gate['text']}{found}{span}", "" if gate["passed"] is not False else "red")
+
+    def _show(self, rollout: pb.Rollout, title: str) -> None:
+        self._screen.event(f"{title}:")
+        for gate in rollout.gates:
+            self._screen.event(f"  {gate.verdict}  {gate.summary}")
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
