@@ -1,0 +1,32 @@
+"""The command ``interlock``: one noun a file."""
+
+import typer
+
+from controlplane.cli import decide, drift, evidence, init, ledger, operator, plan, processes, rollout, specialist, up
+
+app = typer.Typer(
+    name="interlock",
+    help="Serve specialist models, and move traffic only when a person's signed approval says so.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("init")(init.init)
+app.command("up")(up.up)
+app.command("decide")(decide.decide)
+app.command("outcome")(decide.outcome)
+app.add_typer(specialist.app, name="specialist")
+app.add_typer(rollout.app, name="rollout")
+app.add_typer(plan.app, name="plan")
+app.add_typer(drift.app, name="drift")
+app.add_typer(evidence.app, name="evidence")
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(operator.app, name="operator")
+app.add_typer(processes.gateway, name="gateway")
+app.add_typer(processes.worker, name="worker")
+app.add_typer(processes.control, name="control")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

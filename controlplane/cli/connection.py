@@ -1,0 +1,71 @@
+"""The control plane and the gateway as the command line reaches them, and their errors as sentences."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import grpc
+import typer
+
+from controlplane.cli.output import REFUSED, WRONG_USE, Problem
+from protos import control_pb2_grpc, decide_pb2_grpc
+from protos.contract.attestation import KeyInvalid
+from protos.contract.digest import DigestMalformed, JsonMalformed
+from protos.contract.fields import FieldInvalid
+
+TIMEOUT_S = 10.0
+ControlOption = Annotated[
+    str, typer.Option("--control", envvar="INTERLOCK_CONTROL", help="Address of the control plane.")
+]
+CONTROL = "127.0.0.1:8600"
+GATEWAY = "127.0.0.1:8500"
+
+
+class Control:
+    """The control plane's service; every call has a time limit."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+
+    def __getattr__(self, method: str) -> Any:
+        return lambda request: getattr(self._stub, method)(request, timeout=TIMEOUT_S)
+
+
+@contextmanager
+def control_at(address: str) -> Iterator[Control]:
+    """Open the control plane at an address."""
+    with _channel(address) as channel:
+        yield Control(control_pb2_grpc.ControlServiceStub(channel))  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def gateway_at(address: str) -> Iterator[Any]:
+    """Open the decision service at an address."""
+    with _channel(address) as channel:
+        yield decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _channel(address: str) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            yield channel
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE and "connect" in (error.details() or "").lower():
+                raise Problem(f"nothing answers at {address}: {error.details()}", "UNAVAILABLE") from error
+            raise
+
+
+def as_problem(error: Exception) -> Problem | None:
+    """Return what a user is told of an error, or None when it is a bug."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, grpc.RpcError):
+        code = error.code()
+        is_use = code is grpc.StatusCode.INVALID_ARGUMENT
+        return Problem(str(error.details()), code.name, WRONG_USE if is_use else REFUSED)
+    if isinstance(error, FieldInvalid | KeyInvalid | JsonMalformed | DigestMalformed):
+        return Problem(str(error), "INVALID_ARGUMENT", WRONG_USE)
+    if isinstance(error, OSError):
+        return Problem(f"{error.filename or 'input'}: {error.strerror}", "FAILED")
+    return None

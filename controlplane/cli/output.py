@@ -1,0 +1,97 @@
+"""How commands speak: one JSON document with ``--json``, tables and sentences without."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+REFUSED, WRONG_USE = 1, 2
+
+
+class Problem(Exception):
+    """What a person is told instead of a traceback; ``code`` is the exit code, ``status`` a word for scripts."""
+
+    def __init__(self, message: str, status: str = "FAILED", code: int = REFUSED) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def console() -> Console:
+    """Return a console on stdout; made late, so that it follows a redirected stdout."""
+    return Console(soft_wrap=True, highlight=False)
+
+
+def say_json(value: Any) -> None:
+    """Print a JSON document."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """Turn a protobuf message into JSON values under its field names; 64-bit numbers stay numbers."""
+    found: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        # protobuf's JSON writes 64-bit integers as text, for JavaScript's sake.
+        if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) and isinstance(value, int):
+            found[field.name] = value
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            if isinstance(value, Message):
+                if message.HasField(field.name):
+                    found[field.name] = as_dict(value)
+            else:
+                found[field.name] = [as_dict(item) for item in value]
+    return found
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Draw rows; a cell that is not text yet becomes text."""
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    return drawn
+
+
+def short(digest: str) -> str:
+    """Shorten a digest for a table."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def percent(basis_points: int) -> str:
+    """Write basis points as a percentage."""
+    return f"{basis_points / 100:g} %"
+
+
+def command(work: Callable[..., None]) -> Callable[..., None]:
+    """End a command with its exit code and a sentence when it fails, whatever it raised that a user can mend."""
+
+    @wraps(work)
+    def run(*args: Any, **given: Any) -> None:
+        from controlplane.cli.connection import as_problem
+
+        try:
+            work(*args, **given)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            problem = as_problem(error)
+            if problem is None:
+                raise
+            if given.get("as_json"):
+                say_json({"error": {"status": problem.status, "message": str(problem)}})
+            print(f"error: {problem} ({problem.status})", file=sys.stderr)
+            raise typer.Exit(problem.code) from error
+
+    return run

@@ -1,0 +1,83 @@
+"""``interlock gateway serve``, ``worker serve``, ``control serve``: become the process itself."""
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from controlplane.cli.output import JsonFlag, command
+from protos.contract.fields import FieldInvalid, Reader
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="Settings of all three processes, one TOML table each.")]
+CONFIG = Path("interlock.toml")
+
+gateway = typer.Typer(help="The gateway: answers callers from a verified plan.", no_args_is_help=True)
+worker = typer.Typer(help="The engine worker: owns a device and its models.", no_args_is_help=True)
+control = typer.Typer(
+    help="The control plane: watches, trains, waits for people, publishes plans.", no_args_is_help=True
+)
+
+
+@gateway.command("serve")
+@command
+def gateway_serve(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
+    """Run the gateway in this process; its log is its output."""
+    _become(gateway_command(config))
+
+
+@worker.command("serve")
+@command
+def worker_serve(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
+    """Run the engine worker in this process; its log is its output."""
+    _become(worker_command(config))
+
+
+@control.command("serve")
+@command
+def control_serve(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
+    """Run the control plane in this process; its log is its output."""
+    _become(control_command(config))
+
+
+def gateway_command(config: Path) -> list[str]:
+    """Return the gateway's command line."""
+    return [sys.executable, "-m", "gateway", "--config", str(config)]
+
+
+def control_command(config: Path) -> list[str]:
+    """Return the control plane's command line."""
+    return [sys.executable, "-m", "controlplane", "--config", str(config)]
+
+
+def worker_command(config: Path) -> list[str]:
+    """Read the ``[worker]`` table and return the worker's command line; raises FieldInvalid."""
+    read = Reader(_table(config, "worker"), "worker")
+    root = config.parent.resolve()
+    arguments = ["--socket", str(root / read.text("socket")), "--bundles", str(root / read.text("bundles_dir"))]
+    for name in ("max_queue", "token_budget", "threads"):
+        if value := read.integer(name, 0, 1 << 24, 0):
+            arguments += [f"--{name.replace('_', '-')}", str(value)]
+    if worker_id := read.text("worker_id", ""):
+        arguments += ["--worker-id", worker_id]
+    if read.flag("allow_faults", False):
+        arguments.append("--allow-faults")
+    read.done()
+    return [sys.executable, "-m", "gateway.worker", *arguments]
+
+
+def _table(config: Path, name: str) -> Any:
+    try:
+        tables = tomllib.loads(config.read_text())
+    except (OSError, ValueError) as error:
+        raise FieldInvalid(f"{config}: not a readable TOML file: {error}") from error
+    if name not in tables:
+        raise FieldInvalid(f"{config}: has no table [{name}]")
+    return tables[name]
+
+
+def _become(arguments: list[str]) -> NoReturn:
+    sys.stdout.flush()
+    os.execv(arguments[0], arguments)  # noqa: S606 - our own module, by our own interpreter

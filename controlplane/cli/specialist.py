@@ -1,0 +1,189 @@
+"""``interlock specialist``: what is served, and making its next bundle."""
+
+import json
+import time
+import uuid
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from controlplane.cli.connection import CONTROL, Control, ControlOption, control_at
+from controlplane.cli.output import JsonFlag, Problem, as_dict, command, console, percent, say_json, short, table
+from protos import control_pb2 as pb
+
+POLL_S = 0.5
+app = typer.Typer(help="Specialists, their bundles and jobs.", no_args_is_help=True)
+OperationOption = Annotated[str, typer.Option(help="Repeating a command with the same id does nothing twice.")]
+WaitFlag = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end.")]
+Name = Annotated[str, typer.Argument(help="The specialist.")]
+
+
+@app.command("list")
+@command
+def listed(control: ControlOption = CONTROL, as_json: JsonFlag = False) -> None:
+    """List specialists."""
+    with control_at(control) as server:
+        found = server.ListSpecialists(pb.ListSpecialistsRequest()).specialists
+    if as_json:
+        say_json([as_dict(s) for s in found])
+        return
+    rows = [
+        (s.name, short(s.primary_digest), short(s.candidate_digest), percent(s.canary_bp), s.samples, s.open_rollout)
+        for s in found
+    ]
+    columns = ("specialist", "primary", "candidate", "canary", "samples", "open rollout")
+    console().print(table("", columns, rows))
+
+
+@app.command("show")
+@command
+def show(name: Name, control: ControlOption = CONTROL, as_json: JsonFlag = False) -> None:
+    """Show one specialist with its bundles."""
+    with control_at(control) as server:
+        found = server.GetSpecialist(pb.GetSpecialistRequest(name=name))
+    if as_json:
+        say_json(as_dict(found))
+        return
+    shown = console()
+    shown.print(
+        f"[bold]{found.name}[/bold]: {found.description}\nlabels {', '.join(found.labels)}; "
+        f"decisions {', '.join(found.decisions)}\n"
+        f"primary {found.primary_digest or 'none'}; suite {short(found.suite_digest)}; "
+        f"{found.samples} samples, {found.outcomes} outcomes; open rollout {found.open_rollout or 'none'}"
+    )
+    rows = [(b.digest, b.state, b.cause, b.created_at, short(b.evaluation_id)) for b in found.bundles]
+    shown.print(table("", ("bundle", "state", "cause", "made", "evaluation"), rows))
+
+
+@app.command("train")
+@command
+def train(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why, for the ledger.")],
+    person: Annotated[str, typer.Option("--as", help="Who asks; may not approve what comes of it.")],
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    start_rollout: Annotated[bool, typer.Option(help="Open a rollout when the suite accepts the bundle.")] = True,
+    wait: WaitFlag = True,
+    operation_id: OperationOption = "",
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a new bundle, then evaluate it against the locked suite."""
+    request = pb.TrainRequest(
+        specialist=name,
+        reason=reason,
+        requested_by=person,
+        start_rollout=start_rollout,
+        seed=seed,
+        operation_id=operation_id or uuid.uuid4().hex,
+    )
+    with control_at(control) as server:
+        job = server.Train(request)
+        if wait:
+            job = _follow(server, job, as_json)
+            judged = _evaluation_after(server, job)
+            _show_jobs([job, _follow(server, judged, as_json)], as_json)
+        else:
+            _show_jobs([job], as_json)
+
+
+@app.command("eval")
+@command
+def evaluate(
+    name: Name,
+    bundle: Annotated[str, typer.Argument(help="Digest of the bundle, sha256:…")],
+    wait: WaitFlag = True,
+    operation_id: OperationOption = "",
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
+) -> None:
+    """Evaluate a bundle against the suite, the primary and the control model."""
+    request = pb.EvaluateRequest(specialist=name, bundle_digest=bundle, operation_id=operation_id or uuid.uuid4().hex)
+    with control_at(control) as server:
+        job = server.Evaluate(request)
+        _show_jobs([_follow(server, job, as_json) if wait else job], as_json)
+
+
+@app.command("jobs")
+@command
+def jobs(
+    name: Annotated[str, typer.Argument(help="Of one specialist.")] = "",
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
+) -> None:
+    """List training and evaluation jobs."""
+    with control_at(control) as server:
+        found = server.ListJobs(pb.ListJobsRequest(specialist=name)).jobs
+    if as_json:
+        say_json([_as_dict(job) for job in found])
+        return
+    rows = [(j.id, j.kind, j.state, f"{j.progress:.0%}", j.attempt, j.cause, j.message) for j in found]
+    console().print(table("", ("job", "kind", "state", "progress", "attempt", "cause", "message"), rows))
+
+
+def _follow(server: Control, job: Any, as_json: bool) -> Any:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(), disable=as_json, transient=True) as progress:
+        bar = progress.add_task(job.kind, total=1.0)
+        while job.state not in ("done", "failed"):
+            time.sleep(POLL_S)
+            job = server.GetJob(pb.GetJobRequest(id=job.id))
+            progress.update(bar, completed=job.progress, description=f"{job.kind}: {job.message}")
+    if job.state == "failed":
+        raise Problem(f"job {job.id} failed: {job.message}", "ABORTED")
+    return job
+
+
+def _evaluation_after(server: Control, job: Any) -> Any:
+    """Return the evaluation that a training queued in the transaction that ended it."""
+    bundle = json.loads(job.result_json)["bundle_digest"]
+    specialist = server.GetSpecialist(pb.GetSpecialistRequest(name=job.specialist))
+    found = [
+        j
+        for j in server.ListJobs(pb.ListJobsRequest(specialist=specialist.name)).jobs
+        if j.kind == "evaluate" and j.created_at >= job.finished_at
+    ]
+    if not found:
+        raise Problem(f"no evaluation of {bundle} was queued", "ABORTED")
+    return found[0]
+
+
+def _as_dict(job: Any) -> dict[str, Any]:
+    found = as_dict(job)
+    found["result"] = json.loads(job.result_json) if job.result_json else None
+    del found["result_json"]
+    return found
+
+
+def _show_jobs(found: list[Any], as_json: bool) -> None:
+    if as_json:
+        say_json([_as_dict(job) for job in found])
+        return
+    shown = console()
+    for job in found:
+        shown.print(f"{job.kind} {job.id}: {job.state}")
+        result = json.loads(job.result_json) if job.result_json else {}
+        if job.kind == "train" and result:
+            shown.print(f"  bundle {result['bundle_digest']} in {result['seconds']:.0f} s, {result['steps']} steps")
+        if job.kind == "evaluate" and result:
+            words = {True: "[green]pass[/green]", False: "[red]fail[/red]", None: "n/a"}
+            rows = [
+                (g["text"], words[g["passed"]], _number(g["found"]), _span(g["low"], g["high"]))
+                for g in result["gates"]
+            ]
+            title = "accepted" if result["accepted"] else "not accepted"
+            shown.print(table(title, ("gate", "verdict", "found", "interval"), rows))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.4f} … {high:.4f}"
