@@ -256,7 +256,8 @@ def _table(r: pb.Rollout) -> Any:
     lines = [
         f"{r.id}: {r.phase}{' (paused)' if r.paused else ''}",
         f"primary {short(r.primary_digest) or 'none'}, candidate {short(r.candidate_digest)}; "
-        f"canary {percent(r.canary_bp)}, shadow {percent(r.shadow_bp)}; stages {', '.join(percent(s) for s in r.stages_bp)}",
+        f"canary {percent(r.canary_bp)}, shadow {percent(r.shadow_bp)}; "
+        f"stages {', '.join(percent(s) for s in r.stages_bp)}",
     ]
     if r.waiting_for:
         lines.append(r.waiting_for)

@@ -11,7 +11,6 @@ from typing import Any
 
 from protos.contract.digest import JsonMalformed, parse_json_object
 
-
 NICENESS = 10  # callers' requests come first on a shared machine
 
 
