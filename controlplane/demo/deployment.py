@@ -43,7 +43,7 @@ class Scale:
     least_labelled: int
 
 
-WHOLE = Scale(60, 1400, 500, 300, 2, 400, 150, 250)
+WHOLE = Scale(60, 1000, 400, 300, 2, 400, 150, 250)
 SHORT = Scale(60, 500, 250, 120, 1, 200, 80, 120)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from controlplane.evals.run import evaluate
-from controlplane.evals.suite import Suite, SuiteInvalid, load_suite
+from controlplane.evals.suite import CAUSES, Suite, SuiteInvalid, load_suite
 from controlplane.training.child import Child, ConfigInvalid, config_from_arguments, run_child
 from controlplane.training.dataset import DatasetInvalid, read_dataset
 from protos.contract.digest import DigestMalformed, canonical_json, parse_digest
@@ -25,6 +25,7 @@ class EvalConfig:
     train_file: Path
     candidate: str
     primary: str | None
+    cause: str
     bundles_dir: Path
     out_file: Path
 
@@ -49,6 +50,7 @@ class EvalConfig:
             train_file=Path(read.text("train_file")),
             candidate=parse_digest(read.text("candidate"), "config.candidate"),
             primary=None if primary is None else parse_digest(primary, "config.primary"),
+            cause=read.text("cause", "operator", choices=CAUSES),
             bundles_dir=Path(read.text("bundles_dir")),
             out_file=Path(read.text("out_file")),
         )
@@ -66,7 +68,14 @@ def run(value: Any, child: Child) -> dict[str, Any]:
         raise ConfigInvalid(str(error)) from error
     child.progress(0.1, "scoring")
     evaluation = evaluate(
-        config.task, config.suite, parts, training, config.candidate, config.primary, config.bundles_dir
+        config.task,
+        config.suite,
+        parts,
+        training,
+        config.candidate,
+        config.primary,
+        config.bundles_dir,
+        cause=config.cause,
     )
     config.out_file.parent.mkdir(parents=True, exist_ok=True)
     partial = config.out_file.with_name(config.out_file.name + ".partial")

@@ -176,10 +176,13 @@ def evaluate(
     primary: str | None,
     bundles: Path,
     *,
+    cause: str = "operator",
     command: Sequence[str] = WORKER,
 ) -> Evaluation:
     """Compare a candidate with the primary and the control on every part, and apply the suite.
 
+    Args:
+        cause: Why the candidate was made, one of ``suite.CAUSES``.
     Raises:
         EngineFailed: The worker could not be started, loaded or asked.
         ValueError: A part the suite names is missing or empty.
@@ -190,14 +193,17 @@ def evaluate(
         raise ValueError(f"parts.{missing[0]} is missing or empty, expected examples")
     digests = {"candidate": candidate} | ({"primary": primary} if primary is not None else {})
     measured: dict[str, dict[str, _Measured]] = {part: {} for part in parts}
+    timed = {gate.part for gate in suite.gates if gate.metric == "p99_ms"}
     with Engine(bundles, command) as worker:
         for model, digest in digests.items():
             worker.load(digest)
             for part, examples in parts.items():
                 texts = [example.text for example in examples]
                 scores = worker.score(digest, texts)
-                alone = worker.score(digest, texts[:_TIMED], window=1)
-                p99 = float(np.quantile(alone.latencies_ms, 0.99))
+                p99 = None
+                if part in timed:
+                    alone = worker.score(digest, texts[:_TIMED], window=1)
+                    p99 = float(np.quantile(alone.latencies_ms, 0.99))
                 measured[part][model] = _Measured(task, examples, scores, p99)
     control = ControlModel(training, task.labels)
     for part, examples in parts.items():
@@ -211,7 +217,7 @@ def evaluate(
         part: {model: one.values(draws[part], suite.confidence) for model, one in models.items()}
         for part, models in measured.items()
     }
-    gates = [_judge(gate, suite, measured[gate.part], draws[gate.part]) for gate in suite.gates]
+    gates = [_judge(gate, suite, measured[gate.part], draws[gate.part], cause) for gate in suite.gates]
     share: float | None = None
     worst: tuple[Regression, ...] = ()
     if primary is not None:
@@ -240,8 +246,11 @@ def evaluate(
     )
 
 
-def _judge(gate: Gate, suite: Suite, models: Mapping[str, _Measured], weights: Floats) -> GateResult:
+def _judge(gate: Gate, suite: Suite, models: Mapping[str, _Measured], weights: Floats, cause: str) -> GateResult:
     ours = models["candidate"]
+    if gate.when not in (None, cause):
+        needed = next(bound for bound in (gate.margin, gate.min, gate.max) if bound is not None)
+        return GateResult(f"{gate.text} (asked of {gate.when} only)", None, None, None, None, needed)
     if gate.vs is None or gate.margin is None:
         found = ours.p99 if gate.metric == "p99_ms" else float(ours.metric(gate.metric, None)[0])
         assert found is not None

@@ -11,6 +11,7 @@ from protos.contract.fields import FieldInvalid, Reader
 
 PARTS = ("core", "shifted")
 RIVALS = ("primary", "control")
+CAUSES = ("bootstrap", "drift", "operator")
 
 
 class SuiteInvalid(ValueError):
@@ -22,7 +23,8 @@ class Gate:
     """One requirement: a bound on the candidate's value, or on its advantage over a rival.
 
     A ``vs`` gate passes when the low end of the paired interval of the advantage reaches ``margin``;
-    advantage is positive where the candidate is better, whichever way the metric points.
+    advantage is positive where the candidate is better, whichever way the metric points. With ``when`` a
+    gate is asked only of candidates made for that cause: a retraining for drift has to bring something.
     """
 
     metric: str
@@ -31,6 +33,7 @@ class Gate:
     max: float | None = None
     vs: str | None = None
     margin: float | None = None
+    when: str | None = None
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
@@ -41,20 +44,22 @@ class Gate:
         kinds = [kind for kind in ("min", "max", "vs") if isinstance(value, dict) and kind in value]
         if len(kinds) != 1:
             raise FieldInvalid(f"{where} has {', '.join(kinds) or 'no bound'}, expected one of min, max, vs")
+        when = read.text("when", None, choices=CAUSES)
         if kinds == ["vs"]:
-            gate = cls(metric, part, vs=read.text("vs", choices=RIVALS), margin=read.number("margin", -1e6, 1e6))
+            margin = read.number("margin", -1e6, 1e6)
+            gate = cls(metric, part, vs=read.text("vs", choices=RIVALS), margin=margin, when=when)
             if metric == "p99_ms":
                 raise FieldInvalid(f"{where}.metric is 'p99_ms', expected min or max: it has no paired interval")
         elif kinds == ["min"]:
-            gate = cls(metric, part, min=read.number("min", -1e6, 1e6))
+            gate = cls(metric, part, min=read.number("min", -1e6, 1e6), when=when)
         else:
-            gate = cls(metric, part, max=read.number("max", -1e6, 1e6))
+            gate = cls(metric, part, max=read.number("max", -1e6, 1e6), when=when)
         read.done()
         return gate
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form that ``from_json`` reads."""
-        names = ("metric", "part", "min", "max", "vs", "margin")
+        names = ("metric", "part", "min", "max", "vs", "margin", "when")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property

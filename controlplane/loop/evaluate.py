@@ -88,6 +88,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "train_file": str(train_file),
         "candidate": bundle,
         "primary": None if primary == bundle else primary,
+        "cause": job.cause,
         "bundles_dir": str(deployment.bundles.root),
         "out_file": str(folder / "evaluation.json"),
     }

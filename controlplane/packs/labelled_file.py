@@ -34,10 +34,10 @@ _SUITE: dict[str, Any] = {
     "version": 1,
     "gates": [
         {"metric": "ece", "part": "core", "max": 0.2},
-        {"metric": "p99_ms", "part": "core", "max": 100.0},
+        {"metric": "p99_ms", "part": "core", "max": 500.0},
         {"metric": "macro_f1", "part": "core", "vs": "primary", "margin": -0.08},
         {"metric": "macro_f1", "part": "core", "vs": "control", "margin": -0.08},
-        {"metric": "macro_f1", "part": "shifted", "vs": "primary", "margin": 0.0},
+        {"metric": "macro_f1", "part": "shifted", "vs": "primary", "margin": -0.03},
     ],
     "regressions": {"part": "core", "max_share": 0.1},
     "bootstrap": {"rounds": 1000, "confidence": 0.95, "seed": 20},

@@ -40,13 +40,15 @@ def command(tmp_path: Path) -> tuple[str, ...]:
     return (sys.executable, "-c", run)
 
 
-def run(command: tuple[str, ...], tmp_path: Path, candidate: str, primary: str | None) -> Evaluation:
+def run(
+    command: tuple[str, ...], tmp_path: Path, candidate: str, primary: str | None, cause: str = "operator"
+) -> Evaluation:
     from controlplane.packs.example import Example
 
     pack = load_pack("brand-safety")
     rows = [Example(f"{label} text {i}", label) for i in range(60) for label in pack.task.labels]
     parts = {"core": rows, "shifted": rows}
-    return evaluate(pack.task, pack.suite, parts, rows, candidate, primary, tmp_path, command=command)
+    return evaluate(pack.task, pack.suite, parts, rows, candidate, primary, tmp_path, cause=cause, command=command)
 
 
 def test_a_better_candidate_is_accepted_and_the_evaluation_survives_json(
@@ -70,7 +72,13 @@ def test_a_worse_candidate_is_refused_and_its_costliest_regressions_shown(
 def test_gates_against_a_missing_primary_do_not_apply(command: tuple[str, ...], tmp_path: Path) -> None:
     found = run(command, tmp_path, GOOD, None)
     assert found.accepted
-    assert sum(gate.passed is None for gate in found.gates) == 4
+    assert {gate.passed for gate in found.gates if "primary" in gate.text or "regressions" in gate.text} == {None}
+
+
+def test_a_retraining_for_drift_has_to_bring_something(command: tuple[str, ...], tmp_path: Path) -> None:
+    assert run(command, tmp_path, GOOD, GOOD).accepted
+    assert not run(command, tmp_path, GOOD, GOOD, cause="drift").accepted
+    assert run(command, tmp_path, GOOD, POOR, cause="drift").accepted
 
 
 def test_a_bundle_the_worker_refuses_fails_with_its_reason(command: tuple[str, ...], tmp_path: Path) -> None:
