@@ -40,4 +40,14 @@ check: setup protos ## lint, types, and that generated code is current
 test: setup ## run every test
 	$(BIN)/python -m pytest
 
-.PHONY: help setup protos fmt check test
+demo: setup ## tell the whole story on this machine (DATA=file.jsonl for your own labelled texts)
+	$(BIN)/python -m controlplane.demo $(if $(DATA),--data $(DATA))
+
+up: setup ## run all three processes in var/local, set up on first use
+	test -f var/local/interlock.toml || $(BIN)/interlock init var/local
+	$(BIN)/interlock up --config var/local/interlock.toml
+
+bench: setup ## measure a decision end to end, beside the engine alone
+	$(BIN)/python -m perf.bench --out var/bench.json
+
+.PHONY: help setup protos fmt check test demo up bench

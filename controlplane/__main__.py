@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -33,6 +34,8 @@ from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
 
 log = structlog.get_logger()
+
+NICENESS = 5  # no request waits for this process, so none should wait because of it
 
 
 def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
@@ -69,6 +72,7 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
 
 async def serve(settings: ControlSettings) -> None:
     """Run until told to stop."""
+    os.nice(NICENESS)
     # Short transactions, long statistics and job bookkeeping must not wait for each other.
     pools = {name: ThreadPoolExecutor(1, name) for name in ("steps", "drift", "jobs")}
     pools["calls"] = ThreadPoolExecutor(4, "calls")

@@ -16,6 +16,7 @@ log = structlog.get_logger()
 
 BATCH = 2_000  # records a transaction: what a kill may make us read again
 DAMAGED = -1
+ABANDONED_S = 3600.0  # a gateway that wrote nothing for so long has restarted or gone
 
 
 def observe(deployment: Deployment) -> int:
@@ -127,15 +128,22 @@ def _pair(said: capture_pb2.ShadowPair) -> dict[str, Any]:
 
 
 def _remove_finished(deployment: Deployment, paths: list[Path]) -> None:
-    """Delete segments that are read to their end and that their gateway has left for a newer one."""
+    """Delete segments that are read to their end and that their gateway has left, and forget deleted ones."""
     with deployment.store.reading() as unit:
         read = observations.offsets(unit)
     newest: dict[str, Path] = {}
     for path in paths:
         newest[_run(path)] = path
+    gone = set(read) - {path.name for path in paths}
     for path in paths:
-        if newest[_run(path)] != path and read.get(path.name, 0) == path.stat().st_size:
+        found = path.stat()
+        is_left = newest[_run(path)] != path or deployment.clock() / 1000 - found.st_mtime > ABANDONED_S
+        if is_left and read.get(path.name, 0) == found.st_size:
             path.unlink()
+    if gone:
+        # The file goes first: an offset without a file is harmless, a file without an offset is read twice.
+        with deployment.store.writing(deployment.clock()) as unit:
+            observations.forget_offsets(unit, gone)
 
 
 def _run(path: Path) -> str:

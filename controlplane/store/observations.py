@@ -1,6 +1,6 @@
 """What gateways recorded and counted: samples, shadow pairs, outcomes, arm counters, drift readings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import and_, delete, func, insert, select, update
@@ -33,6 +33,11 @@ def set_offset(unit: Unit, segment: str, offset: int, problem: str = "") -> None
     changed = unit.connection.execute(update(capture_offset).where(capture_offset.c.segment == segment).values(values))
     if changed.rowcount == 0:
         unit.connection.execute(insert(capture_offset).values(segment=segment, **values))
+
+
+def forget_offsets(unit: Unit, segments: Iterable[str]) -> None:
+    """Forget segments that are gone."""
+    unit.connection.execute(delete(capture_offset).where(capture_offset.c.segment.in_(list(segments))))
 
 
 def add_samples(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:

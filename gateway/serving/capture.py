@@ -4,6 +4,7 @@ The event loop appends to a deque and the writer takes from it: both are atomic,
 threads share no lock. What cannot be kept is counted by cause and the counts are recorded too.
 """
 
+import contextlib
 import itertools
 import threading
 import time
@@ -113,9 +114,16 @@ class CaptureLane:
             self._writer.close()
             self._writer = None
         if self._writer is None:
-            used = sum(p.stat().st_size for p in self._directory.glob("*.seg")) if self._directory.is_dir() else 0
+            used = self._used()
             if used >= self._quota_bytes:
                 raise OSError(28, f"{used} bytes captured, the quota is {self._quota_bytes}")
             name = f"{time.time_ns() // 1_000_000:015d}-{self._run_id}-{next(self._numbers):06d}.seg"
             self._writer = SegmentWriter(self._directory / name)
         return self._writer
+
+    def _used(self) -> int:
+        used = 0
+        for path in self._directory.glob("*.seg") if self._directory.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):  # the reader removes segments it has finished with
+                used += path.stat().st_size
+        return used
