@@ -217,6 +217,20 @@ class Deployment:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
 
+    async def inject(self, bundle: str, kind: int, delay_us: int = 0) -> None:
+        """Break a bundle in the worker, on purpose, or heal it."""
+        decoder = FrameDecoder()
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_unix_connection(str(self.root / "worker.sock"))
+            fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=kind, delay_us=delay_us)  # type: ignore[arg-type]
+            writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
+            while True:
+                for frame in decoder.feed(await reader.read(65536)):
+                    if frame.HasField("fault_injected"):
+                        assert frame.fault_injected.ok, frame.fault_injected.error
+                        writer.close()
+                        return
+
     async def queued(self) -> int:
         """Ask the worker how many jobs wait for its device."""
         decoder = FrameDecoder()

@@ -1,6 +1,7 @@
 """The gateway and its worker as a user runs them: real processes, real sockets, real gRPC."""
 
 import asyncio
+import random
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protos import decide_pb2, decide_pb2_grpc
+from protos import decide_pb2, decide_pb2_grpc, engine_pb2
 from protos.contract.plan import Split
 from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.tasks import TASK
@@ -268,5 +269,65 @@ def test_a_worker_killed_in_the_middle_of_a_call_costs_its_calls_a_fallback(tmp_
         for answer in await asyncio.gather(*calls):
             assert answer.fallback.reason == decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE
             assert (answer.decision, answer.score) == ("block", 1.0)
+
+    run(tmp_path, story)
+
+
+def test_bytes_that_are_no_message_never_hurt_the_front(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        await start(deployment)
+        draw = random.Random(1)
+        good = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text="hello")).SerializeToString()
+        codes = set()
+        async with deployment.channel() as channel:
+            for method in ("interlock.v1.DecisionService/Decide", "inference.GRPCInferenceService/ModelInfer"):
+                raw = channel.unary_unary(f"/{method}")
+                for _ in range(150):
+                    data = bytearray(good if draw.random() < 0.7 else draw.randbytes(draw.randrange(200)))
+                    for _ in range(draw.randrange(4)):
+                        if data:
+                            data[draw.randrange(len(data))] = draw.randrange(256)
+                    try:
+                        await raw(bytes(data), timeout=5.0)
+                        codes.add("OK")
+                    except grpc.aio.AioRpcError as error:
+                        codes.add(error.code().name)
+                        assert "Traceback" not in (error.details() or "")
+        assert codes <= {"OK", "INVALID_ARGUMENT", "NOT_FOUND"}
+        assert "INVALID_ARGUMENT" in codes
+        assert not (await deployment.decide()).fallback.used
+
+    run(tmp_path, story)
+
+
+def test_a_deadline_that_has_passed_ends_the_call_and_the_next_is_served(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        await start(deployment)
+        with pytest.raises(grpc.aio.AioRpcError) as expired:
+            await deployment.decide(timeout=-1.0)
+        assert expired.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        # On the wire, by a caller that does not give up by itself.
+        async with deployment.channel() as channel:
+            request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text="x"), budget_us=1)
+            answer = await decide_pb2_grpc.DecisionServiceStub(channel).Decide(request)
+            assert (answer.fallback.used, answer.fallback.reason) == (True, decide_pb2.FALLBACK_REASON_NO_TIME)
+        assert not (await deployment.decide()).fallback.used
+
+    run(tmp_path, story)
+
+
+def test_an_engine_that_answers_late_costs_a_fallback_at_the_deadline(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        split = await start(deployment)
+        await deployment.inject(split.primary, engine_pb2.FAULT_KIND_DELAY, delay_us=2_000_000)
+        answer = await deployment.decide()
+        assert (answer.fallback.used, answer.fallback.reason) == (True, decide_pb2.FALLBACK_REASON_DEADLINE)
+        assert answer.decision == TASK.fallback_decision
+        assert answer.timing.total_us < 2_000_000
+        await deployment.inject(split.primary, engine_pb2.FAULT_KIND_ERROR)
+        broken = await deployment.decide()
+        assert (broken.fallback.used, broken.fallback.reason) == (True, decide_pb2.FALLBACK_REASON_ENGINE_ERROR)
+        await deployment.inject(split.primary, engine_pb2.FAULT_KIND_NONE)
+        assert not (await deployment.decide()).fallback.used
 
     run(tmp_path, story)

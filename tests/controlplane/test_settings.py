@@ -1,0 +1,74 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.settings import ControlSettings
+from protos.contract.fields import FieldInvalid
+
+LEAST: dict[str, Any] = {
+    "deployment": "d",
+    "bundles_dir": "bundles",
+    "capture_dir": "capture",
+    "operators": "operators.json",
+    "plan_key": "plan.key",
+    "specialists": [{"pack": "brand-safety"}],
+}
+
+
+def test_paths_and_a_relative_database_are_relative_to_the_file(tmp_path: Path) -> None:
+    found = ControlSettings.from_json(LEAST, tmp_path)
+    assert found.database == f"sqlite:///{tmp_path}/control.db"
+    assert found.plan_key == tmp_path / "plan.key"
+    url = "postgresql+psycopg://me@db/interlock"
+    assert ControlSettings.from_json(LEAST | {"database": url}, tmp_path).database == url
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tick": 1}, "unknown fields: tick"),
+        ({"tick_s": 0}, "tick_s is 0, expected"),
+        ({"specialists": []}, "specialists is empty"),
+        ({"specialists": [{"pack": "brand-safety", "path": "x"}]}, r"specialists\[0\] has unknown fields: path"),
+        ({"drift": {"window": 900}}, "expected at least two windows of 900"),
+        ({"drift": {"false_alarm_rate": 2}}, "false_alarm_rate is 2"),
+        ({"rollout": {"stages_bp": [500, 100]}}, "expected rising"),
+        ({"rollout": {"stages_bp": [9000]}}, "expected rising"),
+        ({"rollout": {"stages_bp": ["1"]}}, "expected rising"),
+        ({"training": {"epochs": 0}}, "epochs is 0"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_was_expected(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(FieldInvalid, match=words):
+        ControlSettings.from_json(LEAST | change, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[gateway]\n", "no table"),
+        ("[controlplane]\ndeployment = 1\n", "deployment is 1"),
+        (
+            '[controlplane]\ndeployment = "d"\nbundles_dir = "b"\ncapture_dir = "c"\noperators = "o"\n'
+            'plan_key = "missing.key"\nspecialists = [{pack = "brand-safety"}]\n',
+            "missing.key",
+        ),
+    ],
+    ids=["table", "type", "key"],
+)
+def test_a_process_that_cannot_start_says_why_and_exits_with_2(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "controlplane", "--config", str(tmp_path / "c.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr
