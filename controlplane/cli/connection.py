@@ -66,6 +66,8 @@ def as_problem(error: Exception) -> Problem | None:
         return Problem(str(error.details()), code.name, WRONG_USE if is_use else REFUSED)
     if isinstance(error, FieldInvalid | KeyInvalid | JsonMalformed | DigestMalformed):
         return Problem(str(error), "INVALID_ARGUMENT", WRONG_USE)
+    if isinstance(error, ModuleNotFoundError):
+        return Problem(f"{error.name} is not installed here; pip install 'interlock[control]'", "UNIMPLEMENTED")
     if isinstance(error, OSError):
         return Problem(f"{error.filename or 'input'}: {error.strerror}", "FAILED")
     return None

@@ -124,6 +124,25 @@ def test_shadow_pairs_are_recorded_and_never_returned(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
+def test_a_slow_candidate_is_late_in_shadow_and_one_that_hangs_is_no_pair(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        split = await start(deployment)
+        slow = deployment.bundle(seed=7, latency_us=250_000)
+        shadowed = replace(split, candidate=slow, shadow_bp=10_000, capture_bp=0, salt="second")
+        assert (await deployment.control.publish(shadowed)).applied
+        await deployment.decide("one")
+        (record,) = await deployment.captured(1)
+        assert record.shadow_pair.candidate_decision
+        assert not record.shadow_pair.candidate_in_time
+
+        await deployment.inject(slow, engine_pb2.FAULT_KIND_DELAY, delay_us=30_000_000)
+        await deployment.decide("two")
+        records = await deployment.captured(2)
+        assert dict(records[1].drops.by_cause) == {"shadow_late": 1}
+
+    run(tmp_path, story)
+
+
 def test_a_restarted_gateway_serves_its_last_plan_with_everything_else_gone(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
         split = await start(deployment)
@@ -319,15 +338,18 @@ def test_a_deadline_that_has_passed_ends_the_call_and_the_next_is_served(tmp_pat
 def test_an_engine_that_answers_late_costs_a_fallback_at_the_deadline(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
         split = await start(deployment)
+        await deployment.inject(split.primary, engine_pb2.FAULT_KIND_ERROR)
+        broken = await deployment.decide()
+        assert (broken.fallback.used, broken.fallback.reason) == (True, decide_pb2.FALLBACK_REASON_ENGINE_ERROR)
         await deployment.inject(split.primary, engine_pb2.FAULT_KIND_DELAY, delay_us=2_000_000)
         answer = await deployment.decide()
         assert (answer.fallback.used, answer.fallback.reason) == (True, decide_pb2.FALLBACK_REASON_DEADLINE)
         assert answer.decision == TASK.fallback_decision
         assert answer.timing.total_us < 2_000_000
-        await deployment.inject(split.primary, engine_pb2.FAULT_KIND_ERROR)
-        broken = await deployment.decide()
-        assert (broken.fallback.used, broken.fallback.reason) == (True, decide_pb2.FALLBACK_REASON_ENGINE_ERROR)
         await deployment.inject(split.primary, engine_pb2.FAULT_KIND_NONE)
-        assert not (await deployment.decide()).fallback.used
+        # Admission has learned that the engine is slow; every refusal makes it forget a little.
+        later = [(await deployment.decide()).fallback for _ in range(300)]
+        assert {f.reason for f in later if f.used} <= {decide_pb2.FALLBACK_REASON_NO_TIME}
+        assert not later[-1].used
 
     run(tmp_path, story)
