@@ -148,6 +148,8 @@ class Deployment:
             source["data"] = str(self._data.resolve())
         if self._suite:
             source["suite"] = str(self._suite.resolve())
+        # Where every mistake costs the same, mean costs are larger and take longer to tell apart.
+        cost_margin = 0.15 if self._data else 0.05
         self.config.write_text(f"""# Written by the demo; everything it says can be changed.
 [gateway]
 deployment = "{NAME}"
@@ -196,7 +198,7 @@ epochs = {scale.epochs}
 [controlplane.rollout]
 stages_bp = [2000, 5000]
 shadow_bp = 5000
-cost_margin = 0.05
+cost_margin = {cost_margin}
 failure_margin = {scale.failure_margin}
 """)
 

@@ -19,7 +19,7 @@ from protos.contract.attestation import Operators, read_private, read_public
 from protos.contract.digest import digest_bytes
 from protos.contract.plan import TrafficPlan
 from protos.contract.plan_rules import sign_plan
-from tests.controlplane.deployment import Deployment
+from tests.controlplane.deployment import SPECIALIST, Deployment
 
 Story = Callable[[Deployment], Awaitable[None]]
 
@@ -227,3 +227,20 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusals]:
     shared = Refusals(tmp_path_factory.mktemp("refusals"))
     yield shared
     shared.end()
+
+
+def test_a_job_whose_control_plane_was_killed_is_done_by_the_next_one(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        bundle = deployment.bundle(0.9)
+        request = control_pb2.EvaluateRequest(specialist=SPECIALIST, bundle_digest=bundle, operation_id="op-1")
+        job = await deployment.ask("Evaluate", request)
+        wanted = control_pb2.GetJobRequest(id=job.id)
+        await deployment.until("GetJob", wanted, lambda j: j.state == "running")
+        deployment.kill("control")
+        await deployment.start("control")
+        again = await deployment.ask("Evaluate", request)
+        assert again.id == job.id
+        found = await deployment.until("GetJob", wanted, lambda j: j.state in ("done", "failed"))
+        assert (found.state, found.attempt) == ("done", 2), found.message
+
+    run(tmp_path, story)
