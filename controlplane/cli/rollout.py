@@ -239,7 +239,9 @@ def show_entries(found: Any, as_json: bool) -> None:
 
 
 def _plain(detail: dict[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in detail.items() if k != "rollout" and not isinstance(v, list | dict))[:160]
+    shown = {k: v for k, v in detail.items() if k != "rollout" and not isinstance(v, list | dict) and v is not None}
+    digests = {k: short(v) for k, v in shown.items() if isinstance(v, str) and v.startswith("sha256:")}
+    return ", ".join(f"{k} {v}" for k, v in {**shown, **digests}.items())[:160]
 
 
 def _show(found: pb.Rollout, as_json: bool) -> None:

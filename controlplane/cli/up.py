@@ -1,6 +1,7 @@
 """``interlock up``: all three processes on one machine, started again when one dies."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controlplane.cli.output import JsonFlag, Problem, command, console, say_json
+from controlplane.cli.output import JsonFlag, Problem, command, console
 from controlplane.cli.processes import CONFIG, ConfigOption, control_command, gateway_command, worker_command
 
 FIRST_WAIT_S, MOST_WAIT_S = 0.2, 5.0
@@ -113,7 +114,7 @@ def up(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
 
     def say(event: dict[str, Any]) -> None:
         if as_json:
-            say_json(event)
+            print(json.dumps(event), flush=True)
         else:
             shown.print(" ".join(f"{k}={v}" if k not in ("event", "process") else str(v) for k, v in event.items()))
 

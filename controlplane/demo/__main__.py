@@ -40,7 +40,7 @@ def show(console: Console, summary: dict[str, Any], out: Path) -> None:
     scores = summary["scores"][0]
     lines = [
         "",
-        f"{summary['requests']} requests, {summary['errors']} errors, {sum(summary['fallbacks'].values())} fallbacks; "
+        f"{summary['requests']} requests, {summary['errors']} errors, {summary['fallbacks']} fallbacks; "
         f"client p50 {summary['client_p50_ms']:.1f} ms, p99 {summary['client_p99_ms']:.1f} ms, training beside",
         f"{scores['metric']} on shifted data: old {scores['old']:.3f}, new {scores['new']:.3f}, "
         f"control {scores['control']:.3f}",

@@ -194,6 +194,7 @@ examples = {scale.examples}
 live_examples = {scale.live_examples}
 held_out = {scale.held_out}
 epochs = {scale.epochs}
+threads = {max(1, (os.cpu_count() or 2) - 1)}                        # a core is left to callers
 
 [controlplane.rollout]
 stages_bp = [2000, 5000]

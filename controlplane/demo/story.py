@@ -242,7 +242,8 @@ class Story:
         return {
             "requests": seen.requests,
             "errors": seen.errors,
-            "fallbacks": dict(seen.fallbacks),
+            "fallbacks": sum(seen.fallbacks.values()),
+            "fallback_reasons": dict(seen.fallbacks),
             "client_p50_ms": round(self._traffic.percentile(50), 2),
             "client_p99_ms": round(self._traffic.percentile(99), 2),
             "plans": shown,
