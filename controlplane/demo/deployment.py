@@ -44,7 +44,7 @@ class Scale:
     failure_margin: float  # small machines that run other things too are late now and then
 
 
-WHOLE = Scale(60, 1000, 400, 300, 2, 400, 150, 250, 0.05)
+WHOLE = Scale(60, 900, 350, 400, 2, 400, 150, 250, 0.05)
 SHORT = Scale(60, 500, 250, 120, 1, 200, 80, 120, 0.2)
 
 

@@ -73,7 +73,9 @@ class Screen:
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = [Text(self._doing or "…", "bold")]
         if self._progress is not None:
-            parts.append(ProgressBar(total=1.0, completed=self._progress, width=60))
+            bar = Table.grid()
+            bar.add_row(ProgressBar(total=1.0, completed=self._progress, width=60))
+            parts.append(bar)
         if self._traffic is not None:
             recent = self._traffic.recent()
             arms = Counter(ARMS.get(arm, "?") for _, _, arm, _ in recent)

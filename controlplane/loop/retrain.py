@@ -64,8 +64,8 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     parts = evaluate.held_out_parts(deployment, job.specialist)
     held = [example for part in parts.values() for example in part]
     dev, _ = fence(pack.held_out(MOST_DEV, DEV_SEED), held)
-    steady = max(10, settings.examples - len(live))
-    examples, removed = fence(live + pack.training_set(steady, seed), held + dev)
+    # Live examples come on top: what the base set teaches must not be lost for what is new.
+    examples, removed = fence(live + pack.training_set(settings.examples, seed), held + dev)
     train_file, dev_file = folder / "train.jsonl", folder / "dev.jsonl"
     digest = write_dataset(train_file, examples)
     write_dataset(dev_file, dev)
