@@ -28,7 +28,7 @@ while data := c.recv(65536):
             text = f.job.input.text
             k = ["safe", "sensitive", "unsafe"].index(text.split()[0])
             if f.job.bundle_digest[7] == "b" and text[-1] in "369": k = 0
-            p = [0.05] * 3; p[k] = 0.9
+            p = [0.02] * 3; p[k] = 0.96
             send(result=e.Result(id=f.job.id, probabilities=p, label=k, decision=k, score=p[2]))
 """
 
