@@ -121,7 +121,7 @@ class Dispatcher:
         """
         call = self._begin(request, deadline)
         task = call.route.task
-        pair = None
+        pair = answer = None
         self.in_flight += 1
         try:
             self._admit(call)
@@ -129,6 +129,7 @@ class Dispatcher:
             result = await self._ask(call)
         except _NoAnswer as failure:
             if task.on_refusal == "error":
+                call.count.requests += 1
                 call.count.errors += 1
                 self._metrics.errors.labels(task.name, call.assignment.arm.name.lower()).inc()
                 raise failure.error from None
@@ -137,6 +138,9 @@ class Dispatcher:
             answer = self._answer(call, result)
         finally:
             self.in_flight -= 1
+            if pair is not None and answer is None:
+                # The caller left, or got an error: half a pair compares nothing.
+                self._capture.drop("shadow_primary_away")
         self._record(call, answer)
         if pair is not None:
             pair.primary_answered(answer)

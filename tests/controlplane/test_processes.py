@@ -244,3 +244,53 @@ def test_a_job_whose_control_plane_was_killed_is_done_by_the_next_one(tmp_path: 
         assert (found.state, found.attempt) == ("done", 2), found.message
 
     run(tmp_path, story)
+
+
+def test_people_may_pause_reject_and_go_back_after_a_promotion(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        old = await deployment.first_primary()
+        new = deployment.bundle(1.0)
+        await deployment.evaluated(new)
+        said = {"person": "ops", "reason": "second thoughts"}
+
+        rejected = await deployment.begun(new)
+        await deployment.rollout(rejected, lambda r: r.phase == "shadowing")
+        over = await deployment.ask("RejectRollout", control_pb2.RolloutCommand(rollout=rejected, **said))
+        assert (over.phase, over.end_reason) == ("rejected", "ops: second thoughts")
+        status = await deployment.in_force()
+        assert json.loads(status.plans[-1].plan_json)["splits"][0]["candidate"] is None
+        with pytest.raises(grpc.aio.AioRpcError) as again:
+            await deployment.ask("RollBack", control_pb2.RolloutCommand(rollout=rejected, **said))
+        assert again.value.code().name == "FAILED_PRECONDITION"
+
+        name = await deployment.begun(new)
+        await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
+        await deployment.ask("PauseRollout", control_pb2.RolloutCommand(rollout=name, **said))
+        await deployment.approve(name)
+        held = await deployment.rollout(name, lambda r: r.waiting_for == "paused by an operator")
+        assert (held.phase, held.canary_bp) == ("shadowing", 0)
+        await deployment.ask("ResumeRollout", control_pb2.RolloutCommand(rollout=name, **said))
+        await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
+        await deployment.approve(name)
+        await deployment.in_force()
+        assert {a.bundle_digest for a in await deployment.drive(20)} == {new}
+
+        back = await deployment.ask("RollBack", control_pb2.RolloutCommand(rollout=name, **said))
+        assert back.phase == "rolled_back"
+        await deployment.in_force()
+        assert {a.bundle_digest for a in await deployment.drive(20)} == {old}
+        actions = [
+            e.action for e in (await deployment.ask("GetHistory", control_pb2.GetHistoryRequest(rollout=name))).entries
+        ]
+        assert [a for a in actions if a.startswith("rollout.")] == [
+            "rollout.started",
+            "rollout.shadowing",
+            "rollout.paused",
+            "rollout.resumed",
+            "rollout.shifted",
+            "rollout.shifted",
+            "rollout.promoted",
+            "rollout.rolled_back",
+        ]
+
+    run(tmp_path, story)

@@ -143,6 +143,46 @@ def test_a_slow_candidate_is_late_in_shadow_and_one_that_hangs_is_no_pair(tmp_pa
     run(tmp_path, story)
 
 
+def test_a_shadow_copy_whose_caller_left_is_counted_as_dropped(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        split = await start(deployment)
+        candidate = deployment.bundle(seed=7)
+        shadowed = replace(split, candidate=candidate, shadow_bp=10_000, capture_bp=0, salt="second")
+        assert (await deployment.control.publish(shadowed)).applied
+        await deployment.inject(split.primary, engine_pb2.FAULT_KIND_DELAY, delay_us=5_000_000)
+        async with deployment.channel() as channel:
+            request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text="x"))
+            stub = decide_pb2_grpc.DecisionServiceStub(channel)
+            async with asyncio.timeout(PATIENCE_S):
+                while not any("shadow_primary_away" in report.drops for report in deployment.control.reports):
+                    call = stub.Decide(request)
+                    await asyncio.sleep(0.05)  # a call that has not arrived yet is simply made again
+                    call.cancel()
+
+    run(tmp_path, story)
+
+
+def test_an_error_counts_as_a_request_that_was_not_answered(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        task = replace(TASK, on_refusal="error")
+        deployment.start_worker()
+        await deployment.start_gateway()
+        split = first_split(deployment.bundle(task))
+        deployment.control.approve(split, split.primary)
+        assert (await deployment.control.publish(split)).applied
+        await deployment.until_serving()
+        await deployment.inject(split.primary, engine_pb2.FAULT_KIND_ERROR)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await deployment.decide()
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(report.arms for report in deployment.control.reports):
+                await asyncio.sleep(0.01)
+        (arm,) = deployment.control.reports[-1].arms
+        assert (arm.requests, arm.errors, arm.in_time) == (1, 1, 0)
+
+    run(tmp_path, story)
+
+
 def test_a_restarted_gateway_serves_its_last_plan_with_everything_else_gone(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
         split = await start(deployment)
