@@ -19,7 +19,7 @@ from protos.contract.digest import canonical_json
 
 NAME = "demo"
 PERSON = "demo-operator"
-START_S = 60.0
+START_S = 180.0
 STOP_S = 10.0
 CLI = (sys.executable, "-c", "from controlplane.cli.app import main; main()")
 _PORT = re.compile(r"port=(\d+)")
