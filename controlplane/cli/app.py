@@ -1,8 +1,14 @@
 """The command ``interlock``: one noun a file."""
 
+import sys
+
 import typer
 
 from controlplane.cli import decide, drift, evidence, init, ledger, operator, plan, processes, rollout, specialist, up
+from controlplane.cli.output import WRONG_USE, Problem, tell
+
+# Every usage error; typer names only this kind of it.
+_WrongUse: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="interlock",
@@ -29,4 +35,11 @@ app.add_typer(processes.control, name="control")
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    if "--json" not in sys.argv[1:]:
+        app()
+    try:
+        ended = app(standalone_mode=False)
+    except _WrongUse as error:
+        tell(Problem(str(error), "INVALID_ARGUMENT", WRONG_USE), as_json=True)
+        ended = WRONG_USE
+    sys.exit(ended)

@@ -51,8 +51,11 @@ def _channel(address: str) -> Iterator[grpc.Channel]:
         try:
             yield channel
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE and "connect" in (error.details() or "").lower():
-                raise Problem(f"nothing answers at {address}: {error.details()}", "UNAVAILABLE") from error
+            details = str(error.details())
+            if error.code() is grpc.StatusCode.UNAVAILABLE and ("connect" in details.lower() or "resolv" in details):
+                raise Problem(f"nothing answers at {address}: {details}", "UNAVAILABLE") from error
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise Problem(f"no answer from {address} in time: {details}", "DEADLINE_EXCEEDED") from error
             raise
 
 
@@ -69,5 +72,5 @@ def as_problem(error: Exception) -> Problem | None:
     if isinstance(error, ModuleNotFoundError):
         return Problem(f"{error.name} is not installed here; pip install 'interlock[control]'", "UNIMPLEMENTED")
     if isinstance(error, OSError):
-        return Problem(f"{error.filename or 'input'}: {error.strerror}", "FAILED")
+        return Problem(f"{error.filename or 'input'}: {error.strerror or error}", "FAILED")
     return None

@@ -1,15 +1,20 @@
 """``interlock decide`` and ``interlock outcome``: one call to the gateway, as a caller makes it."""
 
-import json
+import math
+import re
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from controlplane.cli.connection import GATEWAY, TIMEOUT_S, gateway_at
-from controlplane.cli.output import JsonFlag, as_dict, command, console, say_json, short, table
+from controlplane.cli.output import JsonFlag, as_dict, command, say, say_json, short, table, visible
 from protos import decide_pb2
 from protos.contract.fields import FieldInvalid
 
+# JSON's numbers, and no zero in front: "007" is a name.
+_INTEGER = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 GatewayOption = Annotated[str, typer.Option("--gateway", envvar="INTERLOCK_GATEWAY", help="Address of the gateway.")]
 
 
@@ -40,13 +45,13 @@ def decide(
     arm = decide_pb2.Arm.Name(answer.arm).removeprefix("ARM_").lower()
     reason = decide_pb2.FallbackReason.Name(answer.fallback.reason).removeprefix("FALLBACK_REASON_").lower()
     said = f"fallback, {reason}" if answer.fallback.used else f"label {answer.label}"
-    shown = console()
-    shown.print(f"[bold]{answer.decision}[/bold] ({said}, score {answer.score:.3f})", highlight=False)
-    shown.print(table("", ("label", "probability"), [(p.label, f"{p.probability:.3f}") for p in answer.probabilities]))
-    shown.print(
+    cut = ", input truncated" if answer.truncated else ""
+    say(
+        Text.assemble((visible(answer.decision), "bold"), visible(f" ({said}, score {answer.score:.3f}{cut})")),
+        table("", ("label", "probability"), [(p.label, f"{p.probability:.3f}") for p in answer.probabilities]),
         f"arm {arm}, bundle {short(answer.bundle_digest)}, plan {answer.plan_generation}, bucket {answer.bucket}, "
         f"decision {answer.decision_id}\n{answer.timing.total_us / 1000:.1f} ms at the gateway: "
-        f"queue {answer.timing.queue_us / 1000:.1f}, engine {answer.timing.engine_us / 1000:.1f}"
+        f"queue {answer.timing.queue_us / 1000:.1f}, engine {answer.timing.engine_us / 1000:.1f}",
     )
 
 
@@ -68,16 +73,14 @@ def outcome(
     if as_json:
         say_json(as_dict(answer))
     else:
-        console().print("recorded" if answer.recorded else "not recorded: the capture lane is full, send it again")
+        say("recorded" if answer.recorded else "not recorded: the capture lane is full, send it again")
 
 
 def _value(text: str) -> decide_pb2.Value:
     if text in ("true", "false"):
         return decide_pb2.Value(flag=text == "true")
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return decide_pb2.Value(text=text)
-    if isinstance(found, int) and -(2**63) <= found < 2**63:
-        return decide_pb2.Value(integer=found)
-    return decide_pb2.Value(number=found) if isinstance(found, float) else decide_pb2.Value(text=text)
+    if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
+        return decide_pb2.Value(integer=int(text))
+    if _NUMBER.fullmatch(text) and math.isfinite(float(text)) and not _INTEGER.fullmatch(text):
+        return decide_pb2.Value(number=float(text))
+    return decide_pb2.Value(text=text)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
-from controlplane.cli.output import JsonFlag, as_dict, command, console, say_json, table
+from controlplane.cli.output import JsonFlag, as_dict, command, marked, say, say_json, table
 from protos import control_pb2 as pb
 
 app = typer.Typer(help="Drift of live traffic.", no_args_is_help=True)
@@ -30,7 +30,7 @@ def status(
             r.at[:19],
             r.specialist,
             r.signal,
-            f"[{COLOURS.get(r.verdict, 'white')}]{r.verdict}[/]",
+            marked(r.verdict, COLOURS.get(r.verdict, "")),
             f"{r.value:.4f}",
             f"{r.threshold:.4f}",
             r.sample,
@@ -39,4 +39,4 @@ def status(
         for r in found
     ]
     columns = ("at", "specialist", "signal", "verdict", "value", "threshold", "sample", "what followed")
-    console().print(table("", columns, rows))
+    say(table("", columns, rows))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
-from controlplane.cli.output import REFUSED, JsonFlag, command, console, say_json, table
+from controlplane.cli.output import REFUSED, JsonFlag, command, marked, say, say_json, table
 from controlplane.cli.rollout import Rollout
 from protos import control_pb2 as pb
 from protos.contract.attestation import Operators, read_public
@@ -28,8 +28,7 @@ def show(rollout: Rollout, control: ControlOption = CONTROL, as_json: JsonFlag =
         listed = [{"name": name, "bytes": size} for name, size in sizes]
         say_json({"rollout": found.rollout, "path": found.path, "digest": found.digest, "files": listed})
         return
-    console().print(f"{found.rollout}: {found.digest}\n{found.path}")
-    console().print(table("", ("file", "bytes"), sizes))
+    say(f"{found.rollout}: {found.digest}\n{found.path}", table("", ("file", "bytes"), sizes))
 
 
 @app.command("verify")
@@ -51,7 +50,7 @@ def verify(
         listed = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]
         say_json({"verified": good, "checks": listed})
     else:
-        rows = [(c.name, "[green]ok[/]" if c.ok else "[red]FAILED[/]", c.detail) for c in checks]
-        console().print(table(str(folder), ("check", "", "found"), rows))
+        rows = [(c.name, marked("ok", "green") if c.ok else marked("FAILED", "red"), c.detail) for c in checks]
+        say(table(str(folder), ("check", "", "found"), rows))
     if not good:
         raise typer.Exit(REFUSED)

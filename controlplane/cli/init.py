@@ -1,14 +1,18 @@
 """``interlock init``: a folder that ``interlock up`` can run."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from controlplane.cli.output import JsonFlag, Problem, command, console, say_json
+from controlplane.cli.output import JsonFlag, Problem, command, say, say_json
 from protos.contract.attestation import generate_key
 from protos.contract.digest import canonical_json
+from protos.contract.fields import FieldInvalid
+
+_NAME = re.compile(r"[!-*,-~]{1,190}")  # what may follow "interlock/" as the origin of a checkpoint
 
 TEMPLATE = """\
 [gateway]
@@ -51,13 +55,17 @@ def init(
 ) -> None:
     """Write settings, the control plane's key and an empty list of operators."""
     config, operators, key = folder / "interlock.toml", folder / "operators.json", folder / "keys" / "plan.key"
-    for path in (config, operators, key):
+    if not _NAME.fullmatch(deployment):
+        raise FieldInvalid(
+            f"deployment is {deployment!r}, expected 1 to 190 printable ASCII characters, no space or '+'"
+        )
+    for path in (config, operators, key, key.with_name(key.name + ".pub")):
         if path.exists():
             raise Problem(f"{path} exists, expected a folder without one", "FAILED_PRECONDITION")
     folder.mkdir(parents=True, exist_ok=True)
-    text = TEMPLATE.format(name=json.dumps(deployment), pack=json.dumps(pack))
+    text = TEMPLATE.format(name=_quoted(deployment), pack=_quoted(pack))
     if data is not None:
-        text += f"data = {json.dumps(str(data.resolve()))}\n"
+        text += f"data = {_quoted(str(data.resolve()))}\n"
     generate_key(key)
     nobody = {"version": 1, "required_approvals": required_approvals, "people": []}
     operators.write_bytes(canonical_json(nobody) + b"\n")
@@ -65,8 +73,13 @@ def init(
     if as_json:
         say_json({"config": str(config), "operators": str(operators), "plan_key": str(key)})
         return
-    console().print(
+    say(
         f"wrote {config}, {operators}, {key}\n"
         f"next: interlock operator keygen --person NAME --out FILE --enrol {operators}\n"
         f"then: interlock up --config {config}"
     )
+
+
+def _quoted(text: str) -> str:
+    # TOML shares JSON's short escapes, but not its surrogate pairs.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
-from controlplane.cli.output import REFUSED, WRONG_USE, JsonFlag, Problem, as_dict, command, console, say_json
+from controlplane.cli.output import REFUSED, WRONG_USE, JsonFlag, Problem, as_dict, command, marked, say, say_json
 from controlplane.cli.rollout import show_entries
 from protos import control_pb2 as pb
 from protos.contract.attestation import read_private, read_public
+from protos.contract.fields import FieldInvalid
 
 app = typer.Typer(help="The ledger.", no_args_is_help=True)
 
@@ -29,7 +31,7 @@ def show(
         say_json(as_dict(found))
         return
     show_entries(found.entries, False)
-    console().print(f"{found.size} entries, root {found.root}\n{found.checkpoint}", markup=False)
+    say(f"{found.size} entries, root {found.root}\n{found.checkpoint}")
 
 
 @app.command("verify")
@@ -46,6 +48,8 @@ def verify(
     from controlplane.store import ledger
     from controlplane.store.database import DatabaseInvalid, open_database, reading
 
+    if config is not None and (database or deployment):
+        raise Problem("--config names the database and the deployment itself", "INVALID_ARGUMENT", WRONG_USE)
     if config is not None:
         from controlplane.settings import ControlSettings
 
@@ -58,9 +62,10 @@ def verify(
         raise Problem(
             "expected --config, or --database with --plan-key and --deployment", "INVALID_ARGUMENT", WRONG_USE
         )
-    if database.startswith("sqlite:///") and not Path(database.removeprefix("sqlite:///")).is_file():
+    file = _sqlite_file(database)
+    if file is not None and not file.is_file():
         raise Problem(f"{database} is no file", "NOT_FOUND")  # opening it would create one
-    held = [path.read_text() for path in checkpoint or []]
+    held = [_read(path) for path in checkpoint or []]
     try:
         engine = open_database(database)
         with reading(engine).connect() as connection:
@@ -70,7 +75,8 @@ def verify(
         raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
     except Exception as error:
         if type(error).__module__.startswith("sqlalchemy"):
-            raise Problem(f"{database} holds no readable ledger: {type(error).__name__}", "FAILED") from error
+            # Neither the URL nor the driver's words: both may hold a password.
+            raise Problem(f"the database holds no readable ledger: {type(error).__name__}", "FAILED") from error
         raise
     found = {
         "verified": report.is_intact and report.size > 0,
@@ -83,10 +89,25 @@ def verify(
     if as_json:
         say_json(found)
     elif found["verified"]:
-        console().print(
-            f"[green]verified[/]: {report.size} entries, {report.checkpoints} signed heads, root {report.root.hex()}"
-        )
+        heads = f"{report.checkpoints} signed heads, root {report.root.hex()}"
+        say(Text.assemble(("verified", "green"), f": {report.size} entries, {heads}"))
     else:
-        console().print(f"[red]NOT verified[/] at entry {report.first_bad_seq}: {found['problem']}")
+        where = "" if report.first_bad_seq is None else f" at entry {report.first_bad_seq}"
+        say(Text.assemble(("NOT verified", "red"), marked(f"{where}: {found['problem']}", "")))
     if not found["verified"]:
         raise typer.Exit(REFUSED)
+
+
+def _sqlite_file(url: str) -> Path | None:
+    """Return the file that a SQLite URL names, whatever its driver and options; None for another database."""
+    scheme, _, rest = url.partition("://")
+    if scheme.partition("+")[0] != "sqlite":
+        return None
+    return Path(rest.partition("?")[0].removeprefix("/"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FieldInvalid(f"{path}: not a readable checkpoint: {error}") from error

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli.output import JsonFlag, Problem, command, console, say_json, table
+from controlplane.cli.output import JsonFlag, Problem, command, say, say_json, table
 from protos.contract.attestation import ROLES, Operator, Operators, generate_key, public_text
 from protos.contract.digest import canonical_json
 from protos.contract.fields import FieldInvalid
@@ -30,6 +30,8 @@ def keygen(
     for name in roles:
         if name not in ROLES:
             raise FieldInvalid(f"role is {name!r}, expected one of {', '.join(ROLES)}")
+    if not person.strip():
+        raise FieldInvalid(f"person is {person!r}, expected a name")
     known = Operators.read(enrol) if enrol is not None else None
     for path in (out, out.with_name(out.name + ".pub")):
         if path.exists():
@@ -41,7 +43,7 @@ def keygen(
         say_json({"person": person, "private_key": str(out), "public_key": text, "enrolled": enrol is not None})
         return
     where = f", enrolled in {enrol} as {', '.join(roles)}" if enrol else f"; public key {text}"
-    console().print(f"wrote {out} (keep it to yourself) and {out}.pub{where}")
+    say(f"wrote {out} (keep it to yourself) and {out}.pub{where}")
 
 
 @app.command("list")
@@ -59,7 +61,7 @@ def listed(
         return
     title = f"version {found.version}, {found.required_approvals} approvals for a forward move"
     rows = [(p.person, ", ".join(p.roles), "\n".join(p.keys)) for p in found.people]
-    console().print(table(title, ("person", "roles", "keys"), rows))
+    say(table(title, ("person", "roles", "keys"), rows))
 
 
 def _enrolled(known: Operators, person: str, roles: tuple[str, ...], key: str) -> Operators:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 REFUSED, WRONG_USE = 1, 2
@@ -27,7 +28,24 @@ class Problem(Exception):
 
 def console() -> Console:
     """Return a console on stdout; made late, so that it follows a redirected stdout."""
-    return Console(soft_wrap=True, highlight=False)
+    return Console(soft_wrap=True, highlight=False, markup=False)
+
+
+def visible(text: str) -> str:
+    """Write out characters that would move the cursor, change colours or reorder the line."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def marked(text: object, style: str) -> Text:
+    """Give words a colour; the words themselves are never read as markup."""
+    return Text(visible(str(text)), style)
+
+
+def say(*parts: RenderableType) -> None:
+    """Print sentences and tables for a person, one below the other."""
+    shown = console()
+    for part in parts:
+        shown.print(visible(part) if isinstance(part, str) else part)
 
 
 def say_json(value: Any) -> None:
@@ -56,11 +74,11 @@ def as_dict(message: Message) -> dict[str, Any]:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Draw rows; a cell that is not text yet becomes text."""
-    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    drawn = Table(title=marked(title, ""), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(cell if isinstance(cell, Text) else marked(cell, "") for cell in row))
     return drawn
 
 
@@ -72,6 +90,13 @@ def short(digest: str) -> str:
 def percent(basis_points: int) -> str:
     """Write basis points as a percentage."""
     return f"{basis_points / 100:g} %"
+
+
+def tell(problem: Problem, as_json: bool) -> None:
+    """Say what went wrong on stderr, and with ``as_json`` as a document on stdout too."""
+    if as_json:
+        say_json({"error": {"status": problem.status, "message": str(problem)}})
+    print(f"error: {visible(str(problem))} ({problem.status})", file=sys.stderr)
 
 
 def command(work: Callable[..., None]) -> Callable[..., None]:
@@ -89,9 +114,7 @@ def command(work: Callable[..., None]) -> Callable[..., None]:
             problem = as_problem(error)
             if problem is None:
                 raise
-            if given.get("as_json"):
-                say_json({"error": {"status": problem.status, "message": str(problem)}})
-            print(f"error: {problem} ({problem.status})", file=sys.stderr)
+            tell(problem, bool(given.get("as_json")))
             raise typer.Exit(problem.code) from error
 
     return run

@@ -3,7 +3,7 @@
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
-from controlplane.cli.output import JsonFlag, as_dict, command, console, say_json, short, table
+from controlplane.cli.output import JsonFlag, as_dict, command, say, say_json, short, table
 from protos import control_pb2 as pb
 
 app = typer.Typer(help="Traffic plans and the gateways that hold them.", no_args_is_help=True)
@@ -23,7 +23,7 @@ def status(control: ControlOption = CONTROL, as_json: JsonFlag = False) -> None:
         for p in found.plans
     ]
     gateways = [(g.gateway_id, g.generation, g.refusals, g.last_refusal, g.last_seen) for g in found.gateways]
-    shown = console()
-    shown.print(table("plans", ("generation", "digest", "state", "refused for", "approved by", "offered"), plans))
-    columns = ("gateway", "generation", "refusals", "last refusal", "last seen")
-    shown.print(table("gateways", columns, gateways))
+    say(
+        table("plans", ("generation", "digest", "state", "refused for", "approved by", "offered"), plans),
+        table("gateways", ("gateway", "generation", "refusals", "last refusal", "last seen"), gateways),
+    )

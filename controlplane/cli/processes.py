@@ -32,7 +32,9 @@ def gateway_serve(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> N
 @command
 def worker_serve(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
     """Run the engine worker in this process; its log is its output."""
-    _become(worker_command(config))
+    line = worker_command(config)
+    make_socket_folder(line)
+    _become(line)
 
 
 @control.command("serve")
@@ -58,7 +60,7 @@ def worker_command(config: Path) -> list[str]:
     root = config.parent.resolve()
     arguments = ["--socket", str(root / read.text("socket")), "--bundles", str(root / read.text("bundles_dir"))]
     for name in ("max_queue", "token_budget", "threads"):
-        if value := read.integer(name, 0, 1 << 24, 0):
+        if value := read.integer(name, 1, 1 << 24, 0):
             arguments += [f"--{name.replace('_', '-')}", str(value)]
     if worker_id := read.text("worker_id", ""):
         arguments += ["--worker-id", worker_id]
@@ -66,6 +68,11 @@ def worker_command(config: Path) -> list[str]:
         arguments.append("--allow-faults")
     read.done()
     return [sys.executable, "-m", "gateway.worker", *arguments]
+
+
+def make_socket_folder(worker_line: list[str]) -> None:
+    """Make the folder of the socket that a worker's command line names; a worker expects it."""
+    Path(worker_line[worker_line.index("--socket") + 1]).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _table(config: Path, name: str) -> Any:

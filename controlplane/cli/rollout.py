@@ -6,11 +6,13 @@ import secrets
 import sys
 import time
 import uuid
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
 from rich.live import Live
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
@@ -21,15 +23,17 @@ from controlplane.cli.output import (
     as_dict,
     command,
     console,
+    marked,
     percent,
+    say,
     say_json,
     short,
     table,
 )
-from controlplane.cli.specialist import OperationOption
+from controlplane.cli.specialist import POLL_S, OperationOption
 from protos import control_pb2 as pb
 from protos.contract.attestation import Approval, read_private, sign_approval
-from protos.contract.digest import digest_json, parse_json_object
+from protos.contract.digest import DigestMalformed, JsonMalformed, digest_json, parse_json_object
 from protos.contract.fields import FieldInvalid
 from protos.contract.plan_rules import no_split_digest
 
@@ -65,7 +69,7 @@ def listed(
         )
         for r in found
     ]
-    console().print(table("", ("rollout", "phase", "candidate", "canary", "ended because"), rows))
+    say(table("", ("rollout", "phase", "candidate", "canary", "ended because"), rows))
 
 
 @app.command("start")
@@ -97,12 +101,13 @@ def status(
     """Show where a rollout stands, its gates, and what it waits for."""
     with control_at(control) as server:
         found = server.GetRollout(pb.GetRolloutRequest(id=rollout))
-        if watch and not as_json:
-            with Live(_table(found), console=console(), transient=True) as live:
+        if watch:
+            with nullcontext() if as_json else Live(_table(found), console=console(), transient=True) as live:
                 while not found.ended_at and not found.needs_approval_for:
-                    time.sleep(0.5)
+                    time.sleep(POLL_S)
                     found = server.GetRollout(pb.GetRolloutRequest(id=found.id))
-                    live.update(_table(found))
+                    if live is not None:
+                        live.update(_table(found))
         _show(found, as_json)
 
 
@@ -128,11 +133,9 @@ def approve(
         print(f"warning: {key} can be read by others, expected mode 0600", file=sys.stderr)
     with control_at(control) as server:
         draft = server.DraftApproval(pb.DraftApprovalRequest(rollout=rollout, ceiling_bp=ceiling))
-        unsigned = checked(draft)
+        unsigned = checked(draft, rollout, ceiling)
         if not as_json:
-            shown = console()
-            shown.print(draft.summary, markup=False)
-            shown.print(f"evidence {unsigned.evidence}\n{draft.evidence_path}", markup=False)
+            say(draft.summary, f"evidence {draft.evidence_path}", _statement(unsigned, draft, valid_for))
         if not yes and not typer.confirm(f"Approve as {person}?"):
             raise Problem("nothing was signed", "CANCELLED")
         now = int(time.time())
@@ -148,15 +151,26 @@ def approve(
         _show(server.SubmitApproval(request), as_json)
 
 
-def checked(draft: pb.ApprovalDraft) -> Approval:
+def checked(draft: pb.ApprovalDraft, asked: str, ceiling_bp: int) -> Approval:
     """Recompute what a draft's digests name, so that nobody signs for shapes they were not shown.
 
+    Args:
+        asked: The rollout or specialist that the person named.
+        ceiling_bp: Most that the person would allow; 0 when they set no limit of their own.
     Raises:
-        Problem: A digest names another change than the one shown.
+        Problem: It is no statement, a digest names another change than the one shown, or nobody asked for it.
     """
-    unsigned = Approval.from_statement(draft.statement)
-    after = parse_json_object(draft.to_shape_json.encode())
-    before = parse_json_object(draft.from_shape_json.encode()) if draft.from_shape_json else None
+    try:
+        unsigned = Approval.from_statement(draft.statement)
+        before, after = _shapes(draft)
+    except (FieldInvalid, JsonMalformed, DigestMalformed) as error:
+        raise Problem(f"the draft cannot be read: {error}; not signed", "DATA_LOSS") from error
+    if asked not in (unsigned.rollout, unsigned.specialist):
+        raise Problem(f"the draft is of rollout {unsigned.rollout!r}, expected {asked!r}; not signed", "DATA_LOSS")
+    if ceiling_bp and unsigned.ceiling_bp > ceiling_bp:
+        raise Problem(
+            f"the draft allows {unsigned.ceiling_bp} bp, expected up to {ceiling_bp}; not signed", "DATA_LOSS"
+        )
     expected = {
         "from_split": digest_json(before) if before is not None else no_split_digest(unsigned.specialist),
         "to_split": digest_json({**after, "ceiling_bp": unsigned.ceiling_bp}),
@@ -175,6 +189,25 @@ def checked(draft: pb.ApprovalDraft) -> Approval:
     if unsigned.bundle != shown:
         raise Problem(f"the draft approves {unsigned.bundle}, but shows {shown}; not signed", "DATA_LOSS")
     return unsigned
+
+
+def _shapes(draft: pb.ApprovalDraft) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    before = parse_json_object(draft.from_shape_json.encode()) if draft.from_shape_json else None
+    return before, parse_json_object(draft.to_shape_json.encode())
+
+
+def _statement(unsigned: Approval, draft: pb.ApprovalDraft, valid_for: str) -> str:
+    """Say what a signature would cover, from the checked statement alone and not from the summary beside it."""
+    before, after = _shapes(draft)
+    lines = [
+        f"you would sign: {unsigned.step} of {unsigned.specialist} in {unsigned.audience}, rollout {unsigned.rollout},",
+        f"  for {unsigned.bundle} by {unsigned.author}, up to {percent(unsigned.ceiling_bp)} of requests, "
+        f"for {valid_for}",
+    ]
+    for name in ("primary", "candidate", "previous"):
+        was, will = (before or {}).get(name) or "none", after.get(name) or "none"
+        lines.append(f"  {name} {will}" if was == will else f"  {name} {was} → {will}")
+    return "\n".join([*lines, f"  evidence {unsigned.evidence}", f"  suite {unsigned.suite}"])
 
 
 @app.command("reject")
@@ -235,7 +268,7 @@ def show_entries(found: Any, as_json: bool) -> None:
         say_json(rows)
         return
     cells = [(r["seq"], r["at"][:23], r["actor"], r["action"], _plain(r["detail"])) for r in rows]
-    console().print(table("", ("seq", "at", "actor", "action", "detail"), cells), markup=False)
+    say(table("", ("seq", "at", "actor", "action", "detail"), cells))
 
 
 def _plain(detail: dict[str, Any]) -> str:
@@ -248,13 +281,10 @@ def _show(found: pb.Rollout, as_json: bool) -> None:
     if as_json:
         say_json(as_dict(found))
     else:
-        console().print(_table(found))
+        say(_table(found))
 
 
-def _table(r: pb.Rollout) -> Any:
-    from rich.console import Group
-    from rich.text import Text
-
+def _table(r: pb.Rollout) -> RenderableType:
     lines = [
         f"{r.id}: {r.phase}{' (paused)' if r.paused else ''}",
         f"primary {short(r.primary_digest) or 'none'}, candidate {short(r.candidate_digest)}; "
@@ -271,12 +301,12 @@ def _table(r: pb.Rollout) -> Any:
         lines.append(f"ended: {r.end_reason}")
     if r.rollback_ms:
         lines.append(f"back on the primary {r.rollback_ms} ms after the decision")
-    parts: list[Any] = [Text("\n".join(lines))]
+    parts: list[RenderableType] = [marked("\n".join(lines), "")]
     if r.gates:
         rows = [
             (
                 g.gate,
-                f"[{COLOURS.get(g.verdict, 'white')}]{g.verdict}[/]",
+                marked(g.verdict, COLOURS.get(g.verdict, "")),
                 f"{g.value:+.4f}",
                 f"{g.lower:+.4f} … {g.upper:+.4f}",
                 f"{g.limit:.4f}",

@@ -7,9 +7,23 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from controlplane.cli.connection import CONTROL, Control, ControlOption, control_at
-from controlplane.cli.output import JsonFlag, Problem, as_dict, command, console, percent, say_json, short, table
+from controlplane.cli.output import (
+    JsonFlag,
+    Problem,
+    as_dict,
+    command,
+    console,
+    marked,
+    percent,
+    say,
+    say_json,
+    short,
+    table,
+    visible,
+)
 from protos import control_pb2 as pb
 
 POLL_S = 0.5
@@ -32,8 +46,7 @@ def listed(control: ControlOption = CONTROL, as_json: JsonFlag = False) -> None:
         (s.name, short(s.primary_digest), short(s.candidate_digest), percent(s.canary_bp), s.samples, s.open_rollout)
         for s in found
     ]
-    columns = ("specialist", "primary", "candidate", "canary", "samples", "open rollout")
-    console().print(table("", columns, rows))
+    say(table("", ("specialist", "primary", "candidate", "canary", "samples", "open rollout"), rows))
 
 
 @app.command("show")
@@ -45,15 +58,15 @@ def show(name: Name, control: ControlOption = CONTROL, as_json: JsonFlag = False
     if as_json:
         say_json(as_dict(found))
         return
-    shown = console()
-    shown.print(
-        f"[bold]{found.name}[/bold]: {found.description}\nlabels {', '.join(found.labels)}; "
+    rows = [(b.digest, b.state, b.cause, b.created_at, short(b.evaluation_id)) for b in found.bundles]
+    say(
+        Text.assemble((found.name, "bold"), marked(f": {found.description}", "")),
+        f"labels {', '.join(found.labels)}; "
         f"decisions {', '.join(found.decisions)}\n"
         f"primary {found.primary_digest or 'none'}; suite {short(found.suite_digest)}; "
-        f"{found.samples} samples, {found.outcomes} outcomes; open rollout {found.open_rollout or 'none'}"
+        f"{found.samples} samples, {found.outcomes} outcomes; open rollout {found.open_rollout or 'none'}",
+        table("", ("bundle", "state", "cause", "made", "evaluation"), rows),
     )
-    rows = [(b.digest, b.state, b.cause, b.created_at, short(b.evaluation_id)) for b in found.bundles]
-    shown.print(table("", ("bundle", "state", "cause", "made", "evaluation"), rows))
 
 
 @app.command("train")
@@ -119,12 +132,12 @@ def jobs(
         say_json([_as_dict(job) for job in found])
         return
     rows = [(j.id, j.kind, j.state, f"{j.progress:.0%}", j.attempt, j.cause, j.message) for j in found]
-    console().print(table("", ("job", "kind", "state", "progress", "attempt", "cause", "message"), rows))
+    say(table("", ("job", "kind", "state", "progress", "attempt", "cause", "message"), rows))
 
 
 def _follow(server: Control, job: Any, as_json: bool) -> Any:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:.0f} %"),
         TimeElapsedColumn(),
@@ -134,7 +147,7 @@ def _follow(server: Control, job: Any, as_json: bool) -> Any:
         while job.state not in ("done", "failed"):
             time.sleep(POLL_S)
             job = server.GetJob(pb.GetJobRequest(id=job.id))
-            progress.update(bar, completed=job.progress, description=f"{job.kind}: {job.message}")
+            progress.update(bar, completed=job.progress, description=visible(f"{job.kind}: {job.message}"))
     if job.state == "failed":
         raise Problem(f"job {job.id} failed: {job.message}", "ABORTED")
     return job
@@ -142,15 +155,10 @@ def _follow(server: Control, job: Any, as_json: bool) -> Any:
 
 def _evaluation_after(server: Control, job: Any) -> Any:
     """Return the evaluation that a training queued in the transaction that ended it."""
-    bundle = json.loads(job.result_json)["bundle_digest"]
-    specialist = server.GetSpecialist(pb.GetSpecialistRequest(name=job.specialist))
-    found = [
-        j
-        for j in server.ListJobs(pb.ListJobsRequest(specialist=specialist.name)).jobs
-        if j.kind == "evaluate" and j.created_at >= job.finished_at
-    ]
+    known = server.ListJobs(pb.ListJobsRequest(specialist=job.specialist)).jobs
+    found = [j for j in known if j.kind == "evaluate" and j.created_at >= job.finished_at]
     if not found:
-        raise Problem(f"no evaluation of {bundle} was queued", "ABORTED")
+        raise Problem(f"no evaluation followed job {job.id}", "ABORTED")
     return found[0]
 
 
@@ -165,20 +173,19 @@ def _show_jobs(found: list[Any], as_json: bool) -> None:
     if as_json:
         say_json([_as_dict(job) for job in found])
         return
-    shown = console()
     for job in found:
-        shown.print(f"{job.kind} {job.id}: {job.state}")
+        say(f"{job.kind} {job.id}: {job.state}")
         result = json.loads(job.result_json) if job.result_json else {}
         if job.kind == "train" and result:
-            shown.print(f"  bundle {result['bundle_digest']} in {result['seconds']:.0f} s, {result['steps']} steps")
+            say(f"  bundle {result['bundle_digest']} in {result['seconds']:.0f} s, {result['steps']} steps")
         if job.kind == "evaluate" and result:
-            words = {True: "[green]pass[/green]", False: "[red]fail[/red]", None: "n/a"}
+            words = {True: marked("pass", "green"), False: marked("fail", "red"), None: "n/a"}
             rows = [
                 (g["text"], words[g["passed"]], _number(g["found"]), _span(g["low"], g["high"]))
                 for g in result["gates"]
             ]
             title = "accepted" if result["accepted"] else "not accepted"
-            shown.print(table(title, ("gate", "verdict", "found", "interval"), rows))
+            say(table(title, ("gate", "verdict", "found", "interval"), rows))
 
 
 def _number(value: float | None) -> str:

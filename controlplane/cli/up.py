@@ -5,21 +5,32 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from controlplane.cli.output import JsonFlag, Problem, command, console
-from controlplane.cli.processes import CONFIG, ConfigOption, control_command, gateway_command, worker_command
+from controlplane.cli.output import JsonFlag, Problem, command, say
+from controlplane.cli.processes import (
+    CONFIG,
+    ConfigOption,
+    control_command,
+    gateway_command,
+    make_socket_folder,
+    worker_command,
+)
 
 FIRST_WAIT_S, MOST_WAIT_S = 0.2, 5.0
-HEALTHY_S = 30.0  # a process that lived so long starts again without waiting
+LOOK_S = 0.1
+HEALTHY_S = 30.0  # a process that lived so long waits as after its first death
 STOP_S = 10.0
-WRONG_SETTINGS = 2  # starting again cannot mend these
+WRONG_SETTINGS = 2  # at its first start; a process that once ran had good ones
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # opened before any fork
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -29,8 +40,9 @@ class _Child:
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
+    starts: int = 0
     wait_s: float = FIRST_WAIT_S
-    due: float = field(default=0.0)
+    due: float = 0.0
 
 
 class Supervisor:
@@ -49,19 +61,20 @@ class Supervisor:
         self._wake.set()
 
     def run(self) -> int:
-        """Supervise; return the exit code."""
+        """Supervise; return the exit code, 2 when a child refuses its settings."""
         code = 0
-        while not self._is_stopping:
-            for name, child in self._children.items():
-                found = self._look(name, child)
-                if found == WRONG_SETTINGS:
+        try:
+            while not self._is_stopping:
+                if any(self._refuses(name, child) for name, child in self._children.items()):
                     code = WRONG_SETTINGS
-                    self._is_stopping = True
-            self._wake.wait(0.1)
-        self._end()
+                    break
+                self._wake.wait(LOOK_S)
+        finally:
+            self._end()
         return code
 
-    def _look(self, name: str, child: _Child) -> int | None:
+    def _refuses(self, name: str, child: _Child) -> bool:
+        """Start a child that is due, note one that died, and say whether it refuses its settings."""
         now = time.monotonic()
         if child.process is None:
             if now >= child.due:
@@ -69,20 +82,27 @@ class Supervisor:
                     child.command,
                     stdin=subprocess.DEVNULL,
                     cwd=self._cwd,
-                    preexec_fn=_die_with_parent,  # noqa: PLW1509
+                    preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509
                 )
                 child.started = now
-                self._say({"event": "started", "process": name, "pid": child.process.pid})
-            return None
+                child.starts += 1
+                event = "started" if child.starts == 1 else "restarted"
+                self._say({"event": event, "process": name, "pid": child.process.pid})
+            return False
         code = child.process.poll()
         if code is None:
-            return None
-        if now - child.started >= HEALTHY_S:
+            return False
+        is_healthy = now - child.started >= HEALTHY_S
+        if code == WRONG_SETTINGS and child.starts == 1 and not is_healthy:
+            child.process = None
+            self._say({"event": "died", "process": name, "code": code})
+            return True
+        if is_healthy:
             child.wait_s = FIRST_WAIT_S
         self._say({"event": "died", "process": name, "code": code, "restart_in_s": child.wait_s})
         child.process, child.due = None, now + child.wait_s
         child.wait_s = min(2 * child.wait_s, MOST_WAIT_S)
-        return code
+        return False
 
     def _end(self) -> None:
         running = {
@@ -91,17 +111,22 @@ class Supervisor:
         for process in running.values():
             process.send_signal(signal.SIGTERM)
         ends = time.monotonic() + STOP_S
-        for name, process in running.items():
+        for process in running.values():
             try:
                 process.wait(max(0.0, ends - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for name, process in running.items():  # said last: nobody may be left to hear it
             self._say({"event": "stopped", "process": name, "code": process.returncode})
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _die_with(parent: int) -> None:
+    """Ask the kernel to end this process, drained, when ``parent`` dies however it dies."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os._exit(1)
 
 
 @command
@@ -109,21 +134,20 @@ def up(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
     """Run worker, control plane and gateway on this machine, and start again what dies."""
     if not config.is_file():
         raise Problem(f"{config} is not a file; `interlock init` writes one", "INVALID_ARGUMENT", WRONG_SETTINGS)
-    (config.parent / "run").mkdir(exist_ok=True)
-    shown = console()
 
-    def say(event: dict[str, Any]) -> None:
+    def told(event: dict[str, Any]) -> None:
         if as_json:
             print(json.dumps(event), flush=True)
         else:
-            shown.print(" ".join(f"{k}={v}" if k not in ("event", "process") else str(v) for k, v in event.items()))
+            say(" ".join(f"{k}={v}" if k not in ("event", "process") else str(v) for k, v in event.items()))
 
     commands = {
         "worker": worker_command(config),
         "control": control_command(config),
         "gateway": gateway_command(config),
     }
-    supervisor = Supervisor(commands, say)
+    make_socket_folder(commands["worker"])
+    supervisor = Supervisor(commands, told)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     os.environ.setdefault("NO_COLOR", "1")

@@ -1,0 +1,54 @@
+"""Asking the gateway as a caller does."""
+
+from typing import Any
+
+import pytest
+
+from controlplane.cli.decide import _value
+from tests.controlplane.cli.fake import FakeGateway, interlock, said
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("true", "flag", True),
+        ("True", "text", "True"),
+        ("12", "integer", 12),
+        ("-9223372036854775808", "integer", -(2**63)),
+        ("9223372036854775808", "text", "9223372036854775808"),
+        ("1.5", "number", 1.5),
+        ("2e3", "number", 2000.0),
+        ("1e999", "text", "1e999"),
+        ("NaN", "text", "NaN"),
+        ("Infinity", "text", "Infinity"),
+        ("007", "text", "007"),
+        ("1_0", "text", "1_0"),
+        ("٣", "text", "٣"),
+        ('{"a": 1}', "text", '{"a": 1}'),
+        ("", "text", ""),
+    ],
+)
+def test_a_field_takes_the_type_it_looks_like(text: str, kind: str, value: Any) -> None:
+    found = _value(text)
+    assert (found.WhichOneof("kind"), getattr(found, kind)) == (kind, value)
+
+
+def test_decide_sends_fields_key_and_id(gateway: FakeGateway) -> None:
+    fields = ("--field", "amount=1.5", "--field", "note=a=b")
+    code, found = said("decide", "brand", *fields, "--key", "user-1", "--decision-id", "d-1")
+    assert (code, found["plan_generation"], found["fallback"]["used"]) == (0, 2**40, True)
+    asked = gateway.asked[0]
+    assert (asked.routing_key, asked.decision_id, asked.input.fields["note"].text) == ("user-1", "d-1", "a=b")
+
+
+def test_decide_says_where_the_answer_came_from(gateway: FakeGateway) -> None:
+    code, text = interlock("decide", "brand", "lemons")
+    assert code == 0
+    for words in ("block [/now]", "fallback, no_time", "input truncated", "arm canary", "bucket 77", "bbbbbbbbbbbb"):
+        assert words in text
+
+
+def test_outcome_reports_the_truth_and_who_says_so(gateway: FakeGateway) -> None:
+    code, found = said("outcome", "brand", "d-1", "unsafe", "--source", "reviewer")
+    assert (code, found) == (0, {"recorded": True})
+    assert (gateway.asked[0].label, gateway.asked[0].source) == ("unsafe", "reviewer")

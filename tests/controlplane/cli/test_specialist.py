@@ -1,0 +1,66 @@
+"""Training and evaluating: jobs followed to their end."""
+
+import pytest
+
+from protos import control_pb2
+from tests.controlplane.cli.fake import NEW, FakeControl, interlock, job, said
+
+GATE = {"text": "core [/f1]: at least 0.8", "passed": True, "found": 0.9, "low": 0.85, "high": 0.95, "needed": 0.8}
+TRAIN = ("specialist", "train", "brand", "--reason", "why", "--as", "bob")
+
+
+@pytest.fixture
+def trained(control: FakeControl) -> FakeControl:
+    done = job("train", "done", 10, bundle_digest=NEW, seconds=3.0, steps=40)
+    control.jobs = {
+        "train-10": [job("train", "running", 10), done],
+        "evaluate-20": [job("evaluate", "running", 20), job("evaluate", "done", 20, accepted=True, gates=[GATE])],
+    }
+    control.jobs["train-10"][0].progress = 0.5
+    return control
+
+
+def test_train_follows_its_own_evaluation_and_no_earlier_one(trained: FakeControl) -> None:
+    code, found = said(*TRAIN)
+    assert code == 0
+    assert [(j["id"], j["state"]) for j in found] == [("train-10", "done"), ("evaluate-20", "done")]
+    assert found[1]["result"]["gates"] == [GATE]
+
+
+def test_train_shows_every_gate(trained: FakeControl) -> None:
+    code, text = interlock(*TRAIN)
+    assert code == 0 and "accepted" in text
+    assert "core [/f1]: at least 0.8" in text and "0.8500 … 0.9500" in text
+
+
+def test_train_without_waiting_returns_the_queued_job(trained: FakeControl) -> None:
+    code, found = said(*TRAIN, "--no-wait", "--seed", "7", "--no-start-rollout")
+    assert (code, [j["state"] for j in found]) == (0, ["queued"])
+    request = trained.asked[0]
+    assert (request.requested_by, request.seed, request.start_rollout) == ("bob", 7, False)
+
+
+def test_each_invocation_is_a_new_operation_unless_it_is_named(trained: FakeControl) -> None:
+    for more in ((), (), ("--operation-id", "mine")):
+        assert said(*TRAIN, "--no-wait", *more)[0] == 0
+    ids = [request.operation_id for request in trained.of(control_pb2.TrainRequest)]
+    assert len(set(ids)) == 3 and ids[2] == "mine" and len(ids[0]) == 32
+
+
+def test_a_failed_job_is_a_failed_command(trained: FakeControl) -> None:
+    trained.jobs["train-10"] = [job("train", "failed", 10)]
+    code, found = said(*TRAIN)
+    assert (code, found["error"]["status"]) == (1, "ABORTED")
+    assert "train [/is] failed" in found["error"]["message"]
+
+
+def test_eval_follows_the_job(trained: FakeControl) -> None:
+    code, found = said("specialist", "eval", "brand", NEW)
+    assert (code, found[0]["result"]["accepted"]) == (0, True)
+    assert trained.asked[0].bundle_digest == NEW
+
+
+def test_jobs_lists_results(trained: FakeControl) -> None:
+    code, found = said("specialist", "jobs", "brand")
+    assert (code, [j["id"] for j in found]) == (0, ["evaluate-1", "train-10", "evaluate-20"])
+    assert "train [/is] running" in interlock("specialist", "jobs")[1]
