@@ -188,8 +188,10 @@ class Story:
         await asyncio.sleep(1.0)
         began = time.monotonic()
         await self._inject(copy.digest)
+        await self._rollout(rollout.id, lambda r: r.phase == "rolled_back", "the gates are watching")
+        # Rolled back is decided first; the gateway's acknowledgement, which dates the time it took, comes after.
         back = await self._rollout(
-            rollout.id, lambda r: r.phase == "rolled_back" and r.rollback_ms > 0, "the gates are watching"
+            rollout.id, lambda r: r.rollback_ms > 0, "waiting for the gateway to say so", may_be_over=True
         )
         self._rollback_ms = 1000 * (time.monotonic() - began)
         failed = [g.summary for g in back.gates if g.verdict == "fail"]
@@ -327,7 +329,9 @@ class Story:
         result: dict[str, Any] = json.loads(job.result_json)
         return result
 
-    async def _rollout(self, name: str, is_reached: Callable[[pb.Rollout], bool], doing: str) -> Any:
+    async def _rollout(
+        self, name: str, is_reached: Callable[[pb.Rollout], bool], doing: str, *, may_be_over: bool = False
+    ) -> Any:
         self._screen.doing(doing)
 
         async def ask() -> Any:
@@ -348,7 +352,7 @@ class Story:
 
         def is_over(found: Any) -> bool:
             if found is not None and found.phase in ("rolled_back", "rejected") and not is_reached(found):
-                if name:
+                if name and not may_be_over:
                     raise DemoFailed(f"rollout {found.id} is {found.phase}: {found.end_reason}")
                 return False
             return found is not None and is_reached(found)
