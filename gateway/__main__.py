@@ -1,11 +1,16 @@
-"""Run one gateway: ``python -m gateway --config FILE``. Builds everything, serves, drains."""
+"""Run one gateway: ``python -m gateway --config FILE``. Builds everything, serves, drains.
+
+With the Envoy front this process is the parent, and ``application`` here is what Envoy runs.
+"""
 
 import argparse
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +19,9 @@ import uvloop
 
 from gateway.engines.pool import Pool
 from gateway.metrics import Metrics
-from gateway.rpc.grpcio import GrpcioFront
+from gateway.rpc.asgi import Event, GrpcApp, Receive, Send
+from gateway.rpc.envoy import CONTROL_FD, DRAIN, EnvoyFront, FrontFailed, Listen, Tls, is_installed
+from gateway.rpc.grpcio import GrpcioFront, server_credentials
 from gateway.rpc.health import HealthState
 from gateway.rpc.methods import build_methods
 from gateway.rpc.plan_watch import PlanWatch
@@ -23,7 +30,7 @@ from gateway.serving.counters import Counters
 from gateway.serving.current_plan import CurrentPlan
 from gateway.serving.dispatch import Dispatcher
 from gateway.serving.shadow import ShadowLane
-from gateway.settings import GatewaySettings
+from gateway.settings import FRONTS, GatewaySettings
 from protos.contract.attestation import KeyInvalid, Operators, read_public
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
@@ -31,6 +38,7 @@ from protos.contract.fields import FieldInvalid
 
 log = structlog.get_logger()
 HEALTH_INTERVAL_S = 0.1
+CONFIG = "INTERLOCK_GATEWAY_CONFIG"  # how the child in Envoy is told which file to read
 
 
 async def _watch_health(health: HealthState, dispatcher: Dispatcher) -> None:
@@ -40,89 +48,195 @@ async def _watch_health(health: HealthState, dispatcher: Dispatcher) -> None:
         await asyncio.sleep(HEALTH_INTERVAL_S)
 
 
-async def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    operators = Operators.read(settings.operators)
-    key = read_public(settings.plan_key)
-    run_id = secrets.token_hex(4)
-    metrics = Metrics()
-    pool = Pool(settings.worker_sockets)
-    capture = CaptureLane(
-        settings.capture_dir,
-        run_id,
-        settings.gateway_id,
-        metrics,
-        max_records=settings.capture_max_records,
-        quota_bytes=settings.capture_quota_bytes,
-        segment_bytes=settings.capture_segment_bytes,
-        flush_s=settings.capture_flush_s,
-    )
-    counters = Counters()
-    plan = CurrentPlan(
-        deployment=settings.deployment,
-        key=key,
-        operators=operators,
-        store=BundleStore(settings.bundles_dir),
-        pool=pool,
-        state_dir=settings.state_dir,
-        metrics=metrics,
-    )
-    shadow = ShadowLane(pool, capture, metrics, max_in_flight=settings.shadow_max_in_flight)
-    dispatcher = Dispatcher(plan, pool, shadow, capture, counters, metrics, max_in_flight=settings.max_in_flight)
-    metrics.in_flight.set_function(lambda: dispatcher.in_flight)
-    health = HealthState()
-    front = GrpcioFront(
-        build_methods(dispatcher, health, version=version("interlock")),
-        address=settings.listen,
-        max_message_bytes=settings.max_message_bytes,
-    )
-    if settings.metrics_port:
-        metrics.serve(settings.metrics_port)
+class Gateway:
+    """Everything behind a front. ``start`` and ``stop`` once each, on the event loop that serves the calls."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        operators = Operators.read(settings.operators)
+        key = read_public(settings.plan_key)
+        run_id = secrets.token_hex(4)
+        self._settings = settings
+        self._metrics = metrics = Metrics()
+        self._pool = pool = Pool(settings.worker_sockets)
+        self._capture = capture = CaptureLane(
+            settings.capture_dir,
+            run_id,
+            settings.gateway_id,
+            metrics,
+            max_records=settings.capture_max_records,
+            quota_bytes=settings.capture_quota_bytes,
+            segment_bytes=settings.capture_segment_bytes,
+            flush_s=settings.capture_flush_s,
+        )
+        counters = Counters()
+        self.plan = plan = CurrentPlan(
+            deployment=settings.deployment,
+            key=key,
+            operators=operators,
+            store=BundleStore(settings.bundles_dir),
+            pool=pool,
+            state_dir=settings.state_dir,
+            metrics=metrics,
+        )
+        shadow = ShadowLane(pool, capture, metrics, max_in_flight=settings.shadow_max_in_flight)
+        self._dispatcher = dispatcher = Dispatcher(
+            plan, pool, shadow, capture, counters, metrics, max_in_flight=settings.max_in_flight
+        )
+        metrics.in_flight.set_function(lambda: dispatcher.in_flight)
+        self._health = HealthState()
+        self.methods = build_methods(dispatcher, self._health, version=version("interlock"))
+        self._watch = None
+        if settings.control:
+            self._watch = PlanWatch(
+                settings.control,
+                gateway_id=settings.gateway_id,
+                run_id=run_id,
+                plan=plan,
+                counters=counters,
+                capture=capture,
+                report_interval_s=settings.report_interval_s,
+            )
+        self._background: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Bring back the last good plan, connect workers, follow the control plane."""
+        if self._settings.metrics_port:
+            self._metrics.serve(self._settings.metrics_port)
+        self._background = [asyncio.create_task(link.run()) for link in self._pool.links]
+        self._background.append(asyncio.create_task(_watch_health(self._health, self._dispatcher)))
+        await self.plan.restore()
+        if self._watch is not None:
+            self._background.append(asyncio.create_task(self._watch.run()))
+
+    def refuse_new_calls(self) -> None:
+        """Answer NOT_SERVING and UNAVAILABLE from now on, so that balancers and callers go elsewhere."""
+        self._health.drain()
+        self._dispatcher.draining = True
+
+    async def stop(self) -> None:
+        """End what runs beside the calls and write what was captured."""
+        for task in self._background:
+            task.cancel()
+        for task in self._background:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._capture.close()
+
+
+def _stop_signals() -> asyncio.Event:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
 
-    background = [asyncio.create_task(link.run()) for link in pool.links]
-    background.append(asyncio.create_task(_watch_health(health, dispatcher)))
-    await plan.restore()
+
+async def serve_grpcio(settings: GatewaySettings) -> None:
+    """Serve in this process until SIGTERM or SIGINT, then drain."""
+    gateway = Gateway(settings)
+    credentials = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        credentials = server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    front = GrpcioFront(
+        gateway.methods,
+        address=settings.listen,
+        max_message_bytes=settings.max_message_bytes,
+        max_connections=settings.max_connections,
+        credentials=credentials,
+    )
+    stopping = _stop_signals()
+    await gateway.start()
     port = await front.start()
-    log.info("gateway_ready", port=port, generation=plan.generation)
-    if settings.control:
-        watch = PlanWatch(
-            settings.control,
-            gateway_id=settings.gateway_id,
-            run_id=run_id,
-            plan=plan,
-            counters=counters,
-            capture=capture,
-            report_interval_s=settings.report_interval_s,
-        )
-        background.append(asyncio.create_task(watch.run()))
-
+    log.info("gateway_ready", front="grpcio", port=port, generation=gateway.plan.generation)
     await stopping.wait()
-    health.drain()
-    dispatcher.draining = True
-    # Health answers NOT_SERVING first, so that a load balancer stops sending before calls are refused.
+    gateway.refuse_new_calls()
+    # Health answers NOT_SERVING first, so that a load balancer stops sending before connections go.
     await asyncio.sleep(settings.drain_delay_s)
     await front.drain(settings.drain_grace_s)
-    for task in background:
-        task.cancel()
-    for task in background:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    capture.close()
+    await gateway.stop()
     log.info("gateway_stopped")
+
+
+async def serve_envoy(settings: GatewaySettings, config: Path) -> None:
+    """Serve in an Envoy child, which runs ``application`` below, until SIGTERM or SIGINT, then drain."""
+    tls = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    # Here already, where a wrong file is told as one sentence.
+    Operators.read(settings.operators)
+    read_public(settings.plan_key)
+    listen = Listen(settings.listen, settings.max_message_bytes, tls, max_connections=settings.max_connections)
+    front = EnvoyFront(listen, "gateway.__main__:application", {CONFIG: str(config.resolve())})
+    stopping = _stop_signals()
+    port = await front.start()
+    log.info("gateway_ready", front="envoy", port=port, pid=front.pid)
+    asked, ended = asyncio.create_task(stopping.wait()), asyncio.create_task(front.ended())
+    await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
+    if ended.done():
+        asked.cancel()
+        await front.close()
+        raise FrontFailed(f"Envoy ended by itself with {ended.result()}")
+    await front.drain(settings.drain_delay_s, settings.drain_grace_s)
+    await ended
+    log.info("gateway_stopped")
+
+
+class _InEnvoy:
+    """The gateway inside Envoy: built when the server starts it, told to drain through the parent's pipe."""
+
+    def __init__(self) -> None:
+        self._app: GrpcApp | None = None
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        if self._app is None:  # Envoy's first scope, its lifespan, comes before any call
+            _log_to_stderr()
+            settings = GatewaySettings.read(Path(os.environ[CONFIG]))
+            gateway = Gateway(settings)
+            self._listen_to_parent(int(os.environ[CONTROL_FD]), gateway)
+            self._app = GrpcApp(
+                gateway.methods,
+                max_message_bytes=settings.max_message_bytes,
+                started=gateway.start,
+                stopped=gateway.stop,
+            )
+        await self._app(scope, receive, send)
+
+    @staticmethod
+    def _listen_to_parent(pipe: int, gateway: Gateway) -> None:
+        loop = asyncio.get_running_loop()
+
+        def listen() -> None:
+            while said := os.read(pipe, 1):
+                if said == DRAIN:
+                    loop.call_soon_threadsafe(gateway.refuse_new_calls)
+            # The parent is gone without a word: nobody would ever stop this process in order.
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        threading.Thread(target=listen, name="parent", daemon=True).start()
+
+
+application = _InEnvoy()
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def main() -> None:
     """Entry point; wrong settings exit with 2 and a sentence."""
     parser = argparse.ArgumentParser("python -m gateway", description="Answer decisions from a verified traffic plan.")
     parser.add_argument("--config", type=Path, required=True, help="TOML file with a table [gateway]")
+    parser.add_argument("--front", choices=FRONTS, help="in place of the setting gateway.front")
     chosen = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    _log_to_stderr()
     try:
         settings = GatewaySettings.read(chosen.config)
-        uvloop.run(serve(settings))
+        front = chosen.front or settings.front
+        if front == "auto":
+            front = "envoy" if is_installed() else "grpcio"
+        if front == "envoy":
+            asyncio.run(serve_envoy(settings, chosen.config))
+        else:
+            uvloop.run(serve_grpcio(settings))
     except (FieldInvalid, KeyInvalid, JsonMalformed, OSError, RuntimeError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 GatewayError
 ├── Malformed             the bytes are not the message the method reads
+├── FramingBroken, MessageTooLarge, CompressionUnknown, UnknownMethod    the call itself is not gRPC as agreed
 ├── PromptRejected        the request breaks the specialist's schema
 ├── UnknownSpecialist     no such specialist, or no such version of it
 ├── UnknownService        no such service to ask the health of
@@ -36,6 +37,35 @@ class Malformed(GatewayError):
     def __init__(self, message_name: str) -> None:
         self.message_name = message_name
         super().__init__(f"malformed request, expected {message_name}")
+
+
+class FramingBroken(GatewayError):
+    """The body of a call is not length-prefixed messages, or not as many as the method reads."""
+
+
+class MessageTooLarge(GatewayError):
+    """A message is larger than this gateway takes; nothing of it was kept."""
+
+    def __init__(self, size: int, most: int) -> None:
+        self.size = size
+        self.most = most
+        super().__init__(f"message of {size} bytes, expected at most {most}")
+
+
+class CompressionUnknown(GatewayError):
+    """A caller compresses in a way that this gateway does not read."""
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        super().__init__(f"grpc-encoding is {encoding[:40]!r}, expected identity or gzip")
+
+
+class UnknownMethod(GatewayError):
+    """Nobody here serves the path of a call."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"unknown method {path[:200]!r}")
 
 
 class PromptRejected(GatewayError):

@@ -7,18 +7,25 @@ from typing import Any, Self
 
 from protos.contract.fields import FieldInvalid, Reader
 
+FRONTS = ("auto", "envoy", "grpcio")
+
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Everything a gateway needs to start.
 
-    Paths in the file are relative to the file. ``control`` may be empty: such a gateway serves
-    its last good plan and takes no new one.
+    ``front`` "auto" is Envoy where it is installed, else grpcio. Paths in the file are relative to
+    the file. ``control`` may be empty: such a gateway serves its last good plan and takes no new one.
     """
 
     deployment: str
     gateway_id: str
     listen: str
+    front: str
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
+    max_connections: int
     control: str
     worker_sockets: tuple[str, ...]
     bundles_dir: Path
@@ -46,10 +53,19 @@ class GatewaySettings:
         def path(name: str) -> Path:
             return root / read.text(name)
 
+        def maybe_path(name: str) -> Path | None:
+            found = read.maybe_text(name)
+            return root / found if found else None
+
         settings = cls(
             deployment=read.text("deployment"),
             gateway_id=read.text("gateway_id", "gateway-1"),
             listen=read.text("listen", "127.0.0.1:8500"),
+            front=read.text("front", "auto", choices=FRONTS),
+            tls_certificate=maybe_path("tls_certificate"),
+            tls_key=maybe_path("tls_key"),
+            tls_client_ca=maybe_path("tls_client_ca"),
+            max_connections=read.integer("max_connections", 1, 1_000_000, 2_000),
             control=read.maybe_text("control") or "",
             worker_sockets=tuple(str(root / s) for s in read.texts("worker_sockets")),
             bundles_dir=path("bundles_dir"),
@@ -70,6 +86,13 @@ class GatewaySettings:
             drain_grace_s=read.number("drain_grace_s", 0, 60, 2.0),
         )
         read.done()
+        if (settings.tls_certificate is None) != (settings.tls_key is None):
+            raise FieldInvalid("gateway.tls_certificate and gateway.tls_key: one is set, expected both or neither")
+        if settings.tls_client_ca is not None and settings.tls_key is None:
+            raise FieldInvalid("gateway.tls_client_ca is set without gateway.tls_key, expected both")
+        host, _, port = settings.listen.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise FieldInvalid(f"gateway.listen is {settings.listen!r}, expected HOST:PORT")
         return settings
 
     @classmethod

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -25,7 +26,6 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.max_allowed_incoming_connections", 2_000),
     # Two gateways on one port by mistake would each get a random share of the calls.
     ("grpc.so_reuseport", 0),
 )
@@ -40,11 +40,13 @@ class GrpcioFront:
         *,
         address: str,
         max_message_bytes: int = 262_144,
+        max_connections: int = 2_000,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._address = address
         self._max_message_bytes = max_message_bytes
+        self._max_connections = max_connections
         self._credentials = credentials
         self._server: grpc.aio.Server | None = None
         self._running: set[asyncio.Task[Any]] = set()
@@ -56,7 +58,11 @@ class GrpcioFront:
 
     async def start(self) -> int:
         """Listen and serve; returns the port. Raises RuntimeError when the address cannot be bound."""
-        options = [*SERVER_OPTIONS, ("grpc.max_receive_message_length", self._max_message_bytes)]
+        options = [
+            *SERVER_OPTIONS,
+            ("grpc.max_receive_message_length", self._max_message_bytes),
+            ("grpc.max_allowed_incoming_connections", self._max_connections),
+        ]
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((_Table({m.path: self._handler(m) for m in self._methods}),))
         if self._credentials is None:
@@ -131,6 +137,28 @@ def _call(path: str, context: Any) -> Call:
         metadata=dict(context.invocation_metadata() or ()),
         deadline=None if left is None else time.monotonic() + left,
         peer=context.peer(),
+        identity=_identity(context.auth_context()),
+    )
+
+
+def _identity(names: Mapping[str, Iterable[bytes]]) -> str:
+    """Return who the caller's verified certificate names, in the order of ``Call.identity``."""
+    if names.get("transport_security_type") != [b"ssl"]:
+        return ""
+    alternatives = [name.decode() for name in names.get("x509_subject_alternative_name", ())]
+    uris = [name for name in alternatives if "://" in name]
+    for found in (uris, alternatives, [name.decode() for name in names.get("x509_subject", ())]):
+        if found:
+            return found[0]
+    return ""
+
+
+def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """Read TLS files in PEM; with ``client_ca`` callers must show a certificate that it signed."""
+    return grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())],
+        root_certificates=client_ca.read_bytes() if client_ca is not None else None,
+        require_client_auth=client_ca is not None,
     )
 
 

@@ -12,6 +12,10 @@ _log = logging.getLogger(__name__)
 
 CODES: dict[type[errors.GatewayError], StatusCode] = {
     errors.Malformed: StatusCode.INVALID_ARGUMENT,
+    errors.FramingBroken: StatusCode.INTERNAL,
+    errors.MessageTooLarge: StatusCode.RESOURCE_EXHAUSTED,
+    errors.CompressionUnknown: StatusCode.UNIMPLEMENTED,
+    errors.UnknownMethod: StatusCode.UNIMPLEMENTED,
     errors.PromptRejected: StatusCode.INVALID_ARGUMENT,
     errors.UnknownSpecialist: StatusCode.NOT_FOUND,
     errors.UnknownService: StatusCode.NOT_FOUND,
@@ -41,6 +45,8 @@ class Status:
     trailing: tuple[tuple[str, str], ...] = ()
 
 
+OK = Status(StatusCode.OK, "")
+LATE = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline passed")
 INTERRUPTED = Status(StatusCode.UNAVAILABLE, "the work behind this call was interrupted")
 
 

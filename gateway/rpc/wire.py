@@ -1,6 +1,11 @@
 """What every front and every service agree on: calls, handlers and bytes, without any one server library."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import base64
+import binascii
+import re
+import struct
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -8,7 +13,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from gateway.errors import Malformed
+from gateway.errors import CompressionUnknown, FramingBroken, Malformed, MessageTooLarge
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -16,12 +21,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call as a handler sees it. ``deadline`` is in seconds of ``time.monotonic``, None without one."""
+    """One call as a handler sees it.
+
+    ``deadline`` is in seconds of ``time.monotonic``, None without one. ``identity`` is what the
+    caller's verified TLS certificate names (its URI, else its DNS name, else its subject), "" without one.
+    """
 
     path: str
     metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     deadline: float | None = None
     peer: str = ""
+    identity: str = ""
 
 
 Unary = Callable[[Call, bytes], Awaitable[bytes]]
@@ -68,3 +78,118 @@ async def closing(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
         aclose = getattr(items, "aclose", None)
         if aclose is not None:
             await aclose()
+
+
+# The rest is gRPC over HTTP/2 as bytes (grpc/doc/PROTOCOL-HTTP2.md), for the front whose server speaks only HTTP.
+
+PREFIX = struct.Struct(">BI")  # compressed flag, length
+GZIP_WINDOW = 16 + zlib.MAX_WBITS
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_UNPRINTABLE = re.compile(rb"[^ -$&-~]")  # everything but printable ASCII, and the percent sign itself
+
+
+def frame(payload: bytes, *, compress: bool = False) -> bytes:
+    """Write one length-prefixed message."""
+    if compress:
+        packer = zlib.compressobj(1, wbits=GZIP_WINDOW)
+        payload = packer.compress(payload) + packer.flush()
+    return PREFIX.pack(compress, len(payload)) + payload
+
+
+class MessageReader:
+    """Cut a request body into messages, however it was split on the way; holds one message at most."""
+
+    def __init__(self, encoding: str, max_bytes: int) -> None:
+        if encoding not in ("identity", "gzip"):
+            raise CompressionUnknown(encoding)
+        self._encoding = encoding
+        self._max_bytes = max_bytes
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes, return the messages they complete.
+
+        Raises:
+            MessageTooLarge: A prefix announces more than may come, before any of it is kept.
+            FramingBroken: A flag that is neither 0 nor 1, or compressed bytes that are not what was announced.
+        """
+        pending = self._pending
+        pending += data
+        messages = []
+        at = 0
+        while len(pending) - at >= PREFIX.size:
+            flag, length = PREFIX.unpack_from(pending, at)
+            if flag > 1 or (flag and self._encoding == "identity"):
+                raise FramingBroken(f"compressed flag is {flag} with grpc-encoding {self._encoding}")
+            if length > self._max_bytes:
+                raise MessageTooLarge(length, self._max_bytes)
+            if len(pending) - at - PREFIX.size < length:
+                break
+            at += PREFIX.size
+            message = bytes(pending[at : at + length])
+            messages.append(self._unpack(message) if flag else message)
+            at += length
+        if at:
+            del pending[:at]
+        return messages
+
+    def end(self) -> None:
+        """Say that the body is over; raises FramingBroken inside a message."""
+        if self._pending:
+            raise FramingBroken(f"the body ends {len(self._pending)} bytes into a message")
+
+    def _unpack(self, packed: bytes) -> bytes:
+        unpacker = zlib.decompressobj(GZIP_WINDOW)
+        try:
+            message = unpacker.decompress(packed, self._max_bytes + 1)
+        except zlib.error as error:
+            raise FramingBroken("a message is not the gzip it is announced as") from error
+        if len(message) > self._max_bytes:
+            raise MessageTooLarge(len(message), self._max_bytes)
+        if not unpacker.eof or unpacker.unused_data:
+            raise FramingBroken("a message is not one whole gzip stream")
+        return message
+
+
+def timeout_s(value: bytes) -> float:
+    """Read ``grpc-timeout``; raises FramingBroken."""
+    found = _TIMEOUT.fullmatch(value)
+    if found is None:
+        raise FramingBroken(f"grpc-timeout is {value[:20]!r}, expected up to eight digits and one of HMSmun")
+    return int(found[1]) * _UNIT_S[found[2]]
+
+
+def percent_encode(message: str) -> bytes:
+    """Write a status message as ``grpc-message`` carries it."""
+    return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode())
+
+
+def read_metadata(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str | bytes]:
+    """Return the caller's own metadata; the last of several values counts. Raises FramingBroken."""
+    found: dict[str, str | bytes] = {}
+    for raw, value in headers:
+        name = raw.decode("latin-1")
+        if name in _TRANSPORT or name.startswith(("grpc-", "x-forwarded-", "x-envoy-", ":")):
+            continue
+        if not name.endswith("-bin"):
+            found[name] = value.decode("latin-1")
+            continue
+        try:
+            found[name] = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+        except binascii.Error as error:
+            raise FramingBroken(f"metadata {name[:40]!r} is not base64") from error
+    return found
+
+
+_TRANSPORT = frozenset({"te", "content-type", "host", "accept-encoding", "content-length"})
+
+
+def certificate_name(forwarded: str) -> str:
+    """Return who a verified client certificate names, from Envoy's ``x-forwarded-client-cert`` of one hop."""
+    parts = dict(re.findall(r'(\w+)=("(?:[^"\\]|\\.)*"|[^;,]*)', forwarded))
+    for key in ("URI", "DNS", "Subject"):
+        value: str = parts.get(key, "").strip('"')
+        if value:
+            return value
+    return ""

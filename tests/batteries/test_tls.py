@@ -1,0 +1,134 @@
+"""Who a caller is, as its verified certificate says; on both fronts."""
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.rpc.envoy import EnvoyFront, FrontFailed, Listen, Tls, is_installed
+from gateway.rpc.grpcio import GrpcioFront, server_credentials
+from tests.batteries.echo import MAX_BYTES, SERVICE, Echo
+
+NAME = "spiffe://bidder.example/edge"
+
+
+class Authority:
+    """Signs certificates for a test."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.file = directory / f"{name}.pem"
+        self.file.write_bytes(self._sign(self._name, self._key.public_key(), [], is_ca=True))
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, names: list[x509.GeneralName], is_ca: bool
+    ) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, name: str, *names: x509.GeneralName) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate, private = self._directory / f"{name}.crt", self._directory / f"{name}.key"
+        certificate.write_bytes(self._sign(subject, key.public_key(), list(names), is_ca=False))
+        private.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return certificate, private
+
+
+@asynccontextmanager
+async def serving(kind: str, tls: Tls) -> AsyncIterator[int]:
+    front: GrpcioFront | EnvoyFront
+    if kind == "envoy":
+        if not is_installed():
+            pytest.skip("pyvoy or a shared libpython is not installed here")
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, tls), "tests.batteries.echo:application")
+        port = await front.start()
+        try:
+            yield port
+        finally:
+            await front.close()
+        return
+    credentials = server_credentials(tls.certificate, tls.key, tls.client_ca)
+    front = GrpcioFront(Echo().methods(), address="localhost:0", credentials=credentials)
+    port = await front.start()
+    try:
+        yield port
+    finally:
+        await front.drain(0.0)
+
+
+async def identity(port: int, ca: Path, own: tuple[Path, Path] | None) -> str:
+    certificate, key = (own[0].read_bytes(), own[1].read_bytes()) if own else (None, None)
+    credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key, certificate)
+    async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
+        forged = (("x-forwarded-client-cert", "By=x;URI=spiffe://forged"),)
+        told = await channel.unary_unary(SERVICE + "Describe")(b"", timeout=10, metadata=forged)
+        return bytes(told).split(b"|")[3].decode()
+
+
+@pytest.mark.parametrize("kind", ["grpcio", "envoy"])
+def test_a_verified_certificate_names_the_caller_and_nothing_else_does(kind: str, tmp_path: Path) -> None:
+    ca, stranger = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    server = ca.issue("localhost", x509.DNSName("localhost"))
+    named = ca.issue("named", x509.UniformResourceIdentifier(NAME), x509.DNSName("edge.example"))
+    plain = ca.issue("plain")
+    foreign = stranger.issue("foreign", x509.UniformResourceIdentifier(NAME))
+
+    async def run() -> None:
+        async with serving(kind, Tls(server[0], server[1], ca.file)) as port:
+            assert await identity(port, ca.file, named) == NAME
+            assert "plain" in await identity(port, ca.file, plain)
+            for unknown in (None, foreign):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await identity(port, ca.file, unknown)
+                assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["grpcio", "envoy"])
+def test_without_a_client_authority_tls_names_nobody(kind: str, tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "ours")
+    server = ca.issue("localhost", x509.DNSName("localhost"))
+
+    async def run() -> None:
+        async with serving(kind, Tls(server[0], server[1], None)) as port:
+            assert await identity(port, ca.file, None) == ""
+
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(not is_installed(), reason="pyvoy or a shared libpython is not installed here")
+def test_envoy_says_what_is_wrong_with_its_files_before_it_serves(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no certificate")
+    front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, Tls(wrong, wrong, None)), "tests.batteries.echo:application")
+    with pytest.raises(FrontFailed, match="refuses its configuration"):
+        asyncio.run(front.start())
