@@ -78,7 +78,7 @@ class Gateway:
             state_dir=settings.state_dir,
             metrics=metrics,
         )
-        shadow = ShadowLane(pool, capture, metrics, max_in_flight=settings.shadow_max_in_flight)
+        shadow = ShadowLane(pool, capture, counters, metrics, max_in_flight=settings.shadow_max_in_flight)
         self._dispatcher = dispatcher = Dispatcher(
             plan, pool, shadow, capture, counters, metrics, max_in_flight=settings.max_in_flight
         )

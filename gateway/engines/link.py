@@ -37,7 +37,6 @@ class WorkerLink(asyncio.Protocol):
         self.socket = socket
         self.ready: set[str] = set()
         self.generators: set[str] = set()  # the ready bundles that can generate
-        self.in_flight = 0
         self._wanted: set[str] = set()
         self._ids = itertools.count(1)
         self._results: dict[int, asyncio.Future[engine_pb2.Result]] = {}
@@ -49,6 +48,11 @@ class WorkerLink(asyncio.Protocol):
         self._lost = asyncio.Event()
         self.connected = asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many jobs wait for their answer."""
+        return len(self._results)
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -209,12 +213,7 @@ class WorkerLink(asyncio.Protocol):
         self._send(engine_pb2.Frame(job=job))
         future: asyncio.Future[engine_pb2.Result] = asyncio.get_running_loop().create_future()
         self._results[number] = future
-        self.in_flight += 1
-        future.add_done_callback(self._finished)
         return number, future
-
-    def _finished(self, _: object) -> None:
-        self.in_flight -= 1
 
     def cancel(self, number: int) -> None:
         """Tell the worker that nobody waits for a job any more."""

@@ -32,9 +32,10 @@ Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-# How often calls that take longer are looked after: has the caller left, is the deadline over? Once a
+# How often calls that take longer than this are looked after: has the caller left, is the deadline over? Once a
 # request is complete the server tells of a caller who leaves only when asked (pyvoy 1.3), so we ask.
-LOOK_S = 0.005
+LOOK_S = 0.01
+ASKED_AT_ONCE = 8  # of those, in turn: asking costs a tenth of a call
 # How long a caller may take over sending a request when it named no deadline.
 UPLOAD_S = 10.0
 # A handler knows the deadline and answers by it; this much later the front answers for it.
@@ -174,12 +175,15 @@ class GrpcApp:
                 await exchange.write(answer)
 
     def _look(self) -> None:
-        """Ask after the calls that have been here for a while; the younger ones follow them in the table."""
+        """End what is late; ask after some of the calls that have been here for a while."""
         now = time.monotonic()
+        asked = 0
         for exchange in list(self._running):
-            if now - exchange.began < LOOK_S:
-                break
-            exchange.look(now)
+            if not exchange.is_late_at(now) and asked < ASKED_AT_ONCE and now - exchange.began >= LOOK_S:
+                asked += exchange.ask()
+                # Behind the others, so that each has its turn.
+                del self._running[exchange]
+                self._running[exchange] = None
         self._is_looking = bool(self._running)
         if self._is_looking:
             asyncio.get_running_loop().call_later(LOOK_S, self._look)
@@ -224,16 +228,22 @@ class _Exchange:
         self._is_complete = True
         self.give_up_at = None if deadline is None else deadline + GRACE_S
 
-    def look(self, now: float) -> None:
-        """End a call that is late; ask whether the caller of a complete request is still there."""
-        if self.is_over or self.has_left or self.is_late:
-            return
-        if self.give_up_at is not None and now >= self.give_up_at:
-            self.is_late = True
-            self._cancel()
-        elif self._is_complete and not self._is_asking:
-            self._is_asking = True
-            asyncio.ensure_future(self._receive()).add_done_callback(self._told)
+    def is_late_at(self, now: float) -> bool:
+        """Say whether the call has run out of time, and end it then."""
+        if self.give_up_at is not None and now >= self.give_up_at and not (self.is_over or self.has_left):
+            if not self.is_late:
+                self.is_late = True
+                self._cancel()
+            return True
+        return False
+
+    def ask(self) -> bool:
+        """Ask the server whether the caller of a complete request is still there; says whether it was asked."""
+        if self._is_asking or not self._is_complete or self.has_left:
+            return False
+        self._is_asking = True
+        asyncio.ensure_future(self._receive()).add_done_callback(self._told)
+        return True
 
     def _told(self, done: "asyncio.Future[Event]") -> None:
         self._is_asking = False
@@ -252,14 +262,17 @@ class _Exchange:
 
     async def _chunk(self) -> tuple[bytes, bool]:
         # Shielded: the server sets this future whatever becomes of the call.
-        event = await asyncio.shield(asyncio.ensure_future(self._receive()))
+        return self._read(await asyncio.shield(asyncio.ensure_future(self._receive())))
+
+    @staticmethod
+    def _read(event: Event) -> tuple[bytes, bool]:
         if event["type"] == "http.disconnect":
             raise _CallerLeft
         return event["body"], event["more_body"]
 
     async def only_message(self, reader: MessageReader, max_bytes: int) -> bytes:
         """Read a request that is exactly one message; raises FramingBroken."""
-        body, is_more = await self._chunk()
+        body, is_more = self._read(await self._receive())
         if not is_more and len(body) >= PREFIX.size:
             flag, length = PREFIX.unpack_from(body)
             if flag == 0 and length == len(body) - PREFIX.size <= max_bytes:

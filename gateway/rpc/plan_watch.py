@@ -91,6 +91,7 @@ class PlanWatch:
                 generation=self._plan.generation,
                 latency_bounds_us=LATENCY_BOUNDS_US,
                 arms=self._counters.report(),
+                shadows=self._counters.shadow_report(),
                 drops=self._capture.all_drops(),
                 at_unix_ms=time.time_ns() // 1_000_000,
             )

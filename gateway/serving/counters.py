@@ -22,11 +22,22 @@ class ArmCount:
     latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_US) + 1))
 
 
+@dataclass(slots=True)
+class ShadowCount:
+    """What became of one rollout's copies since the gateway started."""
+
+    offered: int = 0
+    sent: int = 0
+    paired: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+
+
 class Counters:
     """Bounded: the oldest key goes first, which can only be a rollout long over."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str, Arm, str], ArmCount] = {}
+        self._shadows: dict[tuple[str, str, str], ShadowCount] = {}
 
     def of(self, specialist: str, salt: str, arm: Arm, bundle: str) -> ArmCount:
         """Return the counts to add to."""
@@ -36,6 +47,16 @@ class Counters:
             if len(self._counts) >= MAX_KEYS:
                 del self._counts[next(iter(self._counts))]
             found = self._counts[key] = ArmCount()
+        return found
+
+    def shadow_of(self, specialist: str, salt: str, candidate: str) -> ShadowCount:
+        """Return a shadow's counts to add to."""
+        key = (specialist, salt, candidate)
+        found = self._shadows.get(key)
+        if found is None:
+            if len(self._shadows) >= MAX_KEYS:
+                del self._shadows[next(iter(self._shadows))]
+            found = self._shadows[key] = ShadowCount()
         return found
 
     @staticmethod
@@ -62,4 +83,19 @@ class Counters:
                 latency_counts=count.latency,
             )
             for (specialist, salt, arm, bundle), count in self._counts.items()
+        ]
+
+    def shadow_report(self) -> list[traffic_pb2.ShadowCounters]:
+        """Copy every shadow's counts for the control plane."""
+        return [
+            traffic_pb2.ShadowCounters(
+                specialist=specialist,
+                salt=salt,
+                candidate_digest=candidate,
+                offered=count.offered,
+                sent=count.sent,
+                paired=count.paired,
+                drops=dict(count.drops),
+            )
+            for (specialist, salt, candidate), count in self._shadows.items()
         ]

@@ -11,6 +11,7 @@ from gateway.engines.link import WorkerAway, WorkerLink
 from gateway.engines.pool import Pool
 from gateway.metrics import Metrics
 from gateway.serving.capture import CaptureLane
+from gateway.serving.counters import Counters, ShadowCount
 from protos import capture_pb2, decide_pb2, engine_pb2
 from protos.contract.task import TaskSpec
 
@@ -18,12 +19,21 @@ from protos.contract.task import TaskSpec
 class Pair:
     """One request that two bundles answer."""
 
-    def __init__(self, lane: "ShadowLane", record: capture_pb2.ShadowPair, task: TaskSpec, budget_us: int) -> None:
+    def __init__(
+        self,
+        lane: "ShadowLane",
+        record: capture_pb2.ShadowPair,
+        task: TaskSpec,
+        budget_us: int,
+        count: ShadowCount,
+    ) -> None:
         self._lane = lane
         self._record = record
         self._task = task
         self._budget_us = budget_us
+        self._count = count
         self._missing = 2
+        self._is_dropped = False
 
     def primary_answered(self, answer: decide_pb2.DecideResponse) -> None:
         """Take a copy of what the caller was told."""
@@ -33,8 +43,14 @@ class Pair:
         record.primary_score = answer.score
         record.primary_label = answer.label
         record.primary_us = answer.timing.queue_us + answer.timing.engine_us
+        record.primary_engine_us = answer.timing.engine_us
+        record.primary_probabilities.extend(p.probability for p in answer.probabilities)
         record.primary_fallback = answer.fallback.used
         self._arrived()
+
+    def primary_left(self) -> None:
+        """Give up: the caller went away or got an error, and half a pair compares nothing."""
+        self.drop("shadow_primary_away")
 
     def candidate_answered(self, result: engine_pb2.Result | None, failure: int) -> None:
         """Take the candidate's answer, or why there is none."""
@@ -46,22 +62,33 @@ class Pair:
             record.candidate_label = self._task.labels[result.label]
             record.candidate_score = result.score
             record.candidate_us = result.queue_us + result.engine_us
+            record.candidate_engine_us = result.engine_us
+            record.candidate_probabilities.extend(result.probabilities)
             # Copies wait behind live requests, so their wait says nothing of the one the candidate would have.
             record.candidate_in_time = result.engine_us <= self._budget_us
         self._arrived()
 
+    def drop(self, cause: str) -> None:
+        """Count why this will not be a pair; the first cause is the one."""
+        if not self._is_dropped:
+            self._is_dropped = True
+            self._lane.dropped(self._count, cause)
+
     def _arrived(self) -> None:
         self._missing -= 1
-        if self._missing == 0:
-            self._lane.finished(self._record)
+        if self._missing == 0 and not self._is_dropped:
+            self._lane.finished(self._record, self._count)
 
 
 class ShadowLane:
     """Offers may be dropped, always with a counted cause; at most ``max_in_flight`` wait."""
 
-    def __init__(self, pool: Pool, capture: CaptureLane, metrics: Metrics, *, max_in_flight: int) -> None:
+    def __init__(
+        self, pool: Pool, capture: CaptureLane, counters: Counters, metrics: Metrics, *, max_in_flight: int
+    ) -> None:
         self._pool = pool
         self._capture = capture
+        self._counters = counters
         self._metrics = metrics
         self._max_in_flight = max_in_flight
         self.in_flight = 0
@@ -70,8 +97,10 @@ class ShadowLane:
         self, request: decide_pb2.DecideRequest, primary: str, candidate: str, salt: str, task: TaskSpec, budget_us: int
     ) -> Pair | None:
         """Send a copy to the candidate if the lane has room."""
+        count = self._counters.shadow_of(request.specialist, salt, candidate)
+        count.offered += 1
         if self.in_flight >= self._max_in_flight:
-            self._capture.drop("shadow_queue_full")
+            self.dropped(count, "shadow_queue_full")
             return None
         # Shadow answers count even when late: that they are late is what shadow is there to find.
         patience_us = 5 * task.deadline_us
@@ -79,8 +108,9 @@ class ShadowLane:
             link = self._pool.pick(candidate)
             number, future = link.submit(candidate, request.input, patience_us, engine_pb2.PRIORITY_SHADOW)
         except WorkerAway:
-            self._capture.drop("shadow_engine_unavailable")
+            self.dropped(count, "shadow_engine_unavailable")
             return None
+        count.sent += 1
         record = capture_pb2.ShadowPair(
             specialist=request.specialist,
             salt=salt,
@@ -88,7 +118,7 @@ class ShadowLane:
             candidate_digest=candidate,
             at_unix_ms=time.time_ns() // 1_000_000,
         )
-        pair = Pair(self, record, task, budget_us)
+        pair = Pair(self, record, task, budget_us, count)
         self.in_flight += 1
         timer = asyncio.get_running_loop().call_later(patience_us / 1e6, link.cancel, number)
         future.add_done_callback(lambda done: self._answered(done, pair, timer, link))
@@ -101,7 +131,7 @@ class ShadowLane:
         timer.cancel()
         if done.cancelled() or (done.exception() is None and done.result().status == engine_pb2.RESULT_STATUS_EXPIRED):
             # No spare time on the device, or an engine that hangs: nobody knows which, so it is no pair.
-            self._capture.drop("shadow_late")
+            pair.drop("shadow_late")
         elif done.exception() is not None:
             pair.candidate_answered(None, decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE)
         elif done.result().status != engine_pb2.RESULT_STATUS_OK:
@@ -109,8 +139,16 @@ class ShadowLane:
         else:
             pair.candidate_answered(done.result(), 0)
 
-    def finished(self, record: capture_pb2.ShadowPair) -> None:
+    def dropped(self, count: ShadowCount, cause: str) -> None:
+        """Count a request that was to be shadowed and is no pair."""
+        count.drops[cause] += 1
+        self._capture.drop(cause)
+
+    def finished(self, record: capture_pb2.ShadowPair, count: ShadowCount) -> None:
         """Record a complete pair."""
         agreed = record.candidate_decision == record.primary_decision
         self._metrics.shadow_pairs.labels("yes" if agreed else "no").inc()
-        self._capture.offer(capture_pb2.CaptureRecord(shadow_pair=record))
+        if self._capture.offer(capture_pb2.CaptureRecord(shadow_pair=record)):
+            count.paired += 1
+        else:
+            count.drops["capture_queue_full"] += 1
