@@ -2,7 +2,7 @@ from protos import decide_pb2 as _decide_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -44,7 +44,7 @@ class Sample(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ..., routing_key_hash: _Optional[str] = ..., input: _Optional[_Union[_decide_pb2.Input, _Mapping]] = ..., input_digest: _Optional[str] = ..., answer: _Optional[_Union[_decide_pb2.DecideResponse, _Mapping]] = ..., at_unix_ms: _Optional[int] = ..., inclusion_bp: _Optional[int] = ..., salt: _Optional[str] = ..., in_time: bool = ...) -> None: ...
 
 class ShadowPair(_message.Message):
-    __slots__ = ("decision_id", "specialist", "salt", "primary_digest", "candidate_digest", "primary_decision", "candidate_decision", "primary_score", "candidate_score", "primary_label", "candidate_label", "primary_us", "candidate_us", "candidate_in_time", "candidate_failure", "at_unix_ms", "primary_fallback")
+    __slots__ = ("decision_id", "specialist", "salt", "primary_digest", "candidate_digest", "primary_decision", "candidate_decision", "primary_score", "candidate_score", "primary_label", "candidate_label", "primary_us", "candidate_us", "candidate_in_time", "candidate_failure", "at_unix_ms", "primary_fallback", "primary_engine_us", "candidate_engine_us", "primary_probabilities", "candidate_probabilities")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     SPECIALIST_FIELD_NUMBER: _ClassVar[int]
     SALT_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,10 @@ class ShadowPair(_message.Message):
     CANDIDATE_FAILURE_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     PRIMARY_FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_ENGINE_US_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_ENGINE_US_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     specialist: str
     salt: str
@@ -79,7 +83,11 @@ class ShadowPair(_message.Message):
     candidate_failure: _decide_pb2.FallbackReason
     at_unix_ms: int
     primary_fallback: bool
-    def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ..., salt: _Optional[str] = ..., primary_digest: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., primary_decision: _Optional[str] = ..., candidate_decision: _Optional[str] = ..., primary_score: _Optional[float] = ..., candidate_score: _Optional[float] = ..., primary_label: _Optional[str] = ..., candidate_label: _Optional[str] = ..., primary_us: _Optional[int] = ..., candidate_us: _Optional[int] = ..., candidate_in_time: bool = ..., candidate_failure: _Optional[_Union[_decide_pb2.FallbackReason, str]] = ..., at_unix_ms: _Optional[int] = ..., primary_fallback: bool = ...) -> None: ...
+    primary_engine_us: int
+    candidate_engine_us: int
+    primary_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    candidate_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ..., salt: _Optional[str] = ..., primary_digest: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., primary_decision: _Optional[str] = ..., candidate_decision: _Optional[str] = ..., primary_score: _Optional[float] = ..., candidate_score: _Optional[float] = ..., primary_label: _Optional[str] = ..., candidate_label: _Optional[str] = ..., primary_us: _Optional[int] = ..., candidate_us: _Optional[int] = ..., candidate_in_time: bool = ..., candidate_failure: _Optional[_Union[_decide_pb2.FallbackReason, str]] = ..., at_unix_ms: _Optional[int] = ..., primary_fallback: bool = ..., primary_engine_us: _Optional[int] = ..., candidate_engine_us: _Optional[int] = ..., primary_probabilities: _Optional[_Iterable[float]] = ..., candidate_probabilities: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Outcome(_message.Message):
     __slots__ = ("decision_id", "specialist", "label", "observed_at_unix_ms", "received_at_unix_ms", "source")

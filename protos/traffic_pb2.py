@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos import decide_pb2 as protos_dot_decide__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/traffic.proto\x12\x14interlock.traffic.v1\x1a\x13protos/decide.proto\"f\n\x08\x45nvelope\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x02 \x01(\t\x12\x33\n\nsignatures\x18\x03 \x03(\x0b\x32\x1f.interlock.traffic.v1.Signature\"(\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\":\n\x10WatchPlanRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"l\n\tPlanOffer\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x31\n\tapprovals\x18\x02 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\"\xc3\x01\n\x0f\x41\x63knowledgement\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x13\n\x0bplan_digest\x18\x03 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x1b\n\x13generation_in_force\x18\x07 \x01(\x04\x12\x12\n\nat_unix_ms\x18\x08 \x01(\x03\x12\x10\n\x08\x61pply_ms\x18\t \x01(\r\"\x15\n\x13\x41\x63knowledgeResponse\"\xa8\x02\n\x0b\x41rmCounters\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\t\x12\x1e\n\x03\x61rm\x18\x03 \x01(\x0e\x32\x11.interlock.v1.Arm\x12\x15\n\rbundle_digest\x18\x04 \x01(\t\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x06 \x01(\x04\x12\x43\n\tfallbacks\x18\x07 \x03(\x0b\x32\x30.interlock.traffic.v1.ArmCounters.FallbacksEntry\x12\x0f\n\x07in_time\x18\x08 \x01(\x04\x12\x16\n\x0elatency_counts\x18\t \x03(\x04\x1a\x30\n\x0e\x46\x61llbacksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x94\x02\n\rGatewayReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11latency_bounds_us\x18\x04 \x03(\r\x12/\n\x04\x61rms\x18\x05 \x03(\x0b\x32!.interlock.traffic.v1.ArmCounters\x12=\n\x05\x64rops\x18\x06 \x03(\x0b\x32..interlock.traffic.v1.GatewayReport.DropsEntry\x12\x12\n\nat_unix_ms\x18\x07 \x01(\x03\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x10\n\x0eReportResponse2\x9e\x02\n\x0eTrafficService\x12V\n\tWatchPlan\x12&.interlock.traffic.v1.WatchPlanRequest\x1a\x1f.interlock.traffic.v1.PlanOffer0\x01\x12_\n\x0b\x41\x63knowledge\x12%.interlock.traffic.v1.Acknowledgement\x1a).interlock.traffic.v1.AcknowledgeResponse\x12S\n\x06Report\x12#.interlock.traffic.v1.GatewayReport\x1a$.interlock.traffic.v1.ReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/traffic.proto\x12\x14interlock.traffic.v1\x1a\x13protos/decide.proto\"f\n\x08\x45nvelope\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x02 \x01(\t\x12\x33\n\nsignatures\x18\x03 \x03(\x0b\x32\x1f.interlock.traffic.v1.Signature\"(\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\":\n\x10WatchPlanRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\"l\n\tPlanOffer\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x31\n\tapprovals\x18\x02 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\"\xc3\x01\n\x0f\x41\x63knowledgement\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x13\n\x0bplan_digest\x18\x03 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x1b\n\x13generation_in_force\x18\x07 \x01(\x04\x12\x12\n\nat_unix_ms\x18\x08 \x01(\x03\x12\x10\n\x08\x61pply_ms\x18\t \x01(\r\"\x15\n\x13\x41\x63knowledgeResponse\"\xa8\x02\n\x0b\x41rmCounters\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\t\x12\x1e\n\x03\x61rm\x18\x03 \x01(\x0e\x32\x11.interlock.v1.Arm\x12\x15\n\rbundle_digest\x18\x04 \x01(\t\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x06 \x01(\x04\x12\x43\n\tfallbacks\x18\x07 \x03(\x0b\x32\x30.interlock.traffic.v1.ArmCounters.FallbacksEntry\x12\x0f\n\x07in_time\x18\x08 \x01(\x04\x12\x16\n\x0elatency_counts\x18\t \x03(\x04\x1a\x30\n\x0e\x46\x61llbacksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xe9\x01\n\x0eShadowCounters\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61ndidate_digest\x18\x03 \x01(\t\x12\x0f\n\x07offered\x18\x04 \x01(\x04\x12\x0c\n\x04sent\x18\x05 \x01(\x04\x12\x0e\n\x06paired\x18\x06 \x01(\x04\x12>\n\x05\x64rops\x18\x07 \x03(\x0b\x32/.interlock.traffic.v1.ShadowCounters.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xcb\x02\n\rGatewayReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11latency_bounds_us\x18\x04 \x03(\r\x12/\n\x04\x61rms\x18\x05 \x03(\x0b\x32!.interlock.traffic.v1.ArmCounters\x12=\n\x05\x64rops\x18\x06 \x03(\x0b\x32..interlock.traffic.v1.GatewayReport.DropsEntry\x12\x12\n\nat_unix_ms\x18\x07 \x01(\x03\x12\x35\n\x07shadows\x18\x08 \x03(\x0b\x32$.interlock.traffic.v1.ShadowCounters\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x10\n\x0eReportResponse2\x9e\x02\n\x0eTrafficService\x12V\n\tWatchPlan\x12&.interlock.traffic.v1.WatchPlanRequest\x1a\x1f.interlock.traffic.v1.PlanOffer0\x01\x12_\n\x0b\x41\x63knowledge\x12%.interlock.traffic.v1.Acknowledgement\x1a).interlock.traffic.v1.AcknowledgeResponse\x12S\n\x06Report\x12#.interlock.traffic.v1.GatewayReport\x1a$.interlock.traffic.v1.ReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ARMCOUNTERS_FALLBACKSENTRY']._loaded_options = None
   _globals['_ARMCOUNTERS_FALLBACKSENTRY']._serialized_options = b'8\001'
+  _globals['_SHADOWCOUNTERS_DROPSENTRY']._loaded_options = None
+  _globals['_SHADOWCOUNTERS_DROPSENTRY']._serialized_options = b'8\001'
   _globals['_GATEWAYREPORT_DROPSENTRY']._loaded_options = None
   _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_options = b'8\001'
   _globals['_ENVELOPE']._serialized_start=67
@@ -52,12 +54,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARMCOUNTERS']._serialized_end=901
   _globals['_ARMCOUNTERS_FALLBACKSENTRY']._serialized_start=853
   _globals['_ARMCOUNTERS_FALLBACKSENTRY']._serialized_end=901
-  _globals['_GATEWAYREPORT']._serialized_start=904
-  _globals['_GATEWAYREPORT']._serialized_end=1180
-  _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_start=1136
-  _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_end=1180
-  _globals['_REPORTRESPONSE']._serialized_start=1182
-  _globals['_REPORTRESPONSE']._serialized_end=1198
-  _globals['_TRAFFICSERVICE']._serialized_start=1201
-  _globals['_TRAFFICSERVICE']._serialized_end=1487
+  _globals['_SHADOWCOUNTERS']._serialized_start=904
+  _globals['_SHADOWCOUNTERS']._serialized_end=1137
+  _globals['_SHADOWCOUNTERS_DROPSENTRY']._serialized_start=1093
+  _globals['_SHADOWCOUNTERS_DROPSENTRY']._serialized_end=1137
+  _globals['_GATEWAYREPORT']._serialized_start=1140
+  _globals['_GATEWAYREPORT']._serialized_end=1471
+  _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_start=1093
+  _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_end=1137
+  _globals['_REPORTRESPONSE']._serialized_start=1473
+  _globals['_REPORTRESPONSE']._serialized_end=1489
+  _globals['_TRAFFICSERVICE']._serialized_start=1492
+  _globals['_TRAFFICSERVICE']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

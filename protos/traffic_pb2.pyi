@@ -96,8 +96,33 @@ class ArmCounters(_message.Message):
     latency_counts: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, specialist: _Optional[str] = ..., salt: _Optional[str] = ..., arm: _Optional[_Union[_decide_pb2.Arm, str]] = ..., bundle_digest: _Optional[str] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., fallbacks: _Optional[_Mapping[str, int]] = ..., in_time: _Optional[int] = ..., latency_counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class ShadowCounters(_message.Message):
+    __slots__ = ("specialist", "salt", "candidate_digest", "offered", "sent", "paired", "drops")
+    class DropsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OFFERED_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    PAIRED_FIELD_NUMBER: _ClassVar[int]
+    DROPS_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    salt: str
+    candidate_digest: str
+    offered: int
+    sent: int
+    paired: int
+    drops: _containers.ScalarMap[str, int]
+    def __init__(self, specialist: _Optional[str] = ..., salt: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., offered: _Optional[int] = ..., sent: _Optional[int] = ..., paired: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
 class GatewayReport(_message.Message):
-    __slots__ = ("gateway_id", "run_id", "generation", "latency_bounds_us", "arms", "drops", "at_unix_ms")
+    __slots__ = ("gateway_id", "run_id", "generation", "latency_bounds_us", "arms", "drops", "at_unix_ms", "shadows")
     class DropsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +137,7 @@ class GatewayReport(_message.Message):
     ARMS_FIELD_NUMBER: _ClassVar[int]
     DROPS_FIELD_NUMBER: _ClassVar[int]
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
     gateway_id: str
     run_id: str
     generation: int
@@ -119,7 +145,8 @@ class GatewayReport(_message.Message):
     arms: _containers.RepeatedCompositeFieldContainer[ArmCounters]
     drops: _containers.ScalarMap[str, int]
     at_unix_ms: int
-    def __init__(self, gateway_id: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., latency_bounds_us: _Optional[_Iterable[int]] = ..., arms: _Optional[_Iterable[_Union[ArmCounters, _Mapping]]] = ..., drops: _Optional[_Mapping[str, int]] = ..., at_unix_ms: _Optional[int] = ...) -> None: ...
+    shadows: _containers.RepeatedCompositeFieldContainer[ShadowCounters]
+    def __init__(self, gateway_id: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., latency_bounds_us: _Optional[_Iterable[int]] = ..., arms: _Optional[_Iterable[_Union[ArmCounters, _Mapping]]] = ..., drops: _Optional[_Mapping[str, int]] = ..., at_unix_ms: _Optional[int] = ..., shadows: _Optional[_Iterable[_Union[ShadowCounters, _Mapping]]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ()
