@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from gateway.serving.statistics import SpecialistStatistics
 from protos import decide_pb2
 from protos.contract.task import TaskSpec
 
@@ -33,6 +34,10 @@ class Gateway(Protocol):
 
     def specialists(self) -> tuple[str, ...]:
         """Name the specialists of the plan in force."""
+        ...
+
+    def statistics(self, specialist: str) -> SpecialistStatistics:
+        """Return what a specialist did since the process started; raises as ``task`` does."""
         ...
 
     def is_ready(self) -> bool:

@@ -35,6 +35,7 @@ from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import ArmCount, Counters
 from gateway.serving.current_plan import CurrentPlan, Route
 from gateway.serving.shadow import Pair, ShadowLane
+from gateway.serving.statistics import SpecialistStatistics, Statistics
 from protos import capture_pb2, decide_pb2, engine_pb2
 from protos.contract.digest import input_digest
 from protos.contract.draws import pseudonym
@@ -119,6 +120,7 @@ class Dispatcher:
         self._metrics = metrics
         self._max_in_flight = max_in_flight
         self._latency: dict[tuple[str, Arm], Histogram] = {}  # finding a metric's child costs more than observing
+        self._statistics = Statistics()
         self.in_flight = 0
         self.draining = False
 
@@ -150,9 +152,11 @@ class Dispatcher:
             answer = self._answer(call, result)
         finally:
             self.in_flight -= 1
-            if pair is not None and answer is None:
-                # The caller left, or got an error: half a pair compares nothing.
-                pair.primary_left()
+            if answer is None:  # the caller left, or got an error
+                taken_us = int((time.monotonic() - call.arrived) * 1e6)
+                self._statistics.of(task.name).ended(taken_us, is_answered=False)
+                if pair is not None:
+                    pair.primary_left()  # half a pair compares nothing
         self._record(call, answer)
         if pair is not None:
             pair.primary_answered(answer)
@@ -251,6 +255,7 @@ class Dispatcher:
             answer.probabilities.add(label=label, probability=probability)
         answer.timing.queue_us = result.queue_us
         answer.timing.engine_us = result.engine_us
+        self._statistics.of(task.name).executed(result.queue_us, result.engine_us, max(result.batch_size, 1))
         return answer
 
     def _fallback(self, call: _CallState, reason: int) -> decide_pb2.DecideResponse:
@@ -285,6 +290,7 @@ class Dispatcher:
         if latency is None:
             latency = self._latency[key] = self._metrics.latency.labels(task.name, call.assignment.arm.name.lower())
         latency.observe(taken_us / 1e6)
+        self._statistics.of(task.name).ended(taken_us, is_answered=True)
         if call.request.test:
             return
         self._counters.answered(
@@ -365,6 +371,10 @@ class Dispatcher:
     def task(self, specialist: str) -> TaskSpec:
         """Return a specialist's task; raises as ``route`` does."""
         return self.route(specialist).task
+
+    def statistics(self, specialist: str) -> SpecialistStatistics:
+        """Return what a specialist did since this process started; raises as ``route`` does."""
+        return self._statistics.of(self.route(specialist).task.name)
 
     def specialists(self) -> tuple[str, ...]:
         """List the specialists of the plan in force."""

@@ -21,8 +21,7 @@ class Duration:
 class SpecialistStatistics:
     """One decision is one inference, whichever service asked for it and whether or not it was a test.
 
-    A fallback is a success without engine time. Counted before any engine: nothing, so a refused
-    input is no failure of the specialist.
+    A fallback is a success without engine time. An input refused before it was assigned is not counted.
     """
 
     success: Duration = field(default_factory=Duration)
