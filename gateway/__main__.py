@@ -186,18 +186,22 @@ class _InEnvoy:
     def __init__(self) -> None:
         self._app: GrpcApp | None = None
 
+    # A coroutine function, or the server takes it for an application of ASGI 2.
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        if self._app is None:  # Envoy's first scope, its lifespan, comes before any call
-            _log_to_stderr()
-            settings = GatewaySettings.read(Path(os.environ[CONFIG]))
-            gateway = Gateway(settings)
-            self._listen_to_parent(int(os.environ[CONTROL_FD]), gateway)
-            self._app = GrpcApp(
-                gateway.methods,
-                max_message_bytes=settings.max_message_bytes,
-                started=gateway.start,
-                stopped=gateway.stop,
-            )
+        await (self._app or self._begin)(scope, receive, send)
+
+    async def _begin(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Build everything for Envoy's first scope, its lifespan, which comes before any call."""
+        _log_to_stderr()
+        settings = GatewaySettings.read(Path(os.environ[CONFIG]))
+        gateway = Gateway(settings)
+        self._listen_to_parent(int(os.environ[CONTROL_FD]), gateway)
+        self._app = GrpcApp(
+            gateway.methods,
+            max_message_bytes=settings.max_message_bytes,
+            started=gateway.start,
+            stopped=gateway.stop,
+        )
         await self._app(scope, receive, send)
 
     @staticmethod

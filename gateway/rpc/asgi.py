@@ -6,7 +6,7 @@ without one, and clients would take that for an empty success.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, cast
 
 from gateway.errors import FramingBroken, UnknownMethod
@@ -44,6 +44,8 @@ MESSAGES_AHEAD = 16  # of a stream, read before the handler asks
 
 _HEADERS = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity,gzip")]
 _GZIPPED = [*_HEADERS, (b"grpc-encoding", b"gzip")]
+_START = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
+_START_GZIPPED = {**_START, "headers": _GZIPPED}
 _OK = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")], "more_trailers": False}
 
 
@@ -84,25 +86,11 @@ class GrpcApp:
         """How many calls have not ended."""
         return len(self._running)
 
-    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Event, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve one call, or the server's start and stop."""
-        if scope["type"] != "http":
-            await self._live(scope, receive, send)
-            return
-        exchange = _Exchange(receive, send)
-        self._running[exchange] = None
-        if not self._is_looking:
-            self._is_looking = True
-            asyncio.get_running_loop().call_later(LOOK_S, self._look)
-        try:
-            await self._serve(exchange, scope)
-        except _CallerLeft:
-            pass
-        finally:
-            exchange.is_over = True
-            del self._running[exchange]
-            if exchange.pump is not None:
-                exchange.pump.cancel()
+        if scope["type"] == "http":
+            return self._serve(scope, receive, send)
+        return self._live(scope, receive, send)
 
     async def _live(self, scope: Event, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -117,28 +105,45 @@ class GrpcApp:
                 return
             await send({"type": f"lifespan.{phase}.complete"})
 
-    async def _serve(self, exchange: "_Exchange", scope: Event) -> None:
+    async def _serve(self, scope: Event, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(receive, send)
+        self._running[exchange] = None
+        if not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        try:
+            status = await self._handle(exchange, scope)
+            if status is not None:
+                await exchange.end(status)
+        except _CallerLeft:
+            pass
+        finally:
+            exchange.is_over = True
+            del self._running[exchange]
+            if exchange.pump is not None:
+                exchange.pump.cancel()
+
+    async def _handle(self, exchange: "_Exchange", scope: Event) -> Status | None:
+        """Do the work; returns the status still to be sent, None when the call has ended."""
         path = scope["path"]
-        status = OK
         try:
             headers = dict(scope["headers"])
             if not headers.get(b"content-type", b"").startswith(b"application/grpc") or scope["method"] != "POST":
                 await exchange.refuse_http(415)
-                return
+                return None
             method = self._methods.get(path)
             if method is None:
                 raise UnknownMethod(path)
-            reader = MessageReader(
-                headers.get(b"grpc-encoding", b"identity").decode("latin-1"), self._max_message_bytes
-            )
+            encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
+            reader = MessageReader(encoding, self._max_message_bytes)
             timeout = headers.get(b"grpc-timeout")
             deadline = None if timeout is None else exchange.began + timeout_s(timeout)
             exchange.give_up_at = exchange.began + UPLOAD_S if deadline is None else deadline + GRACE_S
-            client = scope.get("client")
+            client = scope["client"]
             certificate = headers.get(b"x-forwarded-client-cert")
             call = Call(
                 path,
-                read_metadata(scope["headers"]),
+                read_metadata(headers),
                 deadline,
                 f"{client[0]}:{client[1]}" if client else "",
                 certificate_name(certificate.decode("latin-1")) if certificate else "",
@@ -147,20 +152,20 @@ class GrpcApp:
                 payload = await exchange.only_message(reader, self._max_message_bytes)
                 exchange.request_is_complete(deadline)
                 await exchange.answer(await cast(Unary, method.handler)(call, payload))
-                return
+                return None
             await self._stream(exchange, method, call, reader)
+            return OK
         except asyncio.CancelledError:
             task = asyncio.current_task()
             assert task is not None
             task.uncancel()
             if exchange.has_left:
                 raise _CallerLeft from None
-            status = LATE if exchange.is_late else INTERRUPTED
+            return LATE if exchange.is_late else INTERRUPTED
         except _CallerLeft:
             raise
         except Exception as error:
-            status = status_of(error, path)
-        await exchange.end(status)
+            return status_of(error, path)
 
     async def _stream(self, exchange: "_Exchange", method: Method, call: Call, reader: MessageReader) -> None:
         if method.kind is Kind.SERVER_STREAM:
@@ -317,16 +322,19 @@ class _Exchange:
 
     async def answer(self, payload: bytes) -> None:
         """Send the only answer of a call that went well."""
-        await self._tell(_start(self._is_gzip))
-        body = frame(payload, compress=True) if self._is_gzip else PREFIX.pack(0, len(payload)) + payload
-        await self._tell({"type": "http.response.body", "body": body, "more_body": False})
-        await self._tell(_OK)
+        send = self._send
+        try:
+            await send(_START_GZIPPED if self._is_gzip else _START)
+            await send({"type": "http.response.body", "body": frame(payload, compress=self._is_gzip)})
+            await send(_OK)
+        except OSError as error:  # what ASGI servers raise once the caller has left
+            raise _CallerLeft from error
 
     async def write(self, payload: bytes) -> None:
         """Send one message of several; waits while the caller does not read."""
         if not self._has_begun_answer:
             self._has_begun_answer = True
-            await self._tell(_start(self._is_gzip))
+            await self._tell(_START_GZIPPED if self._is_gzip else _START)
         body = frame(payload, compress=self._is_gzip)
         await self._tell({"type": "http.response.body", "body": body, "more_body": True})
 
@@ -351,14 +359,5 @@ class _Exchange:
     async def _tell(self, event: Event) -> None:
         try:
             await self._send(event)
-        except OSError as error:  # what ASGI servers raise once the caller has left
+        except OSError as error:
             raise _CallerLeft from error
-
-
-def _start(is_gzip: bool) -> Event:
-    return {
-        "type": "http.response.start",
-        "status": 200,
-        "headers": _GZIPPED if is_gzip else _HEADERS,
-        "trailers": True,
-    }

@@ -5,7 +5,7 @@ import binascii
 import re
 import struct
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -165,12 +165,23 @@ def percent_encode(message: str) -> bytes:
     return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode())
 
 
-def read_metadata(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str | bytes]:
-    """Return the caller's own metadata; the last of several values counts. Raises FramingBroken."""
+# Of the transport, not of the caller. Most calls have no other headers.
+_TRANSPORT = frozenset(
+    (
+        b"te", b"content-type", b"content-length", b"host", b"user-agent", b"accept-encoding", b"grpc-timeout",
+        b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-proto", b"x-forwarded-client-cert",
+    )
+)  # fmt: skip
+
+
+def read_metadata(headers: Mapping[bytes, bytes]) -> dict[str, str | bytes]:
+    """Return the caller's own metadata. Raises FramingBroken."""
     found: dict[str, str | bytes] = {}
-    for raw, value in headers:
+    for raw, value in headers.items():
+        if raw in _TRANSPORT:
+            continue
         name = raw.decode("latin-1")
-        if name in _TRANSPORT or name.startswith(("grpc-", "x-forwarded-", "x-envoy-", ":")):
+        if name.startswith(("grpc-", "x-forwarded-", "x-envoy-")):
             continue
         if not name.endswith("-bin"):
             found[name] = value.decode("latin-1")
@@ -180,9 +191,6 @@ def read_metadata(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str | byt
         except binascii.Error as error:
             raise FramingBroken(f"metadata {name[:40]!r} is not base64") from error
     return found
-
-
-_TRANSPORT = frozenset({"te", "content-type", "host", "accept-encoding", "content-length"})
 
 
 def certificate_name(forwarded: str) -> str:

@@ -109,11 +109,14 @@ class _InEnvoy:
     def __init__(self) -> None:
         self._app: GrpcApp | None = None
 
+    # A coroutine function, or the server takes it for an application of ASGI 2.
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        if self._app is None:
-            pipe = int(os.environ[CONTROL_FD])
-            threading.Thread(target=lambda: (os.read(pipe, 1), os._exit(0)), daemon=True).start()
-            self._app = GrpcApp(Echo().methods(), max_message_bytes=MAX_BYTES)
+        await (self._app or self._begin)(scope, receive, send)
+
+    async def _begin(self, scope: Event, receive: Receive, send: Send) -> None:
+        pipe = int(os.environ[CONTROL_FD])
+        threading.Thread(target=lambda: (os.read(pipe, 1), os._exit(0)), daemon=True).start()
+        self._app = GrpcApp(Echo().methods(), max_message_bytes=MAX_BYTES)
         await self._app(scope, receive, send)
 
 
