@@ -11,7 +11,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protos import decide_pb2, decide_pb2_grpc, engine_pb2
+from protos import decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2
 from protos.contract.plan import Split
 from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.tasks import TASK
@@ -117,11 +117,27 @@ def test_shadow_pairs_are_recorded_and_never_returned(tmp_path: Path) -> None:
         pairs = [record.shadow_pair for record in await deployment.captured(30)]
         assert {pair.decision_id for pair in pairs} == set(answers)
         for pair in pairs:
-            assert pair.primary_label == answers[pair.decision_id].label
+            answer = answers[pair.decision_id]
+            assert pair.primary_label == answer.label
+            assert list(pair.primary_probabilities) == [p.probability for p in answer.probabilities]
+            assert pair.primary_engine_us == answer.timing.engine_us
             assert pair.candidate_digest == candidate
+            assert max(pair.candidate_probabilities) > 0
+            assert 0 < pair.candidate_engine_us <= pair.candidate_us
         assert any(pair.primary_label != pair.candidate_label for pair in pairs)
 
     run(tmp_path, story)
+
+
+async def ended_shadow(deployment: Deployment, least: int) -> traffic_pb2.ShadowCounters:
+    """Wait until the gateway reports that each of at least so many offered copies is paired or dropped."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            reports = deployment.control.reports
+            shadows = [s for s in (reports[-1].shadows if reports else ()) if s.offered >= least]
+            if shadows and shadows[0].offered == shadows[0].paired + sum(shadows[0].drops.values()):
+                return shadows[0]
+            await asyncio.sleep(0.02)
 
 
 def test_a_slow_candidate_is_late_in_shadow_and_one_that_hangs_is_no_pair(tmp_path: Path) -> None:
@@ -139,6 +155,8 @@ def test_a_slow_candidate_is_late_in_shadow_and_one_that_hangs_is_no_pair(tmp_pa
         await deployment.decide("two")
         records = await deployment.captured(2)
         assert dict(records[1].drops.by_cause) == {"shadow_late": 1}
+        shadow = await ended_shadow(deployment, 2)
+        assert (shadow.sent, shadow.paired, dict(shadow.drops)) == (2, 1, {"shadow_late": 1})
 
     run(tmp_path, story)
 
@@ -158,6 +176,8 @@ def test_a_shadow_copy_whose_caller_left_is_counted_as_dropped(tmp_path: Path) -
                     call = stub.Decide(request)
                     await asyncio.sleep(0.05)  # a call that has not arrived yet is simply made again
                     call.cancel()
+        shadow = await ended_shadow(deployment, 1)
+        assert (shadow.paired, set(shadow.drops)) == (0, {"shadow_primary_away"})
 
     run(tmp_path, story)
 
