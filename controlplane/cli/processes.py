@@ -23,9 +23,15 @@ control = typer.Typer(
 
 @gateway.command("serve")
 @command
-def gateway_serve(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
+def gateway_serve(
+    config: ConfigOption = CONFIG,
+    front: Annotated[
+        str, typer.Option("--front", help="envoy, grpcio or auto; in place of the setting gateway.front.")
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
     """Run the gateway in this process; its log is its output."""
-    _become(gateway_command(config))
+    _become(gateway_command(config) + (["--front", front] if front else []))
 
 
 @worker.command("serve")
