@@ -18,6 +18,7 @@ class Metrics:
             buckets=[bound / 1e6 for bound in LATENCY_BOUNDS_US],
             registry=self.registry,
         )
+        self._latency: dict[tuple[str, str], Histogram] = {}
         self.fallbacks = Counter(
             "interlock_fallbacks", "Answers given by the fallback", (*arms, "reason"), registry=self.registry
         )
@@ -31,6 +32,14 @@ class Metrics:
         self.refusals = Counter("interlock_plan_refusals", "Plans refused", ("reason",), registry=self.registry)
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
         self.in_flight = Gauge("interlock_in_flight", "Decisions in flight", registry=self.registry)
+
+    def took(self, specialist: str, arm: str, seconds: float) -> None:
+        """Note one answer's time."""
+        # Finding a child costs more than observing; there are as many as specialists have arms.
+        child = self._latency.get((specialist, arm))
+        if child is None:
+            child = self._latency[specialist, arm] = self.latency.labels(specialist, arm.lower())
+        child.observe(seconds)
 
     def serve(self, port: int) -> None:
         """Answer scrapes on loopback."""

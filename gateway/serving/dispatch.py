@@ -10,10 +10,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from prometheus_client import Histogram
-
 from gateway.domain.admission import can_finish
-from gateway.domain.assignment import Arm, Assignment, assign
+from gateway.domain.assignment import Assignment, assign
 from gateway.engines.link import GenerationFailed, WorkerAway
 from gateway.engines.pool import Pool
 from gateway.errors import (
@@ -119,7 +117,6 @@ class Dispatcher:
         self._counters = counters
         self._metrics = metrics
         self._max_in_flight = max_in_flight
-        self._latency: dict[tuple[str, Arm], Histogram] = {}  # finding a metric's child costs more than observing
         self._statistics = Statistics()
         self.in_flight = 0
         self.draining = False
@@ -285,11 +282,7 @@ class Dispatcher:
         answer.timing.total_us = taken_us
         in_time = now <= call.until and not answer.fallback.used
         task = call.route.task
-        key = task.name, call.assignment.arm
-        latency = self._latency.get(key)
-        if latency is None:
-            latency = self._latency[key] = self._metrics.latency.labels(task.name, call.assignment.arm.name.lower())
-        latency.observe(taken_us / 1e6)
+        self._metrics.took(task.name, call.assignment.arm.name, taken_us / 1e6)
         self._statistics.of(task.name).ended(taken_us, is_answered=True)
         if call.request.test:
             return
