@@ -405,6 +405,126 @@ class DriftReading(_message.Message):
     action: str
     def __init__(self, id: _Optional[int] = ..., specialist: _Optional[str] = ..., signal: _Optional[str] = ..., verdict: _Optional[str] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ..., sample: _Optional[int] = ..., at: _Optional[str] = ..., summary: _Optional[str] = ..., action: _Optional[str] = ...) -> None: ...
 
+class GetShadowReportRequest(_message.Message):
+    __slots__ = ("rollout",)
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    def __init__(self, rollout: _Optional[str] = ...) -> None: ...
+
+class ShadowReport(_message.Message):
+    __slots__ = ("rollout", "specialist", "phase", "primary_digest", "candidate_digest", "shadow_bp", "since", "flow", "pairs", "primary_fallbacks", "failures", "decisions", "in_time", "detailed", "score", "engine_us", "slower", "score_difference", "known_cost", "expected_by_primary", "expected_by_candidate", "gates")
+    class FailuresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_BP_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    FLOW_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    IN_TIME_FIELD_NUMBER: _ClassVar[int]
+    DETAILED_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_US_FIELD_NUMBER: _ClassVar[int]
+    SLOWER_FIELD_NUMBER: _ClassVar[int]
+    SCORE_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_COST_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_BY_PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_BY_CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    GATES_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    specialist: str
+    phase: str
+    primary_digest: str
+    candidate_digest: str
+    shadow_bp: int
+    since: str
+    flow: ShadowFlow
+    pairs: int
+    primary_fallbacks: int
+    failures: _containers.ScalarMap[str, int]
+    decisions: _containers.RepeatedCompositeFieldContainer[DecisionPair]
+    in_time: Estimate
+    detailed: int
+    score: PairedMeasure
+    engine_us: PairedMeasure
+    slower: Estimate
+    score_difference: Estimate
+    known_cost: Estimate
+    expected_by_primary: Estimate
+    expected_by_candidate: Estimate
+    gates: _containers.RepeatedCompositeFieldContainer[GateReading]
+    def __init__(self, rollout: _Optional[str] = ..., specialist: _Optional[str] = ..., phase: _Optional[str] = ..., primary_digest: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., shadow_bp: _Optional[int] = ..., since: _Optional[str] = ..., flow: _Optional[_Union[ShadowFlow, _Mapping]] = ..., pairs: _Optional[int] = ..., primary_fallbacks: _Optional[int] = ..., failures: _Optional[_Mapping[str, int]] = ..., decisions: _Optional[_Iterable[_Union[DecisionPair, _Mapping]]] = ..., in_time: _Optional[_Union[Estimate, _Mapping]] = ..., detailed: _Optional[int] = ..., score: _Optional[_Union[PairedMeasure, _Mapping]] = ..., engine_us: _Optional[_Union[PairedMeasure, _Mapping]] = ..., slower: _Optional[_Union[Estimate, _Mapping]] = ..., score_difference: _Optional[_Union[Estimate, _Mapping]] = ..., known_cost: _Optional[_Union[Estimate, _Mapping]] = ..., expected_by_primary: _Optional[_Union[Estimate, _Mapping]] = ..., expected_by_candidate: _Optional[_Union[Estimate, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[GateReading, _Mapping]]] = ...) -> None: ...
+
+class ShadowFlow(_message.Message):
+    __slots__ = ("offered", "sent", "paired", "drops")
+    class DropsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    OFFERED_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    PAIRED_FIELD_NUMBER: _ClassVar[int]
+    DROPS_FIELD_NUMBER: _ClassVar[int]
+    offered: int
+    sent: int
+    paired: int
+    drops: _containers.ScalarMap[str, int]
+    def __init__(self, offered: _Optional[int] = ..., sent: _Optional[int] = ..., paired: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class DecisionPair(_message.Message):
+    __slots__ = ("primary", "candidate", "n")
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    primary: str
+    candidate: str
+    n: int
+    def __init__(self, primary: _Optional[str] = ..., candidate: _Optional[str] = ..., n: _Optional[int] = ...) -> None: ...
+
+class Estimate(_message.Message):
+    __slots__ = ("value", "lower", "upper", "sample")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOWER_FIELD_NUMBER: _ClassVar[int]
+    UPPER_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    lower: float
+    upper: float
+    sample: int
+    def __init__(self, value: _Optional[float] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ..., sample: _Optional[int] = ...) -> None: ...
+
+class PairedMeasure(_message.Message):
+    __slots__ = ("primary", "candidate", "difference")
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    primary: Quantiles
+    candidate: Quantiles
+    difference: Quantiles
+    def __init__(self, primary: _Optional[_Union[Quantiles, _Mapping]] = ..., candidate: _Optional[_Union[Quantiles, _Mapping]] = ..., difference: _Optional[_Union[Quantiles, _Mapping]] = ...) -> None: ...
+
+class Quantiles(_message.Message):
+    __slots__ = ("at", "value")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    at: _containers.RepeatedScalarFieldContainer[float]
+    value: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, at: _Optional[_Iterable[float]] = ..., value: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class GetEvidenceRequest(_message.Message):
     __slots__ = ("rollout",)
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]

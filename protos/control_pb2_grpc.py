@@ -124,6 +124,11 @@ class ControlServiceStub(object):
                 request_serializer=protos_dot_control__pb2.GetDriftStatusRequest.SerializeToString,
                 response_deserializer=protos_dot_control__pb2.DriftStatus.FromString,
                 _registered_method=True)
+        self.GetShadowReport = channel.unary_unary(
+                '/interlock.control.v1.ControlService/GetShadowReport',
+                request_serializer=protos_dot_control__pb2.GetShadowReportRequest.SerializeToString,
+                response_deserializer=protos_dot_control__pb2.ShadowReport.FromString,
+                _registered_method=True)
         self.GetEvidence = channel.unary_unary(
                 '/interlock.control.v1.ControlService/GetEvidence',
                 request_serializer=protos_dot_control__pb2.GetEvidenceRequest.SerializeToString,
@@ -249,6 +254,13 @@ class ControlServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetShadowReport(self, request, context):
+        """What a rollout's shadow has shown, and what it did not see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetEvidence(self, request, context):
         """Write a rollout's evidence to the artifact store and say where.
         """
@@ -354,6 +366,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.GetDriftStatus,
                     request_deserializer=protos_dot_control__pb2.GetDriftStatusRequest.FromString,
                     response_serializer=protos_dot_control__pb2.DriftStatus.SerializeToString,
+            ),
+            'GetShadowReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShadowReport,
+                    request_deserializer=protos_dot_control__pb2.GetShadowReportRequest.FromString,
+                    response_serializer=protos_dot_control__pb2.ShadowReport.SerializeToString,
             ),
             'GetEvidence': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvidence,
@@ -852,6 +869,33 @@ class ControlService(object):
             '/interlock.control.v1.ControlService/GetDriftStatus',
             protos_dot_control__pb2.GetDriftStatusRequest.SerializeToString,
             protos_dot_control__pb2.DriftStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShadowReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlock.control.v1.ControlService/GetShadowReport',
+            protos_dot_control__pb2.GetShadowReportRequest.SerializeToString,
+            protos_dot_control__pb2.ShadowReport.FromString,
             options,
             channel_credentials,
             insecure,

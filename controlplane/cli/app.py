@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from controlplane.cli import decide, drift, evidence, init, ledger, operator, plan, processes, rollout, specialist, up
+from controlplane.cli import (
+    decide,
+    drift,
+    evidence,
+    init,
+    ledger,
+    operator,
+    plan,
+    processes,
+    rollout,
+    shadow,
+    specialist,
+    up,
+)
 from controlplane.cli.output import WRONG_USE, Problem, tell
 
 # Every usage error; typer names only this kind of it.
@@ -23,6 +36,7 @@ app.command("decide")(decide.decide)
 app.command("outcome")(decide.outcome)
 app.add_typer(specialist.app, name="specialist")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(shadow.app, name="shadow")
 app.add_typer(plan.app, name="plan")
 app.add_typer(drift.app, name="drift")
 app.add_typer(evidence.app, name="evidence")

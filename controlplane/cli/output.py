@@ -63,8 +63,11 @@ def as_dict(message: Message) -> dict[str, Any]:
         # protobuf's JSON writes 64-bit integers as text, for JavaScript's sake.
         if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) and isinstance(value, int):
             found[field.name] = value
-        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
-            if isinstance(value, Message):
+        elif field.message_type is not None:
+            if field.message_type.GetOptions().map_entry:
+                if field.message_type.fields_by_name["value"].message_type is None:
+                    found[field.name] = dict(value)
+            elif isinstance(value, Message):
                 if message.HasField(field.name):
                     found[field.name] = as_dict(value)
             else:

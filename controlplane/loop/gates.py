@@ -73,6 +73,23 @@ def cost_share(task: TaskSpec, label: str, decision: str) -> float:
     return task.cost[task.labels.index(label)][task.decisions.index(decision)] / largest
 
 
+def added_cost(task: TaskSpec, probabilities: Sequence[float], primary: str, candidate: str) -> float | None:
+    """Return what the candidate's decision adds to the expected cost, as a share of the largest cost.
+
+    Args:
+        probabilities: Of the task's labels, in their order.
+    Returns:
+        None when the probabilities or a decision do not fit the task.
+    """
+    if len(probabilities) != len(task.labels) or primary not in task.decisions or candidate not in task.decisions:
+        return None
+    added = sum(
+        p * (cost_share(task, label, candidate) - cost_share(task, label, primary))
+        for p, label in zip(probabilities, task.labels, strict=True)
+    )
+    return max(-1.0, min(1.0, added))  # probabilities may add up to a rounding error more than 1
+
+
 def _verdict(lower: float, upper: float, limit: float) -> Verdict:
     if upper <= limit:
         return Verdict.PASS
@@ -85,7 +102,8 @@ def _reading(
     verdict = _verdict(lower, upper, limit)
     words = f"{gate} is {value:.3f} ({lower:.3f} to {upper:.3f}), limit {limit:.3f}, from {n}"
     if verdict is Verdict.NOT_YET:
-        words += f", about {missing} more needed" if missing is not None else ", and more of the same will not do"
+        side = "pass" if value <= limit else "fail"
+        words += f", about {missing} more to {side}" if missing is not None else ", and more of the same will not do"
     return GateReading(
         gate, verdict, value, lower, upper, limit, n, (missing or 0) if verdict is Verdict.NOT_YET else 0, words
     )
@@ -95,7 +113,7 @@ def _failures(pairs: Sequence[PairCount], limits: RolloutSettings) -> GateReadin
     n = sum(pair.n for pair in pairs)
     failed = sum(pair.n for pair in pairs if not pair.candidate or not pair.is_in_time)
     lower, upper = sequential.interval(failed, n, limits.alpha)
-    missing = sequential.sample_missing(failed, n, limits.failure_margin, limits.alpha)
+    missing = _share_missing(failed, n, limits.failure_margin, limits.alpha)
     return _reading("shadow_failures", failed / n if n else 0.0, lower, upper, limits.failure_margin, n, missing)
 
 
@@ -104,7 +122,7 @@ def _disagreement(pairs: Sequence[PairCount], limits: RolloutSettings) -> GateRe
     n = sum(pair.n for pair in answered)
     differ = sum(pair.n for pair in answered if pair.candidate != pair.primary)
     lower, upper = sequential.interval(differ, n, limits.alpha)
-    missing = sequential.sample_missing(differ, n, limits.disagreement_limit, limits.alpha)
+    missing = _share_missing(differ, n, limits.disagreement_limit, limits.alpha)
     value = differ / n if n else 0.0
     return _reading("shadow_disagreement", value, lower, upper, limits.disagreement_limit, n, missing)
 
@@ -129,6 +147,16 @@ def _paired_cost(task: TaskSpec, pairs: Sequence[PairCount], limits: RolloutSett
 
 def _difference(gate: str, a: float, a_n: int, b: float, b_n: int, limit: float, alpha: float) -> GateReading:
     lower, upper = sequential.difference(a, a_n, b, b_n, alpha)
-    missing = sequential.difference_sample_missing(a, a_n, b, b_n, limit, alpha)
     value = (a / a_n if a_n else 0.0) - (b / b_n if b_n else 0.0)
+    if value <= limit:
+        missing = sequential.difference_sample_missing(a, a_n, b, b_n, limit, alpha)
+    else:
+        missing = sequential.difference_sample_missing(b, b_n, a, a_n, -limit, alpha)
     return _reading(gate, value, lower, upper, limit, min(a_n, b_n), missing)
+
+
+def _share_missing(successes: float, n: int, limit: float, alpha: float) -> int | None:
+    """Estimate the further sample until the interval leaves the limit on one side, if the mean stays."""
+    if not n or successes / n <= limit:
+        return sequential.sample_missing(successes, n, limit, alpha)
+    return sequential.sample_missing(n - successes, n, 1 - limit, alpha)

@@ -6,9 +6,10 @@ from typing import Any
 import structlog
 
 from controlplane.loop.deployment import LOOP, Deployment
+from controlplane.loop.gates import added_cost
 from controlplane.store import observations
 from controlplane.store.store import Unit
-from protos import capture_pb2
+from protos import capture_pb2, decide_pb2
 from protos.contract.segment import SegmentInvalid, read_segment
 from protos.contract.task import InputInvalid, render
 
@@ -16,6 +17,7 @@ log = structlog.get_logger()
 
 BATCH = 2_000  # records a transaction: what a kill may make us read again
 DAMAGED = -1
+REASONS = {number: name.removeprefix("FALLBACK_REASON_").lower() for name, number in decide_pb2.FallbackReason.items()}
 ABANDONED_S = 3600.0  # a gateway that wrote nothing for so long has restarted or gone
 
 
@@ -74,7 +76,7 @@ def _keep(unit: Unit, deployment: Deployment, records: list[capture_pb2.CaptureR
             case "sample" if record.sample.specialist in deployment.packs:
                 samples.append(_sample(deployment, record.sample))
             case "shadow_pair" if record.shadow_pair.specialist in deployment.packs:
-                pairs.append(_pair(record.shadow_pair))
+                pairs.append(_pair(deployment, record.shadow_pair))
             case "outcome" if record.outcome.specialist in deployment.packs:
                 said = record.outcome
                 outcomes.append(
@@ -114,15 +116,27 @@ def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
     }
 
 
-def _pair(said: capture_pb2.ShadowPair) -> dict[str, Any]:
+def _pair(deployment: Deployment, said: capture_pb2.ShadowPair) -> dict[str, Any]:
+    task = deployment.packs[said.specialist].task
+    failed = bool(said.candidate_failure)
+    both = not failed and not said.primary_fallback
+    decisions = (said.primary_decision, said.candidate_decision)
     return {
         "specialist": said.specialist,
         "decision_id": said.decision_id,
         "salt": said.salt,
         "candidate": said.candidate_digest,
         "primary_decision": said.primary_decision,
-        "candidate_decision": "" if said.candidate_failure else said.candidate_decision,
+        "candidate_decision": "" if failed else said.candidate_decision,
         "in_time": said.candidate_in_time,
+        "failure": REASONS.get(said.candidate_failure, str(said.candidate_failure)) if failed else "",
+        "primary_fallback": said.primary_fallback,
+        "primary_score": said.primary_score if both else None,
+        "candidate_score": said.candidate_score if both else None,
+        "primary_engine_us": said.primary_engine_us if both else None,
+        "candidate_engine_us": said.candidate_engine_us if both else None,
+        "added_by_primary": added_cost(task, said.primary_probabilities, *decisions) if both else None,
+        "added_by_candidate": added_cost(task, said.candidate_probabilities, *decisions) if both else None,
         "at_ms": said.at_unix_ms,
     }
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.domain.rollout import Phase
+from controlplane.domain.rollout import GateReading, Phase
 from controlplane.errors import RequestInvalid, StepRefused, UnknownJob, UnknownRollout
 from controlplane.evals.run import Evaluation
 from controlplane.loop import advance, approvals, evaluate, retrain
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.evidence import history, whole_evidence
 from controlplane.loop.publish import standing_split
+from controlplane.loop.shadow_report import QUANTILES, Estimate, Measure, shadow_report
 from controlplane.rpc.status import translated
 from controlplane.store import jobs, ledger, observations, plans, rollouts
 from controlplane.store.rollouts import RolloutRow
@@ -233,6 +234,11 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         return pb.DriftStatus(readings=[_drift(row) for row in found])
 
     @translated
+    async def GetShadowReport(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Say what a rollout's shadow has shown."""
+        return await self._read(lambda unit: self._shadow_report(unit, self._find(unit, request.rollout)))
+
+    @translated
     async def GetEvidence(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Write everything about a rollout to the artifact store."""
 
@@ -350,20 +356,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             shadow_bp=split.shadow_bp if split and is_live else 0,
             stages_bp=state.stages_bp,
             waiting_for=row.waiting_for,
-            gates=[
-                pb.GateReading(
-                    gate=r.gate,
-                    verdict=r.verdict.value,
-                    value=r.value,
-                    lower=r.lower,
-                    upper=r.upper,
-                    limit=r.limit,
-                    sample=r.sample,
-                    sample_missing=r.sample_missing,
-                    summary=r.summary,
-                )
-                for r in row.gates
-            ],
+            gates=[_gate(reading) for reading in row.gates],
             approvals=[
                 pb.ApprovalInfo(
                     person=a.person,
@@ -384,6 +377,35 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             needs_approval_for=needs,
             required_approvals=self._deployment.operators().required_approvals,
             rollback_ms=row.rollback_ms or 0,
+        )
+
+    def _shadow_report(self, unit: Unit, row: RolloutRow) -> pb.ShadowReport:
+        state = row.state
+        found = shadow_report(unit, self._deployment, row)
+        flow = found.flow
+        return pb.ShadowReport(
+            rollout=state.id,
+            specialist=state.specialist,
+            phase=state.phase.value,
+            primary_digest=state.primary or "",
+            candidate_digest=state.candidate,
+            shadow_bp=state.shadow_bp,
+            since=_time(found.since_ms or None),
+            flow=pb.ShadowFlow(offered=flow.offered, sent=flow.sent, paired=flow.paired, drops=flow.drops),
+            pairs=found.pairs,
+            primary_fallbacks=found.primary_fallbacks,
+            failures=found.failures,
+            decisions=[pb.DecisionPair(primary=p, candidate=c, n=n) for (p, c), n in sorted(found.decisions.items())],
+            in_time=_estimate(found.in_time),
+            detailed=found.detailed,
+            score=_measure(found.score),
+            engine_us=_measure(found.engine_us),
+            slower=_estimate(found.slower),
+            score_difference=_estimate(found.score_difference),
+            known_cost=_estimate(found.known_cost),
+            expected_by_primary=_estimate(found.expected_by_primary),
+            expected_by_candidate=_estimate(found.expected_by_candidate),
+            gates=[_gate(reading) for reading in found.gates],
         )
 
     def _plan_status(self, unit: Unit) -> pb.PlanStatus:
@@ -452,6 +474,30 @@ def _specialist(unit: Unit, deployment: Deployment, name: str) -> pb.Specialist:
         samples=samples,
         outcomes=outcomes,
     )
+
+
+def _gate(reading: GateReading) -> pb.GateReading:
+    return pb.GateReading(
+        gate=reading.gate,
+        verdict=reading.verdict.value,
+        value=reading.value,
+        lower=reading.lower,
+        upper=reading.upper,
+        limit=reading.limit,
+        sample=reading.sample,
+        sample_missing=reading.sample_missing,
+        summary=reading.summary,
+    )
+
+
+def _estimate(found: Estimate) -> pb.Estimate:
+    return pb.Estimate(value=found.value, lower=found.lower, upper=found.upper, sample=found.sample)
+
+
+def _measure(found: Measure) -> pb.PairedMeasure:
+    sides = (found.primary, found.candidate, found.difference)
+    primary, candidate, difference = (pb.Quantiles(at=QUANTILES, value=side) for side in sides)
+    return pb.PairedMeasure(primary=primary, candidate=candidate, difference=difference)
 
 
 def _job(row: Any) -> pb.Job:

@@ -14,6 +14,7 @@ from controlplane.store.tables import (
     drift_reference,
     outcome,
     sample,
+    shadow_counter,
     shadow_pair,
 )
 from protos import traffic_pb2
@@ -151,10 +152,47 @@ def pair_decisions(unit: Unit, salt: str, since_ms: int) -> list[Any]:
     return list(unit.connection.execute(query))
 
 
+def pair_details(unit: Unit, salt: str, since_ms: int, limit: int) -> list[Any]:
+    """Return a stage's newest shadow pairs with their outcome's label or None, newest first."""
+    query = (
+        select(shadow_pair, outcome.c.label)
+        .outerjoin(outcome, _with_outcomes(shadow_pair))
+        .where(shadow_pair.c.salt == salt, shadow_pair.c.at_ms >= since_ms)
+        .order_by(shadow_pair.c.id.desc())
+        .limit(limit)
+    )
+    return list(unit.connection.execute(query))
+
+
+def shadow_counts(unit: Unit, specialist: str, salt: str) -> list[Any]:
+    """Return (offered, sent, paired, drops) of a rollout's shadow, one row per start of a gateway."""
+    query = select(
+        shadow_counter.c.offered, shadow_counter.c.sent, shadow_counter.c.paired, shadow_counter.c.drops
+    ).where(shadow_counter.c.specialist == specialist, shadow_counter.c.salt == salt)
+    return list(unit.connection.execute(query))
+
+
 def keep_counters(unit: Unit, report: traffic_pb2.GatewayReport) -> None:
     """Replace a gateway's counters since its start by newer ones."""
-    run = (arm_counter.c.gateway == report.gateway_id) & (arm_counter.c.run == report.run_id)
-    unit.connection.execute(delete(arm_counter).where(run))
+    for table in (arm_counter, shadow_counter):
+        run = (table.c.gateway == report.gateway_id) & (table.c.run == report.run_id)
+        unit.connection.execute(delete(table).where(run))
+    shadows = [
+        {
+            "gateway": report.gateway_id,
+            "run": report.run_id,
+            "specialist": shadow.specialist,
+            "salt": shadow.salt,
+            "candidate": shadow.candidate_digest,
+            "offered": shadow.offered,
+            "sent": shadow.sent,
+            "paired": shadow.paired,
+            "drops": dict(shadow.drops),
+        }
+        for shadow in report.shadows
+    ]
+    if shadows:
+        unit.connection.execute(insert(shadow_counter), shadows)
     rows = [
         {
             "gateway": report.gateway_id,

@@ -191,7 +191,30 @@ shadow_pair = Table(
     Column("primary_decision", _NAME, nullable=False),
     Column("candidate_decision", _NAME, nullable=False),  # empty: it did not answer
     Column("in_time", Boolean, nullable=False),
+    Column("failure", String(40), nullable=False),  # why the candidate did not answer
+    Column("primary_fallback", Boolean, nullable=False),
+    # Empty below: an engine of the two gave no answer.
+    Column("primary_score", Float),
+    Column("candidate_score", Float),
+    Column("primary_engine_us", Integer),
+    Column("candidate_engine_us", Integer),
+    # What the candidate's decision adds to the expected cost, by each engine's own probabilities.
+    Column("added_by_primary", Float),
+    Column("added_by_candidate", Float),
     Column("at_ms", BigInteger, nullable=False),
+)
+shadow_counter = Table(
+    "shadow_counter",
+    metadata,
+    Column("gateway", _NAME, primary_key=True),
+    Column("run", _NAME, primary_key=True),  # as in arm_counter
+    Column("specialist", _NAME, primary_key=True),
+    Column("salt", _NAME, primary_key=True),
+    Column("candidate", _DIGEST, primary_key=True),
+    Column("offered", BigInteger, nullable=False),
+    Column("sent", BigInteger, nullable=False),
+    Column("paired", BigInteger, nullable=False),
+    Column("drops", JSON, nullable=False),  # by cause
 )
 outcome = Table(
     "outcome",

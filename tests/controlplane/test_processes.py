@@ -44,6 +44,17 @@ def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(tmp
         shadowed = await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
         assert (shadowed.phase, shadowed.canary_bp) == ("shadowing", 0)
         assert {g.verdict for g in shadowed.gates} == {"pass"}
+        shadow = await deployment.until(
+            "GetShadowReport",
+            control_pb2.GetShadowReportRequest(rollout=SPECIALIST),
+            lambda r: r.flow.offered >= r.pairs and r.flow.offered == r.flow.paired + sum(r.flow.drops.values()),
+        )
+        assert (shadow.rollout, shadow.primary_digest, shadow.candidate_digest) == (name, old, new)
+        assert shadow.pairs == sum(d.n for d in shadow.decisions) == shadow.detailed > 0
+        assert {g.verdict for g in shadow.gates} == {"pass"}
+        assert shadow.in_time.lower > 0.9
+        assert all(value > 0 for value in shadow.engine_us.primary.value)
+        assert shadow.known_cost.sample > 0 > shadow.known_cost.value
 
         begun = await deployment.approve(name)
         assert (begun.phase, begun.canary_bp) == ("canary", 2000)

@@ -77,6 +77,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
         self.jobs: dict[str, list[control_pb2.Job]] = {}
         self.evidence = control_pb2.Evidence(rollout="r-1", path="/nowhere/at/all", digest=OTHER)
         self.readings: list[control_pb2.DriftReading] = []
+        self.shadow = control_pb2.ShadowReport(rollout="r-1")
 
     def of(self, kind: type) -> list[Any]:
         return [request for request in self.asked if isinstance(request, kind)]
@@ -130,6 +131,11 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
 
     def GetDriftStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
         return control_pb2.DriftStatus(readings=self.readings)
+
+    def GetShadowReport(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.rollout != "brand":
+            context.abort(grpc.StatusCode.NOT_FOUND, f"rollout is {request.rollout!r}, expected another")
+        return self.shadow
 
     def GetEvidence(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self.evidence

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.rollout import Verdict
+from controlplane.domain.rollout import GateReading, Verdict
 from controlplane.loop.gates import ArmCost, ArmCount, PairCount, canary_gates, cost_share, shadow_gates
 from controlplane.packs.registry import load_pack
 from controlplane.settings import RolloutSettings
@@ -61,6 +61,28 @@ def test_a_canary_worse_than_its_baseline_fails_and_an_equal_one_does_not() -> N
     worse = canary_gates(ArmCount(500, 200, 0), ArmCount(500, 5, 0), ArmCost(250, 500), ArmCost(50, 500), LIMITS)
     assert {r.gate: r.verdict for r in worse}["canary_unanswered"] is Verdict.FAIL
     assert {r.gate: r.verdict for r in worse}["canary_cost"] is Verdict.FAIL
+
+
+@given(st.integers(0, 60), st.integers(1, 60), st.booleans())
+def test_the_sample_said_to_be_missing_brings_the_verdict(differ: int, same: int, is_cost: bool) -> None:
+    label = "unsafe" if is_cost else None
+    gate = "shadow_cost" if is_cost else "shadow_disagreement"
+
+    def read(times: int) -> GateReading:
+        pairs = (
+            PairCount("block", "allow", True, label, times * differ),
+            PairCount("block", "block", True, label, times * same),
+        )
+        return next(r for r in shadow_gates(TASK, pairs, LIMITS) if r.gate == gate)
+
+    now = read(1)
+    if now.verdict is not Verdict.NOT_YET or not now.sample_missing:
+        return
+    expected = Verdict.PASS if now.value <= now.limit else Verdict.FAIL
+    assert f"about {now.sample_missing} more to {expected.value}" in now.summary
+    needed = now.sample + now.sample_missing
+    assert read(-(-needed // now.sample)).verdict is expected
+    assert read((needed - 1) // now.sample).verdict is Verdict.NOT_YET
 
 
 def test_a_cost_is_a_share_of_the_largest() -> None:
