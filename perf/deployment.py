@@ -1,0 +1,302 @@
+"""Interlock as it is deployed: gateway and worker on the servers' core, and a control plane that says what we want."""
+
+import asyncio
+import contextlib
+import os
+import queue
+import re
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from perf.processes import ROOT, Processes, descriptors, free_port, resident_mb
+from perf.request import MODEL, check_answer
+from protos import engine_pb2, traffic_pb2, traffic_pb2_grpc
+from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
+from protos.contract.bundle import BundleStore
+from protos.contract.digest import canonical_json
+from protos.contract.frames import FrameDecoder, encode
+from protos.contract.plan import Split, TrafficPlan
+from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
+from protos.contract.task import Field, TaskSpec
+
+ZERO = "sha256:" + "0" * 64
+DEPLOYMENT = "bench"
+START_S = 90.0
+NICENESS = 10  # of what shares the generator's core with it
+
+TASK = TaskSpec(
+    name=MODEL,
+    description="A task for a benchmark.",
+    fields=(Field("text", "text", True, True),),
+    template="{text}",
+    labels=("safe", "unsafe"),
+    decisions=("allow", "block"),
+    cost=((0.0, 0.2), (1.0, 0.0)),
+    score_label="unsafe",
+    fallback_decision="block",
+    fallback_score=1.0,
+    on_refusal="fallback",
+    max_tokens=32,
+    max_input_bytes=2048,
+    deadline_us=100_000,
+    reserve_us=2_000,
+    capture_bp=10_000,
+)
+
+
+def split(
+    primary: str,
+    candidate: str | None = None,
+    previous: str | None = None,
+    *,
+    specialist: str = MODEL,
+    canary_bp: int = 0,
+    shadow_bp: int = 0,
+    capture_bp: int = 100,
+    salt: str = DEPLOYMENT,
+) -> Split:
+    """Name what differs; one request in a hundred is captured."""
+    return Split(
+        specialist=specialist,
+        primary=primary,
+        candidate=candidate,
+        previous=previous,
+        canary_bp=canary_bp,
+        shadow_bp=shadow_bp,
+        capture_bp=capture_bp,
+        holdback_bp=0,
+        salt=salt,
+    )
+
+
+class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
+    """Signs the plans it is told to and offers them to one gateway. Approves everything they need."""
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        self._approver = Ed25519PrivateKey.generate()
+        self._approvals: dict[tuple[str, str], traffic_pb2.Envelope] = {}
+        self._offers: queue.Queue[traffic_pb2.PlanOffer | None] = queue.Queue()
+        self._acknowledged: queue.Queue[traffic_pb2.Acknowledgement] = queue.Queue()
+        self._generation = 0
+        # Its threads share a core with the load generator and give way to it.
+        self._threads = ThreadPoolExecutor(8, initializer=_give_way)
+        self._server = grpc.server(self._threads)
+        traffic_pb2_grpc.add_TrafficServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def write_keys(self, folder: Path) -> None:
+        """Give a gateway what it verifies with."""
+        people = (Operator("ann", ("approver",), (public_text(self._approver.public_key()),)),)
+        (folder / "operators.json").write_bytes(canonical_json(Operators(1, 1, people).to_json()))
+        (folder / "plan.pub").write_text(public_text(self._key.public_key()))
+
+    def prepare(self, *splits: Split) -> traffic_pb2.PlanOffer:
+        """Sign the next plan and whatever approvals it rests on."""
+        self._generation += 1
+        plan = TrafficPlan(DEPLOYMENT, self._generation, int(time.time()), splits, ())
+        approvals = [self._approve(one, bundle) for one in splits for bundle in one.exposure()]
+        return traffic_pb2.PlanOffer(plan=sign_plan(plan, self._key), approvals=approvals)
+
+    def offer(self, offer: traffic_pb2.PlanOffer) -> float:
+        """Have the gateway apply a plan; returns the seconds until it said so."""
+        began = time.perf_counter()
+        self._offers.put(offer)
+        try:
+            said = self._acknowledged.get(timeout=START_S)
+        except queue.Empty:
+            raise RuntimeError(f"the gateway did not acknowledge a plan within {START_S:g} s") from None
+        if not said.applied:
+            raise RuntimeError(f"the gateway refused a plan: {said.reason}: {said.message}")
+        return time.perf_counter() - began
+
+    def publish(self, *splits: Split) -> float:
+        """Prepare and offer."""
+        return self.offer(self.prepare(*splits))
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._offers.put(None)
+        self._server.stop(0.5).wait()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _approve(self, chosen: Split, bundle: str) -> traffic_pb2.Envelope:
+        key = chosen.shape_digest(), bundle
+        if key not in self._approvals:
+            approval = Approval(
+                person="ann",
+                specialist=chosen.specialist,
+                rollout=chosen.salt,
+                step="canary",
+                bundle=bundle,
+                evidence=ZERO,
+                suite=ZERO,
+                from_split=no_split_digest(chosen.specialist),
+                to_split=to_split_digest(chosen, 10_000),
+                ceiling_bp=10_000,
+                audience=DEPLOYMENT,
+                not_before=0,
+                expires=2**40,
+                nonce="bench",
+                author="trainer",
+                reason="bench",
+            )
+            self._approvals[key] = sign_approval(approval, self._approver)
+        return self._approvals[key]
+
+    def WatchPlan(self, request: Any, context: Any) -> Iterator[traffic_pb2.PlanOffer]:  # noqa: N802
+        """Stream what is offered."""
+        while (offer := self._offers.get()) is not None:
+            yield offer
+
+    def Acknowledge(self, request: Any, context: Any) -> traffic_pb2.AcknowledgeResponse:  # noqa: N802
+        """Note what became of a plan."""
+        self._acknowledged.put(request)
+        return traffic_pb2.AcknowledgeResponse()
+
+    def Report(self, request: Any, context: Any) -> traffic_pb2.ReportResponse:  # noqa: N802
+        """Take a gateway's counters, as a real one would."""
+        return traffic_pb2.ReportResponse()
+
+
+def _give_way() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+class Deployment:
+    """One gateway, its workers and its control plane. Use as a context manager."""
+
+    def __init__(self, folder: Path, front: str, *, workers: int = 1, **settings: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.front = front
+        self.store = BundleStore(folder / "bundles")
+        self.processes = Processes(folder / "logs")
+        self.workers = [f"worker-{number}" for number in range(workers)]
+        self.control = ControlPlane()
+        self.address = ""
+        self._metrics_port = free_port()
+        self._settings = {
+            "deployment": DEPLOYMENT,
+            "front": front,
+            "listen": "127.0.0.1:0",
+            "control": f"127.0.0.1:{self.control.port}",
+            "worker_sockets": [f"{name}.sock" for name in self.workers],
+            "bundles_dir": "bundles",
+            "capture_dir": "capture",
+            "state_dir": "state",
+            "operators": "operators.json",
+            "plan_key": "plan.pub",
+            "metrics_port": self._metrics_port,
+            **settings,
+        }
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.processes.stop()
+        self.control.close()
+
+    def _start(self) -> None:
+        self.control.write_keys(self.folder)
+        lines = "\n".join(f"{name} = {_toml(value)}" for name, value in self._settings.items())
+        (self.folder / "interlock.toml").write_text(f"[gateway]\n{lines}\n")
+        self.processes.__enter__()
+        for name in self.workers:
+            self._python(name, "gateway.worker", "--socket", f"{name}.sock", "--bundles", "bundles", "--allow-faults")
+        self._python("gateway", "gateway", "--config", "interlock.toml")
+        ends = time.monotonic() + START_S
+        # A log line in colour or in JSON would do as well.
+        while (found := re.search(r"gateway_ready.*?port\W+(\d+)", self.processes.log("gateway"))) is None:
+            failed = self.processes.has_failed()
+            if failed or time.monotonic() > ends:
+                raise RuntimeError(failed or f"the gateway did not start within {START_S:g} s")
+            time.sleep(0.05)
+        self.address = f"127.0.0.1:{found.group(1)}"
+
+    def _python(self, name: str, module: str, *arguments: str) -> None:
+        argv = [sys.executable, "-m", module, *arguments]
+        self.processes.start(name, argv, self.folder, {"PYTHONPATH": str(ROOT)})
+
+    def bundle(self, **engine: Any) -> str:
+        """Add a bundle whose engine costs nothing, unless told otherwise."""
+        manifest = self.store.add(
+            task=TASK, engine={"backend": "simulator", **engine}, contents={}, base={}, lineage={"author": "trainer"}
+        )
+        return manifest.digest
+
+    def check(self) -> None:
+        """See that a real client gets a real answer; raises RuntimeError."""
+        ends = time.monotonic() + START_S
+        while True:
+            try:
+                check_answer(self.address, 5.0)
+                return
+            except RuntimeError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.1)
+
+    def inject(self, bundle: str, kind: int, delay_us: int = 0) -> None:
+        """Break a bundle in every worker, or heal it."""
+        for name in self.workers:
+            fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=kind, delay_us=delay_us)  # type: ignore[arg-type]
+            said = asyncio.run(self._ask(name, engine_pb2.Frame(inject_fault=fault), "fault_injected"))
+            if not said.fault_injected.ok:
+                raise RuntimeError(f"{name} refused a fault: {said.fault_injected.error}")
+
+    def queued(self) -> int:
+        """Return how many jobs wait in the workers."""
+        request = engine_pb2.Frame(stats_request=engine_pb2.StatsRequest())
+        return sum(asyncio.run(self._ask(name, request, "stats")).stats.queued for name in self.workers)
+
+    async def _ask(self, worker: str, frame: engine_pb2.Frame, answer: str) -> engine_pb2.Frame:
+        decoder = FrameDecoder()
+        async with asyncio.timeout(START_S):
+            reader, writer = await asyncio.open_unix_connection(str(self.folder / f"{worker}.sock"))
+            with contextlib.closing(writer):
+                writer.write(encode(frame))
+                while True:
+                    for said in decoder.feed(await reader.read(65536)):
+                        if said.HasField(answer):  # type: ignore[arg-type]
+                            return said
+
+    def metric(self, name: str) -> float:
+        """Return a gauge or counter without labels, as scraped."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=5) as page:
+            text = page.read().decode()
+        found = re.search(rf"^{name} (\S+)$", text, re.M)
+        if found is None:
+            raise RuntimeError(f"the gateway has no metric {name}")
+        return float(found.group(1))
+
+    def resident_mb(self) -> dict[str, float]:
+        """Return the memory of the gateway, its front included, and of the workers."""
+        workers = sum(resident_mb(self.processes.pid(name)) for name in self.workers)
+        return {"gateway": resident_mb(self.processes.pid("gateway")), "workers": round(workers, 1)}
+
+    def descriptors(self) -> int:
+        """Return how many descriptors the gateway and its front hold."""
+        return descriptors(self.processes.pid("gateway"))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()

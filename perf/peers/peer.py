@@ -1,0 +1,76 @@
+"""How a peer is installed and started."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from perf.processes import ROOT, Processes, free_port
+
+ENVIRONMENTS = ROOT / "var" / "peers"
+STAMP = ".installed"
+
+
+class PeerUnavailable(Exception):
+    """A peer cannot be measured here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One process of a peer."""
+
+    argv: list[str]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server to compare with.
+
+    Attributes:
+        requirements: What pip installs into its environment.
+        package: Whose version is reported.
+        commands: Given the environment's python, an empty folder and a port, what to run.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    package: str
+    commands: Callable[[Path, Path, int], list[Command]]
+
+    def install(self) -> Path:
+        """Make its environment unless it exists, and return its python; raises PeerUnavailable."""
+        environment = ENVIRONMENTS / self.name
+        python = environment / "bin" / "python"
+        stamp = environment / STAMP
+        wanted = "\n".join(self.requirements)
+        if stamp.exists() and stamp.read_text() == wanted:
+            return python
+        print(f"  installing {self.name}: {', '.join(self.requirements)}", file=sys.stderr, flush=True)
+        _run([sys.executable, "-m", "venv", "--clear", str(environment)])
+        _run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *self.requirements])
+        stamp.write_text(wanted)
+        return python
+
+    def version(self, python: Path) -> str:
+        """Return the installed version of what is compared with."""
+        asked = f"from importlib.metadata import version; print(version({self.package!r}))"
+        return _run([str(python), "-c", asked]).strip()
+
+    def start(self, processes: Processes, folder: Path) -> str:
+        """Start it on the servers' core; returns its address. Raises PeerUnavailable."""
+        python = self.install()
+        folder.mkdir(parents=True)
+        port = free_port()
+        for number, command in enumerate(self.commands(python, folder, port)):
+            processes.start(f"{self.name}-{number}", command.argv, folder, command.environment)
+        return f"127.0.0.1:{port}"
+
+
+def _run(argv: list[str]) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        words = " ".join((done.stderr or done.stdout).split())
+        raise PeerUnavailable(f"{' '.join(argv[1:4])} ended with {done.returncode}: {words[-300:]}")
+    return done.stdout
