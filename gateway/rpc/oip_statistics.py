@@ -12,7 +12,7 @@ def model_statistics(name: str, counted: SpecialistStatistics) -> oip_pb2.ModelS
     that only watch, into one batch; of each execution a row counts as its share. The time to read
     and write tensors is not measured, so those durations stay absent.
     """
-    statistics = oip_pb2.ModelStatistics(name=name, version=VERSION, last_inference=counted.last_unix_ms)
+    statistics = oip_pb2.ModelStatistics(name=name, version=VERSION, last_inference=int(counted.last_unix_s * 1000))
     statistics.inference_count = counted.success.count
     executions = 0.0
     engine = Duration()

@@ -11,11 +11,6 @@ class Duration:
     count: int = 0
     total_us: int = 0
 
-    def add(self, taken_us: int) -> None:
-        """Count one more."""
-        self.count += 1
-        self.total_us += taken_us
-
 
 @dataclass(slots=True)
 class SpecialistStatistics:
@@ -28,20 +23,24 @@ class SpecialistStatistics:
     failure: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
     engine: dict[int, Duration] = field(default_factory=dict)  # answers by the size of the batch they came in
-    last_unix_ms: int = 0
+    last_unix_s: float = 0.0
 
     def executed(self, queue_us: int, engine_us: int, batch_size: int) -> None:
         """Count one answer of an engine; ``engine_us`` is what its whole batch took."""
-        self.queue.add(queue_us)
-        engine = self.engine.get(batch_size)
+        queue, engine = self.queue, self.engine.get(batch_size)
         if engine is None:
             engine = self.engine[batch_size] = Duration()
-        engine.add(engine_us)
+        queue.count += 1
+        queue.total_us += queue_us
+        engine.count += 1
+        engine.total_us += engine_us
 
     def ended(self, taken_us: int, *, is_answered: bool) -> None:
         """Count one decision that began."""
-        (self.success if is_answered else self.failure).add(taken_us)
-        self.last_unix_ms = time.time_ns() // 1_000_000
+        ended = self.success if is_answered else self.failure
+        ended.count += 1
+        ended.total_us += taken_us
+        self.last_unix_s = time.time()
 
 
 class Statistics:

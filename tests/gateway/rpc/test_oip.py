@@ -97,8 +97,9 @@ def test_statistics_count_executions_by_their_share() -> None:
     for _ in range(12):  # eleven by an engine, one by the fallback
         counted.ended(500, is_answered=True)
     counted.ended(70, is_answered=False)
+    counted.last_unix_s = 1_700_000_000.25
     told = model_statistics("brand", counted)
-    assert (told.name, told.version, told.last_inference) == ("brand", "1", counted.last_unix_ms)
+    assert (told.name, told.version, told.last_inference) == ("brand", "1", 1_700_000_000_250)
     assert (told.inference_count, told.execution_count) == (12, 5)
     stats = told.inference_stats
     assert (stats.success.count, stats.success.ns) == (12, 6_000_000)

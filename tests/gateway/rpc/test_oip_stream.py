@@ -169,6 +169,9 @@ def test_work_cancelled_inside_ends_the_stream_instead_of_leaving_a_request_with
 
         with pytest.raises(asyncio.CancelledError):
             await anext(interleave(Source([b"a"], is_open=True).stream(), answer, 4))
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling(), "this very test was cancelled for waiting too long"
 
     run(story)
 
