@@ -13,6 +13,7 @@ import sys
 import threading
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -35,6 +36,9 @@ from protos.contract.attestation import KeyInvalid, Operators, read_public
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
+
+if TYPE_CHECKING:
+    from gateway.tracing import Tracing
 
 log = structlog.get_logger()
 HEALTH_INTERVAL_S = 0.1
@@ -84,7 +88,15 @@ class Gateway:
         )
         metrics.in_flight.set_function(lambda: dispatcher.in_flight)
         self._health = HealthState()
-        self.methods = build_methods(dispatcher, self._health, version=version("interlock"))
+        self._tracing = None
+        if (tracing := _tracing_class(settings)) is None:
+            self.methods = build_methods(dispatcher, self._health, version=version("interlock"))
+        else:
+            made = tracing.to_collector(
+                settings.trace_endpoint, ratio=settings.trace_ratio, gateway_id=settings.gateway_id
+            )
+            served = build_methods(made.gateway(dispatcher), self._health, version=version("interlock"))
+            self._tracing, self.methods = made, made.methods(served)
         self._watch = None
         if settings.control:
             self._watch = PlanWatch(
@@ -121,6 +133,22 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._capture.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+
+
+def _tracing_class(settings: GatewaySettings) -> "type[Tracing] | None":
+    """Import tracing where it is asked for; its libraries are an extra of their own."""
+    if not settings.trace_endpoint:
+        return None
+    try:
+        from gateway.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise FieldInvalid(
+            f"gateway.trace_endpoint is {settings.trace_endpoint!r}, expected none without {error.name}; "
+            "pip install 'interlock[trace]'"
+        ) from error
+    return Tracing
 
 
 def _stop_signals() -> asyncio.Event:
@@ -161,7 +189,8 @@ async def serve_envoy(settings: GatewaySettings, config: Path) -> None:
     tls = None
     if settings.tls_certificate is not None and settings.tls_key is not None:
         tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    # Here already, where a wrong file is told as one sentence.
+    # Here already, where what is wrong is told as one sentence.
+    _tracing_class(settings)
     Operators.read(settings.operators)
     read_public(settings.plan_key)
     listen = Listen(settings.listen, settings.max_message_bytes, tls, max_connections=settings.max_connections)

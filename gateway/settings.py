@@ -34,6 +34,8 @@ class GatewaySettings:
     operators: Path
     plan_key: Path
     metrics_port: int
+    trace_endpoint: str
+    trace_ratio: float
     max_message_bytes: int
     max_in_flight: int
     shadow_max_in_flight: int
@@ -74,6 +76,8 @@ class GatewaySettings:
             operators=path("operators"),
             plan_key=path("plan_key"),
             metrics_port=read.integer("metrics_port", 0, 65535, 0),
+            trace_endpoint=read.maybe_text("trace_endpoint") or "",
+            trace_ratio=read.number("trace_ratio", 0, 1, 0.01),
             max_message_bytes=read.integer("max_message_bytes", 1024, 1 << 26, 256 << 10),
             max_in_flight=read.integer("max_in_flight", 1, 1_000_000, 256),
             shadow_max_in_flight=read.integer("shadow_max_in_flight", 1, 100_000, 32),
@@ -90,6 +94,8 @@ class GatewaySettings:
             raise FieldInvalid("gateway.tls_certificate and gateway.tls_key: one is set, expected both or neither")
         if settings.tls_client_ca is not None and settings.tls_key is None:
             raise FieldInvalid("gateway.tls_client_ca is set without gateway.tls_key, expected both")
+        if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
+            raise FieldInvalid(f"gateway.trace_endpoint is {settings.trace_endpoint!r}, expected an HTTP URL")
         host, _, port = settings.listen.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise FieldInvalid(f"gateway.listen is {settings.listen!r}, expected HOST:PORT")

@@ -51,6 +51,7 @@ HOMES = {
     "sqlalchemy": ("controlplane/store",),
     "apscheduler": ("controlplane/loop/schedule.py",),
     "prometheus_client": ("gateway/metrics.py", "controlplane/metrics.py"),
+    "opentelemetry": ("gateway/tracing.py",),
     "typer": ("controlplane/cli",),
 }
 
