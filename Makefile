@@ -4,6 +4,8 @@ BIN := .venv/bin
 TOOLS := .venv-tools/bin
 STAMP := .venv/.installed
 DATA ?=
+QUICK ?=
+SOAK ?=
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -47,7 +49,11 @@ up: setup ## run all three processes in var/local, set up on first use
 	test -f var/local/interlock.toml || $(BIN)/interlock init var/local
 	$(BIN)/interlock up --config var/local/interlock.toml
 
-bench: setup ## measure a decision end to end, beside the engine alone
-	$(BIN)/python -m perf.bench --out var/bench.json
+bench: setup .venv/.bench ## measure beside other servers, 10 to 15 minutes (QUICK=1 for 3, SOAK=1000000 for the long run)
+	$(BIN)/python -m perf.bench $(if $(QUICK),--quick) $(if $(SOAK),--soak $(SOAK))
+
+.venv/.bench: $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	touch $@
 
 .PHONY: help setup protos fmt check test demo up bench

@@ -1,268 +1,268 @@
-"""What a decision costs end to end, and what the gateway adds to the engine: ``python -m perf.bench``.
+"""Every figure of the README: ``python -m perf.bench``. Same call, same core, in turns; writes ``perf/results``.
 
-One gateway and one worker share a core, the client has another. Both ways to the same engine are
-measured in turns, several rounds, and reported as the median of the rounds' ratios with their spread.
+Servers run on one core and the load generator on another, so two are needed. What cannot be measured
+here is recorded as null with the reason.
 """
 
 import argparse
-import asyncio
-import json
-import os
-import platform
-import subprocess
+import contextlib
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
-import numpy as np
-from tokenizers import Tokenizer
+from gateway.rpc.envoy import is_installed
+from perf import decision, results
+from perf.deployment import Deployment, split
+from perf.driving import drive
+from perf.peers import envoy_proxy, grpc_aio, mlserver, triton
+from perf.peers.peer import PeerUnavailable
+from perf.picture import draw
+from perf.processes import ROOT, Processes, free_port, load_core, server_core
+from perf.request import TOTAL_BYTES, check_answer
+from perf.states import CANARY_BP, MOST_RPS, SHARE, STREAMS, States, broken_sink, measure_overload, measure_soak
 
-from controlplane.packs.registry import load_pack
-from controlplane.training.dataset import write_dataset
-from protos import decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2
-from protos.contract import frames
-from protos.contract.attestation import Approval, Operator, Operators, generate_key, public_text, read_private
-from protos.contract.attestation import sign_approval as sign
-from protos.contract.bundle import BundleStore
-from protos.contract.digest import canonical_json
-from protos.contract.plan import Split, TrafficPlan
-from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
-
-NAME = "brand-safety"
-ZERO = "sha256:" + "0" * 64
-MOST_TOKENS = 32  # of the texts sent
-START_S = 60.0
+PEERS = (triton.PEER, envoy_proxy.PEER, grpc_aio.PEER, mlserver.PEER)
+SHADOW_BP = 1_000
+RATE = 2_000.0
+LONGEST_WAIT_S = 1.0
+PEER_START_S = 60.0
 
 
-def train(root: Path) -> str:
-    """Make a small real bundle: what the weights say does not matter here, what they cost does."""
-    pack = load_pack(NAME)
-    write_dataset(root / "train.jsonl", pack.training_set(160, 1))
-    write_dataset(root / "dev.jsonl", pack.held_out(40, 1))
-    config = {
-        "specialist": NAME,
-        "pack": NAME,
-        "data": None,
-        "task": pack.task.to_json(),
-        "train_file": str(root / "train.jsonl"),
-        "dev_file": str(root / "dev.jsonl"),
-        "bundles_dir": str(root / "bundles"),
-        "seed": 1,
-        "epochs": 1,
-        "max_seconds": 300,
-        "threads": 2,
-        "author": "bench",
-        "parent": None,
-        "dataset_digest": ZERO,
-        "suite_digest": pack.suite.digest,
-    }
-    (root / "config.json").write_bytes(canonical_json(config))
-    # The child ends with its input, which therefore stays open until it is done.
-    command = [sys.executable, "-m", "controlplane.training", "--config", str(root / "config.json")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        lines = child.stdout.read().splitlines()
-    last = json.loads(lines[-1])
-    return str(last["result"]["bundle_digest"])
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long everything takes."""
+
+    rounds: int
+    seconds: float
+    state_rounds: int
+    state_seconds: float
+    overload_seconds: float
+    soak_calls: int
+    decision_rounds: int
+    decision_calls: int
 
 
-def prepare(root: Path, bundle: str) -> None:
-    """Give the gateway a signed plan to begin with, so that nothing else has to run."""
-    plan_key, ann = root / "plan.key", root / "ann.key"
-    generate_key(plan_key)
-    generate_key(ann)
-    people = (Operator("ann", ("approver",), (public_text(read_private(ann).public_key()),)),)
-    (root / "operators.json").write_bytes(canonical_json(Operators(1, 1, people).to_json()))
-    split = Split(NAME, bundle, None, None, 0, 0, 1_000, 0, "bench")
-    now = int(time.time())
-    approval = Approval(
-        person="ann",
-        specialist=NAME,
-        rollout="bench",
-        step="bootstrap",
-        bundle=bundle,
-        evidence=ZERO,
-        suite=ZERO,
-        from_split=no_split_digest(NAME),
-        to_split=to_split_digest(split, 10_000),
-        ceiling_bp=10_000,
-        audience="bench",
-        not_before=now,
-        expires=now + 3600,
-        nonce="bench",
-        author="bench",
-        reason="bench",
-    )
-    plan = TrafficPlan("bench", 1, now, (split,), ())
-    offer = traffic_pb2.PlanOffer(
-        plan=sign_plan(plan, read_private(plan_key)), approvals=[sign(approval, read_private(ann))]
-    )
-    (root / "state").mkdir()
-    (root / "state" / "plan.pb").write_bytes(offer.SerializeToString())
-    (root / "interlock.toml").write_text(
-        '[gateway]\ndeployment = "bench"\nlisten = "127.0.0.1:0"\nworker_sockets = ["worker.sock"]\n'
-        'bundles_dir = "bundles"\ncapture_dir = "capture"\nstate_dir = "state"\noperators = "operators.json"\n'
-        'plan_key = "plan.key.pub"\n'
-    )
+FULL = Length(5, 4.0, 3, 5.0, 10.0, 100_000, 5, 300)
+QUICK = Length(2, 1.0, 1, 3.0, 3.0, 5_000, 2, 50)
 
 
-class Processes:
-    """Worker and gateway on one core."""
+def say(words: str) -> None:
+    """Tell a waiting person."""
+    print(words, file=sys.stderr, flush=True)
+
+
+class Field:
+    """Every server that is measured, started once and kept for all rounds."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._all: list[subprocess.Popen[bytes]] = []
+        self.addresses: dict[str, str] = {}
+        self.unavailable: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
+        self.deployments: dict[str, Deployment] = {}
 
-    def __enter__(self) -> "Processes":
-        self.start("worker", "gateway.worker", "--socket", "worker.sock", "--bundles", "bundles")
-        self.gateway = self.start("gateway", "gateway", "--config", "interlock.toml")
-        ends = time.monotonic() + START_S
-        while "port=" not in (log := (self._root / "gateway.log").read_text()):
-            if time.monotonic() > ends or self.gateway.poll() is not None:
-                raise RuntimeError(f"the gateway did not start: {log}")
-            time.sleep(0.05)
-        self.address = f"127.0.0.1:{log.split('port=', 1)[1].split()[0]}"
-        return self
+    @contextlib.contextmanager
+    def started(self) -> Iterator[None]:
+        """Start all of them, and check each with an ordinary client before any rate is believed."""
+        with ExitStack() as stack:
+            for front in ("envoy", "grpcio"):
+                self._start_ours(stack, front)
+            for peer in PEERS:
+                say(f"starting {peer.name}")
+                processes = stack.enter_context(Processes(self._root / "logs"))
+                try:
+                    address = peer.start(processes, self._root / peer.name)
+                    _wait_for_answer(processes, address)
+                    self.versions[peer.name] = f"{peer.package} {peer.version(peer.install())}"
+                    self.addresses[peer.name] = address
+                except (PeerUnavailable, RuntimeError, OSError) as error:
+                    say(f"  {peer.name} cannot be measured: {error}")
+                    self.unavailable[peer.name] = str(error)
+                    processes.stop()
+            self.addresses["bare"] = self._start_bare(stack)
+            yield
 
-    def __exit__(self, *_: object) -> None:
-        for process in reversed(self._all):
-            process.terminate()
-        for process in self._all:
-            process.wait(20)
+    def _start_ours(self, stack: ExitStack, front: str) -> None:
+        name = f"interlock_{front}"
+        say(f"starting {name}")
+        if front == "envoy" and not is_installed():
+            self.unavailable[name] = "pyvoy is not installed"
+            return
+        try:
+            deployment = stack.enter_context(Deployment(self._root / name, front))
+        except RuntimeError as error:
+            say(f"  {name} cannot be measured: {error}")
+            self.unavailable[name] = str(error)
+            return
+        primary, candidate = deployment.bundle(), deployment.bundle(seed=1)
+        deployment.control.publish(split(primary, candidate, canary_bp=CANARY_BP, shadow_bp=SHADOW_BP))
+        deployment.check()
+        self.deployments[name] = deployment
+        self.addresses[name] = deployment.address
 
-    def start(self, name: str, module: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a process on the servers' core."""
-        with (self._root / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                cwd=self._root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "NO_COLOR": "1"},
-            )
-        os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
-        self._all.append(process)
-        return process
-
-
-async def through_gateway(address: str, texts: list[str]) -> list[float]:
-    """Time one call after another, in ms."""
-    taken = []
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
-        for i, text in enumerate(texts):
-            request = decide_pb2.DecideRequest(specialist=NAME, input=decide_pb2.Input(text=text), routing_key=str(i))
-            began = time.perf_counter()
-            answer = await stub.Decide(request, timeout=5.0)
-            taken.append(1000 * (time.perf_counter() - began))
-            if answer.fallback.used:
-                raise RuntimeError(f"a fallback was answered: {answer.fallback}")
-    return taken
-
-
-async def straight(socket: Path, bundle: str, texts: list[str]) -> list[float]:
-    """Time the worker alone over its own frames, in ms."""
-    taken = []
-    decoder = frames.FrameDecoder()
-    reader, writer = await asyncio.open_unix_connection(str(socket))
-    for i, text in enumerate(texts, 1):
-        job = engine_pb2.Job(
-            id=i,
-            bundle_digest=bundle,
-            remaining_us=5_000_000,
-            priority=engine_pb2.PRIORITY_LIVE,
-            input=decide_pb2.Input(text=text),
-        )
-        began = time.perf_counter()
-        writer.write(frames.encode(engine_pb2.Frame(job=job)))
-        done = False
-        while not done:
-            done = any(f.HasField("result") for f in decoder.feed(await reader.read(65536)))
-        taken.append(1000 * (time.perf_counter() - began))
-    writer.close()
-    return taken
+    def _start_bare(self, stack: ExitStack) -> str:
+        """Start the server that does nothing: what the generator itself can drive."""
+        processes = stack.enter_context(Processes(self._root / "logs"))
+        answer, port = self._root / "bare.bin", free_port()
+        answer.write_bytes(envoy_proxy.constant_answer())
+        processes.start("bare", [sys.executable, str(envoy_proxy.BACKEND), str(port), str(answer)], self._root, {})
+        _wait_for_answer(processes, f"127.0.0.1:{port}")
+        return f"127.0.0.1:{port}"
 
 
-async def until_serving(address: str, text: str) -> None:
-    """Wait until the engine answers."""
-    ends = time.monotonic() + START_S
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
-        request = decide_pb2.DecideRequest(specialist=NAME, input=decide_pb2.Input(text=text))
-        while (await stub.Decide(request, timeout=5.0)).fallback.used:
-            if time.monotonic() > ends:
-                raise RuntimeError("the worker never answered")
-            await asyncio.sleep(0.1)
+def _wait_for_answer(processes: Processes, address: str) -> None:
+    ends = time.monotonic() + PEER_START_S
+    while True:
+        try:
+            check_answer(address, 2.0)
+            return
+        except RuntimeError as error:
+            failed = processes.has_failed()
+            if failed or time.monotonic() > ends:
+                raise RuntimeError(failed or str(error)) from error
+            time.sleep(0.2)
 
 
-def run(rounds: int, calls: int) -> dict[str, Any]:
-    """Measure, and return everything a reader needs to judge the figures."""
-    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch:
-        root = Path(scratch)
-        print("training a small bundle …", file=sys.stderr)
-        bundle = train(root)
-        prepare(root, bundle)
-        contents = BundleStore(root / "bundles").load(bundle).contents
-        tokenizer = Tokenizer.from_str(contents["tokenizer.json"].decode())
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        drawn = [example.text for example in load_pack(NAME).training_set(calls * 3, 5)]
-        texts = [text for text in drawn if len(tokenizer.encode(text).ids) <= MOST_TOKENS][:calls]
-        with Processes(root) as processes:
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-            asyncio.run(until_serving(processes.address, texts[0]))
-            gateway: list[list[float]] = []
-            alone: list[list[float]] = []
-            for n in range(rounds):
-                print(f"round {n + 1} of {rounds}", file=sys.stderr)
-                gateway.append(asyncio.run(through_gateway(processes.address, texts)))
-                alone.append(asyncio.run(straight(root / "worker.sock", bundle, texts)))
-            pages = int(Path(f"/proc/{processes.gateway.pid}/statm").read_text().split()[1])
-        size = sum(len(data) for data in contents.values())
-    ratios = [float(np.median(g) / np.median(a)) for g, a in zip(gateway, alone, strict=True)]
-    every = np.concatenate([np.array(g) for g in gateway])
-    engine = np.concatenate([np.array(a) for a in alone])
+def measure_servers(field: Field, length: Length) -> dict[str, Any]:
+    """Measure throughput and tail of every server, round by round, each round starting with another one."""
+    names = list(field.addresses)
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    tails: dict[str, list[float]] = {name: [] for name in names}
+    unanswered: dict[str, list[float]] = {name: [] for name in names}
+    lags: dict[str, list[float]] = {name: [] for name in names}
+    problems: dict[str, dict[str, int]] = {}
+    for number in range(length.rounds):
+        say(f"round {number + 1} of {length.rounds}: {', '.join(names)}")
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            address = field.addresses[name]
+            closed = drive(address, streams=STREAMS, seconds=length.seconds, warmup=0.5)
+            opened = drive(address, rate=RATE, seconds=length.seconds, warmup=0.5, budget=LONGEST_WAIT_S)
+            rates[name].append(closed.answered_rps)
+            tails[name].append(opened.p99_ms or 0.0)
+            lags[name].append(opened.lag_p99_ms or 0.0)
+            unanswered[name].append(1 - opened.ok / max(opened.calls, 1))
+            if closed.errors or opened.errors or closed.fallbacks or opened.fallbacks:
+                problems.setdefault(name, {}).update({**closed.errors, **opened.errors})
+
+    def table(found: dict[str, list[float]]) -> dict[str, Any]:
+        return {name: results.spread(found[name]) if name in found else None for name in results.SERVERS}
+
+    tail_table = table(tails)
+    for name, row in tail_table.items():
+        if row is not None:
+            row["unanswered"] = round(max(unanswered[name]), 4)
+            row["generator_lag"] = results.spread(lags[name])["median"]
     return {
-        "what": "one decision at a time, OpenVINO MiniLM encoder, texts of at most 32 tokens",
-        "rounds": rounds,
-        "calls": len(texts),
-        "gateway_ms": {f"p{q:g}": round(float(np.percentile(every, q)), 3) for q in (50, 90, 99)},
-        "engine_ms": {f"p{q:g}": round(float(np.percentile(engine, q)), 3) for q in (50, 90, 99)},
-        "ratio_of_medians": {
-            "median": round(float(np.median(ratios)), 3),
-            "lowest": round(min(ratios), 3),
-            "highest": round(max(ratios), 3),
+        "throughput_rps": table(rates),
+        "p99_ms_at_2000rps": tail_table,
+        "generator": {
+            "throughput_rps": results.spread(rates["bare"]),
+            "p99_ms_at_2000rps": results.spread(tails["bare"]),
         },
-        "gateway_resident_mb": round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1),
-        "bundle_mb": round(size / 1e6, 1),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "problems": problems,
     }
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
+def measure_states(root: Path, front: str, throughput: float, length: Length) -> dict[str, Any]:
+    """Measure the eight states in turns."""
+    rate = min(MOST_RPS, round(SHARE * throughput))
+    sinkless = root / "without-sink"
+    with (
+        Deployment(root / "states", front) as deployment,
+        Deployment(sinkless, front, capture_dir=broken_sink(sinkless)) as without_sink,
+    ):
+        every = States(deployment, without_sink, length.state_seconds)
+        found: dict[str, list[Any]] = {}
+        for number in range(length.state_rounds):
+            for state in every.all():
+                say(f"state {state.name}, round {number + 1} of {length.state_rounds}")
+                found.setdefault(state.name, []).append(state.measure(rate, length.state_seconds))
+        drops = without_sink.metric('interlock_drops_total{cause="capture_disk"}')
+    return {
+        "states_rps": rate,
+        "states": {
+            name: {
+                "p50_ms": results.spread(s.p50_ms or 0.0 for s in rounds)["median"],
+                "p99_ms": results.spread(s.p99_ms or 0.0 for s in rounds)["median"],
+                "p99_ms_of_rounds": [s.p99_ms for s in rounds],
+                "generator_lag_p99_ms": results.spread(s.lag_p99_ms or 0.0 for s in rounds)["median"],
+                "errors": sum(sum(s.errors.values()) for s in rounds),
+                "errors_by_status": _added(s.errors for s in rounds),
+                "fallbacks": sum(s.fallbacks for s in rounds),
+                "calls": sum(s.calls for s in rounds),
+            }
+            for name, rounds in found.items()
+        },
+        "captures_lost_while_the_sink_was_down": drops,
+    }
+
+
+def _added(counts: Any) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for count in counts:
+        for name, value in count.items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def run(length: Length, *, is_quick: bool) -> dict[str, Any]:
+    """Measure everything."""
+    result: dict[str, Any] = {
+        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+        "is_quick": is_quick,
+        "machine": {**results.machine(), "server_core": server_core(), "load_core": load_core()},
+        "versions": results.versions(),
+        "commit": results.commit(),
+        "rounds": length.rounds,
+        "request_bytes": TOTAL_BYTES,
+        "policy": {"canary_bp": CANARY_BP, "shadow_bp": SHADOW_BP, "capture_bp": 100, "metrics": True},
+    }
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch:
+        root = Path(scratch)
+        field = Field(root)
+        with field.started():
+            result |= measure_servers(field, length)
+            result["unavailable"] = field.unavailable
+            result["versions"] |= field.versions
+            name = next(iter(field.deployments))  # the Envoy front, where there is one
+            front = name.removeprefix("interlock_")
+            peak = result["throughput_rps"][name]["median"]
+            say(f"overload: three times {peak:,.0f} calls/s")
+            result["overload"] = measure_overload(field.deployments[name], peak, length.overload_seconds)
+            say(f"soak: {length.soak_calls:,} calls")
+            result["soak"] = measure_soak(field.deployments[name], length.soak_calls)
+        result["measured_front"] = front
+        result |= measure_states(root, front, peak, length)
+        say("decision: training a small bundle, then one decision at a time")
+        result["decision"] = decision.measure(root / "decision", front, length.decision_rounds, length.decision_calls)
+    return result
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser("python -m perf.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=300)
-    parser.add_argument("--out", type=Path, help="also write the result here, as JSON")
+    parser.add_argument("--quick", action="store_true", help="2 to 3 minutes instead of 10 to 15, rough figures")
+    parser.add_argument("--soak", type=int, help="calls of the long run, a million for the real one")
     chosen = parser.parse_args()
-    found = run(chosen.rounds, chosen.calls)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(text + "\n")
+    if server_core() == load_core():
+        sys.exit("perf.bench: one core is available, expected two: one for servers, one for the load")
+    length = QUICK if chosen.quick else FULL
+    if chosen.soak is not None:
+        length = replace(length, soak_calls=chosen.soak)
+    began = time.monotonic()
+    result = run(length, is_quick=chosen.quick)
+    path = results.write(result)
+    draw(result, results.FOLDER / "latest.svg")
+    results.README.write_text(results.in_readme(results.README.read_text(), result))
+    say(f"{path.relative_to(ROOT)} and README.md written after {time.monotonic() - began:.0f} s")
+    print(results.tables(result))
 
 
 if __name__ == "__main__":

@@ -278,10 +278,10 @@ class Deployment:
                             return said
 
     def metric(self, name: str) -> float:
-        """Return a gauge or counter without labels, as scraped."""
+        """Return one gauge or counter, as scraped; labels are part of its name."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=5) as page:
             text = page.read().decode()
-        found = re.search(rf"^{name} (\S+)$", text, re.M)
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.M)
         if found is None:
             raise RuntimeError(f"the gateway has no metric {name}")
         return float(found.group(1))

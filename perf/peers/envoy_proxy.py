@@ -60,9 +60,7 @@ def bootstrap(port: int, backend_port: int) -> dict[str, Any]:
                 {
                     "name": "backend",
                     "type": "STATIC",
-                    "typed_extension_protocol_options": {
-                        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": HTTP2
-                    },
+                    "typed_extension_protocol_options": HTTP2,
                     "load_assignment": {
                         "cluster_name": "backend",
                         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(backend_port)}}]}],

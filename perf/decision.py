@@ -1,0 +1,155 @@
+"""What a decision costs end to end with a real encoder, and what the gateway adds to the engine.
+
+Gateway and worker share a core, the client has the other. Both ways to the same engine are taken in
+turns, one call after another, several rounds.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import numpy as np
+from tokenizers import Tokenizer
+
+from controlplane.packs.registry import load_pack
+from controlplane.training.dataset import write_dataset
+from perf.deployment import START_S, ZERO, Deployment, split
+from perf.openloop import percentile
+from perf.processes import ROOT, load_core
+from protos import decide_pb2, decide_pb2_grpc, engine_pb2
+from protos.contract import frames
+from protos.contract.digest import canonical_json
+
+NAME = "brand-safety"
+MOST_TOKENS = 32  # of the texts sent
+
+
+def train(folder: Path) -> str:
+    """Make a small real bundle: what the weights say does not matter here, what they cost does."""
+    pack = load_pack(NAME)
+    write_dataset(folder / "train.jsonl", pack.training_set(160, 1))
+    write_dataset(folder / "dev.jsonl", pack.held_out(40, 1))
+    config = {
+        "specialist": NAME,
+        "pack": NAME,
+        "data": None,
+        "task": pack.task.to_json(),
+        "train_file": str(folder / "train.jsonl"),
+        "dev_file": str(folder / "dev.jsonl"),
+        "bundles_dir": str(folder / "bundles"),
+        "seed": 1,
+        "epochs": 1,
+        "max_seconds": 300,
+        "threads": 2,
+        "author": "bench",
+        "parent": None,
+        "dataset_digest": ZERO,
+        "suite_digest": pack.suite.digest,
+    }
+    (folder / "config.json").write_bytes(canonical_json(config))
+    # The child ends with its input, which therefore stays open until it is done.
+    command = [sys.executable, "-m", "controlplane.training", "--config", str(folder / "config.json")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        lines = child.stdout.read().splitlines()
+        status = child.wait()
+    if status or not lines:
+        raise RuntimeError(f"training ended with {status}")
+    return str(json.loads(lines[-1])["result"]["bundle_digest"])
+
+
+async def _through_gateway(address: str, texts: list[str]) -> list[float]:
+    """Time one call after another, in ms."""
+    taken = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
+        for i, text in enumerate(texts):
+            request = decide_pb2.DecideRequest(specialist=NAME, input=decide_pb2.Input(text=text), routing_key=str(i))
+            began = time.perf_counter()
+            answer = await stub.Decide(request, timeout=5.0)
+            taken.append(1000 * (time.perf_counter() - began))
+            if answer.fallback.used:
+                raise RuntimeError(f"a fallback was answered: {answer.fallback}")
+    return taken
+
+
+async def _straight(socket: Path, bundle: str, texts: list[str]) -> list[float]:
+    """Time the worker alone over its own frames, in ms."""
+    taken = []
+    decoder = frames.FrameDecoder()
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    for i, text in enumerate(texts, 1):
+        job = engine_pb2.Job(
+            id=i,
+            bundle_digest=bundle,
+            remaining_us=5_000_000,
+            priority=engine_pb2.PRIORITY_LIVE,
+            input=decide_pb2.Input(text=text),
+        )
+        began = time.perf_counter()
+        writer.write(frames.encode(engine_pb2.Frame(job=job)))
+        done = False
+        while not done:
+            done = any(f.HasField("result") for f in decoder.feed(await reader.read(65536)))
+        taken.append(1000 * (time.perf_counter() - began))
+    writer.close()
+    return taken
+
+
+async def _until_serving(address: str, text: str) -> None:
+    """Wait until the engine answers."""
+    ends = time.monotonic() + START_S
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
+        request = decide_pb2.DecideRequest(specialist=NAME, input=decide_pb2.Input(text=text))
+        while (await stub.Decide(request, timeout=5.0)).fallback.used:
+            if time.monotonic() > ends:
+                raise RuntimeError("the worker never answered")
+            await asyncio.sleep(0.1)
+
+
+def measure(folder: Path, front: str, rounds: int, calls: int) -> dict[str, Any]:
+    """Train, serve, measure."""
+    folder.mkdir(parents=True)
+    bundle = train(folder)
+    with Deployment(folder, front) as deployment:
+        contents = deployment.store.load(bundle).contents
+        tokenizer = Tokenizer.from_str(contents["tokenizer.json"].decode())
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        drawn = [example.text for example in load_pack(NAME).training_set(calls * 3, 5)]
+        texts = [text for text in drawn if len(tokenizer.encode(text).ids) <= MOST_TOKENS][:calls]
+        deployment.control.publish(split(bundle, specialist=NAME))
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {load_core()})
+        try:
+            asyncio.run(_until_serving(deployment.address, texts[0]))
+            gateway, engine = [], []
+            for _ in range(rounds):
+                gateway.append(asyncio.run(_through_gateway(deployment.address, texts)))
+                engine.append(asyncio.run(_straight(folder / "worker-0.sock", bundle, texts)))
+        finally:
+            os.sched_setaffinity(0, before)
+        resident = deployment.resident_mb()
+    ratios = [float(np.median(g) / np.median(e)) for g, e in zip(gateway, engine, strict=True)]
+    return {
+        "what": f"one decision at a time, OpenVINO MiniLM encoder, texts of at most {MOST_TOKENS} tokens",
+        "front": front,
+        "rounds": rounds,
+        "calls": len(texts),
+        "gateway_ms": {f"p{q}": percentile(np.concatenate(gateway).tolist(), q) for q in (50, 90, 99)},
+        "engine_ms": {f"p{q}": percentile(np.concatenate(engine).tolist(), q) for q in (50, 90, 99)},
+        "ratio_of_medians": {
+            "median": round(float(np.median(ratios)), 3),
+            "min": round(min(ratios), 3),
+            "max": round(max(ratios), 3),
+        },
+        "gateway_resident_mb": resident["gateway"],
+        "bundle_mb": round(sum(map(len, contents.values())) / 1e6, 1),
+    }
