@@ -193,7 +193,13 @@ async def serve_envoy(settings: GatewaySettings, config: Path) -> None:
     _tracing_class(settings)
     Operators.read(settings.operators)
     read_public(settings.plan_key)
-    listen = Listen(settings.listen, settings.max_message_bytes, tls, max_connections=settings.max_connections)
+    listen = Listen(
+        settings.listen,
+        settings.max_message_bytes,
+        tls,
+        max_connections=settings.max_connections,
+        max_calls=settings.max_calls,
+    )
     front = EnvoyFront(listen, "gateway.__main__:application", {CONFIG: str(config.resolve())})
     stopping = _stop_signals()
     port = await front.start()

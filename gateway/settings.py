@@ -26,6 +26,7 @@ class GatewaySettings:
     tls_key: Path | None
     tls_client_ca: Path | None
     max_connections: int
+    max_calls: int
     control: str
     worker_sockets: tuple[str, ...]
     bundles_dir: Path
@@ -68,6 +69,7 @@ class GatewaySettings:
             tls_key=maybe_path("tls_key"),
             tls_client_ca=maybe_path("tls_client_ca"),
             max_connections=read.integer("max_connections", 1, 1_000_000, 2_000),
+            max_calls=read.integer("max_calls", 1, 1_000_000, 128),
             control=read.maybe_text("control") or "",
             worker_sockets=tuple(str(root / s) for s in read.texts("worker_sockets")),
             bundles_dir=path("bundles_dir"),

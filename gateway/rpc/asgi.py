@@ -12,6 +12,7 @@ from typing import Any, cast
 from gateway.errors import FramingBroken, UnknownMethod
 from gateway.rpc.status import INTERRUPTED, LATE, OK, Status, status_of
 from gateway.rpc.wire import (
+    ARRIVED,
     PREFIX,
     BidiStream,
     Call,
@@ -40,6 +41,7 @@ ASKED_AT_ONCE = 8  # of those, in turn: asking costs a tenth of a call
 UPLOAD_S = 10.0
 # A handler knows the deadline and answers by it; this much later the front answers for it.
 GRACE_S = 0.005
+LONGEST_WAIT_S = 10.0  # for Python; a clock that was set in between says more
 MESSAGES_AHEAD = 16  # of a stream, read before the handler asks
 
 _HEADERS = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity,gzip")]
@@ -136,9 +138,12 @@ class GrpcApp:
                 raise UnknownMethod(path)
             encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
             reader = MessageReader(encoding, self._max_message_bytes)
+            exchange.arrived(headers.get(ARRIVED))
             timeout = headers.get(b"grpc-timeout")
             deadline = None if timeout is None else exchange.began + timeout_s(timeout)
             exchange.give_up_at = exchange.began + UPLOAD_S if deadline is None else deadline + GRACE_S
+            if deadline is not None and time.monotonic() >= deadline:
+                return LATE  # nobody waits any more, and others do
             client = scope["client"]
             certificate = headers.get(b"x-forwarded-client-cert")
             call = Call(
@@ -227,6 +232,11 @@ class _Exchange:
         self.is_late = False
         self.is_over = False
         self.pump: asyncio.Task[None] | None = None
+
+    def arrived(self, stamp: bytes | None) -> None:
+        """Count from when the front had the call, where it says so, and not from when Python came to it."""
+        if stamp is not None:
+            self.began -= min(max(time.time() - float(stamp), 0.0), LONGEST_WAIT_S)
 
     def request_is_complete(self, deadline: float | None) -> None:
         """From now on only the handler takes time."""

@@ -16,9 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grpc import StatusCode
+
+from gateway.rpc.wire import ARRIVED
+
 CONTROL_FD = "INTERLOCK_CONTROL_FD"
 DRAIN = b"d"
 
+PUSHBACK_MS = 100  # when a refused caller may come again: what is in flight is then over
 MODULE = "type.googleapis.com/envoy.extensions"
 START_TIMEOUT_S = 60.0
 ASK_S = 0.02
@@ -48,6 +53,7 @@ class Listen:
     max_message_bytes: int
     tls: Tls | None = None
     max_streams: int = 128
+    max_calls: int = 128
     max_connections: int = 2_000
     max_header_kb: int = 16
     idle_s: int = 300
@@ -92,7 +98,9 @@ def bootstrap(listen: Listen, admin: Path, module: dict[str, Any]) -> dict[str, 
         "forward_client_cert_details": "SANITIZE_SET" if listen.tls and listen.tls.client_ca else "SANITIZE",
         "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},
         "route_config": {"virtual_hosts": [{"name": "gateway", "domains": ["*"]}]},
-        "http_filters": [module],
+        "http_filters": [_concurrency(listen), module],
+        "local_reply_config": {"mappers": [_REFUSED]},
+        "early_header_mutation_extensions": [_ARRIVED],
     }
     chain: dict[str, Any] = {
         "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
@@ -127,6 +135,54 @@ def bootstrap(listen: Listen, admin: Path, module: dict[str, Any]) -> dict[str, 
                     "filter_chains": [chain],
                 }
             ]
+        },
+    }
+
+
+def _header(name: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+# What a call waits for Python is time of the caller's; written over whatever the caller says of it.
+_ARRIVED = {
+    "name": "envoy.http.early_header_mutation.header_mutation",
+    "typed_config": {
+        "@type": f"{MODULE}.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        "mutations": [{"append": _header(ARRIVED.decode(), "%START_TIME(%s.%6f)%")}],
+    },
+}
+
+
+# Envoy itself would say UNAVAILABLE, which callers repeat at once.
+_REFUSED = {
+    "filter": {
+        "status_code_filter": {
+            "comparison": {"op": "EQ", "value": {"default_value": 429, "runtime_key": "unset"}},
+        }
+    },
+    "headers_to_add": [
+        _header("grpc-status", str(StatusCode.RESOURCE_EXHAUSTED.value[0])),
+        _header("grpc-retry-pushback-ms", str(PUSHBACK_MS)),
+    ],
+}
+
+
+def _concurrency(listen: Listen) -> dict[str, Any]:
+    """Refuse in Envoy what is too much for Python, where a refusal costs a tenth."""
+    return {
+        "name": "envoy.filters.http.adaptive_concurrency",
+        "typed_config": {
+            "@type": f"{MODULE}.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
+            "concurrency_limit_exceeded_status": {"code": "TooManyRequests"},
+            "gradient_controller_config": {
+                # Pinned to one limit: latency here is the engines' and their callers', which streams would falsify.
+                "sample_aggregate_percentile": {"value": 50},
+                "concurrency_limit_params": {
+                    "max_concurrency_limit": listen.max_calls,
+                    "concurrency_update_interval": "1s",
+                },
+                "min_rtt_calc_params": {"fixed_value": "1s", "min_concurrency": listen.max_calls},
+            },
         },
     }
 

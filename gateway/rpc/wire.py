@@ -165,11 +165,15 @@ def percent_encode(message: str) -> bytes:
     return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode())
 
 
+# When the front had read the headers of a call, in seconds since the epoch; a front in C++ waits for Python after that.
+ARRIVED = b"x-interlock-arrived"
+
 # Of the transport, not of the caller. Most calls have no other headers.
 _TRANSPORT = frozenset(
     (
         b"te", b"content-type", b"content-length", b"host", b"user-agent", b"accept-encoding", b"grpc-timeout",
         b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-proto", b"x-forwarded-client-cert",
+        ARRIVED,
     )
 )  # fmt: skip
 

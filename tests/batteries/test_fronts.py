@@ -44,7 +44,7 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
     if request.param == "envoy":
         if not is_installed():
             pytest.skip("pyvoy or a shared libpython is not installed here")
-        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES), "tests.batteries.echo:application")
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=2_000), "tests.batteries.echo:application")
     else:
         front = GrpcioFront(Echo().methods(), address="127.0.0.1:0", max_message_bytes=MAX_BYTES)
     started: Future[int] = Future()

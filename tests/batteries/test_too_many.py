@@ -1,0 +1,107 @@
+"""What Envoy refuses by itself, and from when a call's time counts."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import grpc
+import grpc.aio
+import pytest
+
+from gateway.rpc.asgi import Event, GrpcApp
+from gateway.rpc.envoy import PUSHBACK_MS, EnvoyFront, Listen, is_installed
+from gateway.rpc.wire import ARRIVED, frame
+from tests.batteries.echo import MAX_BYTES, SERVICE, Echo
+
+PATIENCE_S = 20.0
+
+
+needs_envoy = pytest.mark.skipif(not is_installed(), reason="pyvoy or a shared libpython is not installed here")
+
+
+@needs_envoy
+def test_what_a_caller_says_of_its_arrival_counts_for_nothing() -> None:
+    async def story() -> None:
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES), "tests.batteries.echo:application")
+        port = await front.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                echo = channel.unary_unary(SERVICE + "Echo")
+                said = ((ARRIVED.decode(), "1.0"),)  # a long time ago
+                assert await echo(b"x", timeout=5.0, metadata=said, wait_for_ready=True) == b"x"
+        finally:
+            await front.close()
+
+    asyncio.run(story())
+
+
+@needs_envoy
+def test_calls_beyond_the_limit_are_refused_with_a_time_to_come_again_and_room_is_given_back() -> None:
+    async def story() -> None:
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=2), "tests.batteries.echo:application")
+        port = await front.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                wait = channel.unary_unary(SERVICE + "Wait")
+                calls = [asyncio.ensure_future(_ended(wait(b"", timeout=PATIENCE_S))) for _ in range(5)]
+                # The two that were let in wait for ever; the others end.
+                refused = [await ended for _, ended in zip(range(3), asyncio.as_completed(calls), strict=False)]
+                for error in refused:
+                    assert error is not None
+                    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                    assert ("grpc-retry-pushback-ms", str(PUSHBACK_MS)) in list(error.trailing_metadata())
+                waiting = [call for call in calls if not call.done()]
+                assert len(waiting) == 2
+                for call in waiting:
+                    call.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+                echo = channel.unary_unary(SERVICE + "Echo")
+                async with asyncio.timeout(PATIENCE_S):
+                    while await _ended(echo(b"x", timeout=PATIENCE_S)) is not None:
+                        pass
+        finally:
+            await front.close()
+
+    asyncio.run(story())
+
+
+async def _ended(call: Awaitable[bytes]) -> grpc.aio.AioRpcError | None:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error
+    return None
+
+
+def serve(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Send one call to the application as the front would; returns the headers and trailers of the answer."""
+    told: list[Event] = []
+
+    async def receive() -> Event:
+        return {"type": "http.request", "body": frame(b"x"), "more_body": False}
+
+    async def send(event: Event) -> None:
+        told.append(event)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": SERVICE + "Echo",
+        "headers": [(b"content-type", b"application/grpc"), *headers],
+        "client": ("127.0.0.1", 1),
+    }
+    application: Callable[..., Awaitable[None]] = GrpcApp(Echo().methods())
+
+    async def call() -> None:
+        await application(scope, receive, send)
+
+    asyncio.run(call())
+    return [header for event in told for header in event.get("headers", [])]
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "status"), [(1.0, b"4"), (0.0, b"0"), (-100.0, b"0")], ids=["long", "not", "clock_set_back"]
+)
+def test_the_deadline_counts_from_when_the_front_had_the_call(waited_s: float, status: bytes) -> None:
+    stamp = b"%.6f" % (time.time() - waited_s)
+    assert (b"grpc-status", status) in serve([(b"grpc-timeout", b"900m"), (ARRIVED, stamp)])
