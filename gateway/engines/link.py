@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import structlog
 
+from gateway.domain.balance import PeakEwma
 from protos import decide_pb2, engine_pb2
 from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
 
@@ -35,6 +36,7 @@ class WorkerLink(asyncio.Protocol):
 
     def __init__(self, socket: str) -> None:
         self.socket = socket
+        self.load_of_late = PeakEwma()
         self.ready: set[str] = set()
         self.generators: set[str] = set()  # the ready bundles that can generate
         self._wanted: set[str] = set()

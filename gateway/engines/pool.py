@@ -1,6 +1,7 @@
 """Which worker answers for a bundle, and what its answers have cost so far."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 from gateway.domain.admission import ServiceTime
@@ -15,11 +16,14 @@ class Pool:
         self._times: dict[str, ServiceTime] = {}
 
     def pick(self, bundle: str) -> WorkerLink:
-        """Return the ready worker with the least in flight; raises WorkerAway."""
+        """Return the ready worker that is expected to be done first; raises WorkerAway."""
         ready = [link for link in self.links if bundle in link.ready]
         if not ready:
             raise WorkerAway(bundle)
-        return min(ready, key=lambda link: link.in_flight)
+        if len(ready) == 1:
+            return ready[0]
+        now = time.monotonic()
+        return min(ready, key=lambda link: (link.load_of_late.expected_s(link.in_flight, now), link.in_flight))
 
     def is_ready(self, bundle: str) -> bool:
         """Say whether some worker can answer for the bundle now."""

@@ -228,7 +228,9 @@ class Dispatcher:
             result = await future
         except _GaveUp:
             link.cancel(number)
-            self._pool.service_time(bundle).observe((time.monotonic() - call.arrived) * 1e6)
+            now = time.monotonic()
+            link.load_of_late.observe(now - call.arrived, now)
+            self._pool.service_time(bundle).observe((now - call.arrived) * 1e6)
             raise _NoAnswer(decide_pb2.FALLBACK_REASON_DEADLINE, DeadlinePassed(call.budget_us)) from None
         except asyncio.CancelledError:
             link.cancel(number)
@@ -237,8 +239,15 @@ class Dispatcher:
             raise _unavailable(call) from None
         finally:
             timer.cancel()
-        _check_result(result, call)
-        self._pool.service_time(bundle).observe((time.monotonic() - call.arrived) * 1e6)
+        now = time.monotonic()
+        try:
+            _check_result(result, call)
+        except _NoAnswer:
+            # As slow as can be, or a worker that fails at once would be given every call.
+            link.load_of_late.observe(call.respond_by - call.arrived, now)
+            raise
+        link.load_of_late.observe(now - call.arrived, now)
+        self._pool.service_time(bundle).observe((now - call.arrived) * 1e6)
         return result
 
     def _answer(self, call: _CallState, result: engine_pb2.Result) -> decide_pb2.DecideResponse:

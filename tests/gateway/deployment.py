@@ -160,9 +160,9 @@ class Deployment:
             self.kill(name)
         await self._server.stop(None)
 
-    def start_worker(self) -> None:
-        """Start the engine worker."""
-        self._start("worker", "gateway.worker", "--socket", "worker.sock", "--bundles", "bundles", "--allow-faults")
+    def start_worker(self, name: str = "worker") -> None:
+        """Start an engine worker on the socket of its name."""
+        self._start(name, "gateway.worker", "--socket", f"{name}.sock", "--bundles", "bundles", "--allow-faults")
 
     async def start_gateway(self) -> None:
         """Start the gateway and wait until it listens."""
@@ -217,11 +217,11 @@ class Deployment:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
 
-    async def inject(self, bundle: str, kind: int, delay_us: int = 0) -> None:
-        """Break a bundle in the worker, on purpose, or heal it."""
+    async def inject(self, bundle: str, kind: int, delay_us: int = 0, worker: str = "worker") -> None:
+        """Break a bundle in a worker, on purpose, or heal it."""
         decoder = FrameDecoder()
         async with asyncio.timeout(PATIENCE_S):
-            reader, writer = await asyncio.open_unix_connection(str(self.root / "worker.sock"))
+            reader, writer = await asyncio.open_unix_connection(str(self.root / f"{worker}.sock"))
             fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=kind, delay_us=delay_us)  # type: ignore[arg-type]
             writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
             while True:

@@ -1,0 +1,102 @@
+"""Several workers behind one gateway, several gateways on one worker."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from protos import decide_pb2, decide_pb2_grpc, engine_pb2
+from tests.gateway.deployment import PATIENCE_S, Deployment
+from tests.gateway.test_processes import first_split, run
+
+CALLS = 60
+
+
+async def start_two_workers(deployment: Deployment) -> str:
+    """Serve one bundle from two workers; returns the bundle."""
+    deployment.settings["worker_sockets"] = ["worker.sock", "other.sock"]
+    deployment.start_worker()
+    deployment.start_worker("other")
+    await deployment.start_gateway()
+    split = first_split(deployment.bundle())
+    deployment.control.approve(split, split.primary)
+    acknowledgement = await deployment.control.publish(split)
+    assert acknowledgement.applied, acknowledgement.message
+    await deployment.until_serving()
+    return split.primary
+
+
+async def fallbacks(deployment: Deployment, calls: int) -> int:
+    """Ask one call after the other; returns how many an engine did not answer."""
+    found = 0
+    async with deployment.channel() as channel:
+        stub = decide_pb2_grpc.DecisionServiceStub(channel)
+        for _ in range(calls):
+            request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text="hello"))
+            found += (await stub.Decide(request, timeout=PATIENCE_S)).fallback.used
+    return found
+
+
+async def until_both_are_ready(deployment: Deployment, bundle: str) -> None:
+    """Wait until the other worker has the bundle too: it takes a fault only then."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await deployment.inject(bundle, engine_pb2.FAULT_KIND_NONE, worker="other")
+                return
+            except (AssertionError, OSError):
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "delay_us"),
+    [(engine_pb2.FAULT_KIND_ERROR, 0), (engine_pb2.FAULT_KIND_DELAY, 20_000_000)],
+    ids=["fails_at_once", "never_answers"],
+)
+def test_a_worker_that_fails_is_left_alone_while_another_answers(tmp_path: Path, kind: int, delay_us: int) -> None:
+    async def story(deployment: Deployment) -> None:
+        bundle = await start_two_workers(deployment)
+        await until_both_are_ready(deployment, bundle)
+        # The first of two that are equal, so the one that would be asked.
+        await deployment.inject(bundle, kind, delay_us, worker="worker")
+        assert await fallbacks(deployment, CALLS) < CALLS / 4
+
+    run(tmp_path, story)
+
+
+def test_when_one_of_two_workers_is_killed_the_other_answers_every_later_call(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        bundle = await start_two_workers(deployment)
+        await until_both_are_ready(deployment, bundle)
+        deployment.kill("worker")
+        assert await fallbacks(deployment, CALLS) <= 1
+
+    run(tmp_path, story)
+
+
+def test_two_gateways_share_one_worker_and_one_s_end_costs_the_other_nothing(tmp_path: Path) -> None:
+    async def story(first: Deployment) -> None:
+        first.start_worker()
+        await first.start_gateway()
+        split = first_split(first.bundle())
+        first.control.approve(split, split.primary)
+        assert (await first.control.publish(split)).applied
+        await first.until_serving()
+        # The second has folders of its own, the last good plan of the first, and the same worker.
+        root = tmp_path / "second"
+        root.mkdir()
+        (root / "state").mkdir()
+        (root / "state" / "plan.pb").write_bytes((tmp_path / "state" / "plan.pb").read_bytes())
+        async with Deployment(root) as second:
+            for name in ("operators.json", "plan.pub"):
+                (root / name).write_bytes((tmp_path / name).read_bytes())
+            second.settings |= {"worker_sockets": ["../worker.sock"], "bundles_dir": "../bundles", "control": ""}
+            await second.start_gateway()
+            await second.until_serving()
+            both = await asyncio.gather(fallbacks(first, CALLS), fallbacks(second, CALLS))
+            assert both == [0, 0]
+            asking = asyncio.ensure_future(fallbacks(first, 2 * CALLS))
+            second.kill("gateway")
+            assert await asking == 0
+
+    run(tmp_path, story)
