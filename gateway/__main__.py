@@ -87,6 +87,7 @@ class Gateway:
             plan, pool, shadow, capture, counters, metrics, max_in_flight=settings.max_in_flight
         )
         metrics.in_flight.set_function(lambda: dispatcher.in_flight)
+        metrics.read_at_scrape(dispatcher.all_statistics, pool.links)
         self._health = HealthState()
         self._tracing = None
         if (tracing := _tracing_class(settings)) is None:

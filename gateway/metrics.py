@@ -1,8 +1,21 @@
 """Every metric, named once. Labels are closed sets: specialists, arms and reasons, never a caller's value."""
 
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from gateway.engines.link import WorkerLink
+    from gateway.serving.statistics import SpecialistStatistics
 
 LATENCY_BOUNDS_US = (100, 250, 500, 1000, 2000, 3000, 5000, 7500, 10000, 15000, 20000, 30000, 50000, 75000, 100000)
+
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -18,7 +31,10 @@ class Metrics:
             buckets=[bound / 1e6 for bound in LATENCY_BOUNDS_US],
             registry=self.registry,
         )
-        self._latency: dict[tuple[str, str], Histogram] = {}
+        self.in_time = Counter(
+            "interlock_in_time", "Answers by an engine before the deadline", arms, registry=self.registry
+        )
+        self._children: dict[tuple[str, str], tuple[Histogram, Counter]] = {}
         self.fallbacks = Counter(
             "interlock_fallbacks", "Answers given by the fallback", (*arms, "reason"), registry=self.registry
         )
@@ -27,20 +43,63 @@ class Metrics:
             "interlock_drops", "Shadow and capture records dropped", ("cause",), registry=self.registry
         )
         self.shadow_pairs = Counter(
-            "interlock_shadow_pairs", "Requests answered by both bundles", ("agreed",), registry=self.registry
+            "interlock_shadow_pairs", "Requests answered by both bundles", ("agreed", "in_time"), registry=self.registry
         )
         self.refusals = Counter("interlock_plan_refusals", "Plans refused", ("reason",), registry=self.registry)
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
         self.in_flight = Gauge("interlock_in_flight", "Decisions in flight", registry=self.registry)
 
-    def took(self, specialist: str, arm: str, seconds: float) -> None:
-        """Note one answer's time."""
+    def answered(self, specialist: str, arm: str, seconds: float, in_time: bool) -> None:
+        """Note one answer."""
         # Finding a child costs more than observing; there are as many as specialists have arms.
-        child = self._latency.get((specialist, arm))
-        if child is None:
-            child = self._latency[specialist, arm] = self.latency.labels(specialist, arm.lower())
-        child.observe(seconds)
+        children = self._children.get((specialist, arm))
+        if children is None:
+            labels = specialist, arm.lower()
+            children = self._children[specialist, arm] = (self.latency.labels(*labels), self.in_time.labels(*labels))
+        children[0].observe(seconds)
+        if in_time:
+            children[1].inc()
+
+    def read_at_scrape(
+        self, statistics: Callable[[], "Mapping[str, SpecialistStatistics]"], links: "Iterable[WorkerLink]"
+    ) -> None:
+        """Add what is counted anyway, so that it costs the request path nothing."""
+        self.registry.register(_AtScrape(statistics, links))
 
     def serve(self, port: int) -> None:
         """Answer scrapes on loopback."""
         start_http_server(port, addr="127.0.0.1", registry=self.registry)
+
+
+class _AtScrape(Collector):
+    def __init__(
+        self, statistics: "Callable[[], Mapping[str, SpecialistStatistics]]", links: "Iterable[WorkerLink]"
+    ) -> None:
+        self._statistics = statistics
+        self._links = links
+
+    def collect(self) -> Iterator[Metric]:
+        by_name = ["specialist"]
+        queue = SummaryMetricFamily("interlock_queue_seconds", "Time in a worker's queue", labels=by_name)
+        batch = HistogramMetricFamily("interlock_batch_rows", "Rows in the batch of each answer", labels=by_name)
+        for name, found in self._statistics().items():
+            queue.add_metric([name], found.queue.count, found.queue.total_us / 1e6)
+            sizes = [(size, spent.count) for size, spent in list(found.engine.items())]
+            buckets = [(str(float(bound)), sum(n for size, n in sizes if size <= bound)) for bound in BATCH_BOUNDS]
+            buckets.append(("+Inf", sum(n for _, n in sizes)))
+            batch.add_metric([name], buckets, sum(size * n for size, n in sizes))
+        yield queue
+        yield batch
+        worker = ["worker"]
+        waiting = GaugeMetricFamily("interlock_worker_in_flight", "Jobs a worker has not answered", labels=worker)
+        expected = GaugeMetricFamily(
+            "interlock_worker_expected_seconds", "Time the next job there is expected to take", labels=worker
+        )
+        connected = GaugeMetricFamily("interlock_worker_connected", "Is there a connection", labels=worker)
+        for link in self._links:
+            waiting.add_metric([link.socket], link.in_flight)
+            expected.add_metric([link.socket], link.load_of_late.expected_s(link.in_flight, time.monotonic()))
+            connected.add_metric([link.socket], link.connected.is_set())
+        yield waiting
+        yield expected
+        yield connected

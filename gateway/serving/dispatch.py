@@ -291,7 +291,7 @@ class Dispatcher:
         answer.timing.total_us = taken_us
         in_time = now <= call.until and not answer.fallback.used
         task = call.route.task
-        self._metrics.took(task.name, call.assignment.arm.name, taken_us / 1e6)
+        self._metrics.answered(task.name, call.assignment.arm.name, taken_us / 1e6, in_time)
         self._statistics.of(task.name).ended(taken_us, is_answered=True)
         if call.request.test:
             return
@@ -377,6 +377,10 @@ class Dispatcher:
     def statistics(self, specialist: str) -> SpecialistStatistics:
         """Return what a specialist did since this process started; raises as ``route`` does."""
         return self._statistics.of(self.route(specialist).task.name)
+
+    def all_statistics(self) -> dict[str, SpecialistStatistics]:
+        """Return what was counted of every specialist."""
+        return self._statistics.all()
 
     def specialists(self) -> tuple[str, ...]:
         """List the specialists of the plan in force."""

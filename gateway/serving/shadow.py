@@ -15,6 +15,8 @@ from gateway.serving.counters import Counters, ShadowCount
 from protos import capture_pb2, decide_pb2, engine_pb2
 from protos.contract.task import TaskSpec
 
+_YES = {True: "yes", False: "no"}
+
 
 class Pair:
     """One request that two bundles answer."""
@@ -147,7 +149,7 @@ class ShadowLane:
     def finished(self, record: capture_pb2.ShadowPair, count: ShadowCount) -> None:
         """Record a complete pair."""
         agreed = record.candidate_decision == record.primary_decision
-        self._metrics.shadow_pairs.labels("yes" if agreed else "no").inc()
+        self._metrics.shadow_pairs.labels(_YES[agreed], _YES[record.candidate_in_time]).inc()
         if self._capture.offer(capture_pb2.CaptureRecord(shadow_pair=record)):
             count.paired += 1
         else:

@@ -49,6 +49,10 @@ class Statistics:
     def __init__(self) -> None:
         self._by_name: dict[str, SpecialistStatistics] = {}
 
+    def all(self) -> dict[str, SpecialistStatistics]:
+        """Copy the table, not the records."""
+        return dict(self._by_name)
+
     def of(self, specialist: str) -> SpecialistStatistics:
         """Return the record to add to or to read."""
         found = self._by_name.get(specialist)

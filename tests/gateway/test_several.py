@@ -100,3 +100,37 @@ def test_two_gateways_share_one_worker_and_one_s_end_costs_the_other_nothing(tmp
             assert await asking == 0
 
     run(tmp_path, story)
+
+
+def test_primaries_are_swapped_under_load_without_one_failed_call(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        bundle = await start_two_workers(deployment)
+        del bundle
+        others = [deployment.bundle(seed=seed) for seed in (5, 6, 7)]
+        is_over = asyncio.Event()
+        seen: set[str] = set()
+
+        async def ask() -> None:
+            async with deployment.channel() as channel:
+                stub = decide_pb2_grpc.DecisionServiceStub(channel)
+                while not is_over.is_set():
+                    request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text="hello"))
+                    answer = await stub.Decide(request, timeout=PATIENCE_S)
+                    assert not answer.fallback.used, answer
+                    seen.add(answer.bundle_digest)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(ask())
+            for primary in others:
+                split = first_split(primary)
+                deployment.control.approve(split, primary)
+                acknowledgement = await deployment.control.publish(split)
+                assert acknowledgement.applied, acknowledgement.message
+                async with asyncio.timeout(PATIENCE_S):
+                    while primary not in seen:
+                        await asyncio.sleep(0)
+            is_over.set()
+        assert seen >= set(others)
+
+    run(tmp_path, story)
