@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import os
 import queue
 import re
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from typing import Any, Self
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from perf.processes import ROOT, Processes, descriptors, free_port, resident_mb
+from perf.processes import ROOT, Processes, descriptors, free_port, give_way, resident_mb
 from perf.request import MODEL, check_answer
 from protos import engine_pb2, traffic_pb2, traffic_pb2_grpc
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
@@ -31,7 +29,6 @@ from protos.contract.task import Field, TaskSpec
 ZERO = "sha256:" + "0" * 64
 DEPLOYMENT = "bench"
 START_S = 90.0
-NICENESS = 10  # of what shares the generator's core with it
 
 TASK = TaskSpec(
     name=MODEL,
@@ -89,7 +86,7 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         self._acknowledged: queue.Queue[traffic_pb2.Acknowledgement] = queue.Queue()
         self._generation = 0
         # Its threads share a core with the load generator and give way to it.
-        self._threads = ThreadPoolExecutor(8, initializer=_give_way)
+        self._threads = ThreadPoolExecutor(8, initializer=give_way)
         self._server = grpc.server(self._threads)
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -169,17 +166,12 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         return traffic_pb2.ReportResponse()
 
 
-def _give_way() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-
-
 class Deployment:
     """One gateway, its workers and its control plane. Use as a context manager."""
 
     def __init__(self, folder: Path, front: str, *, workers: int = 1, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.front = front
         self.store = BundleStore(folder / "bundles")
         self.processes = Processes(folder / "logs")
         self.workers = [f"worker-{number}" for number in range(workers)]

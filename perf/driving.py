@@ -1,7 +1,6 @@
 """Load from a process of its own on the generator's core, while something else happens."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -9,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from perf.openloop import Summary
-from perf.processes import ROOT, load_core
+from perf.processes import ROOT, give_way, load_core
 
 Disturbance = Callable[[threading.Event], None]
-NICENESS = 10
 
 
 def drive(address: str, disturb: Disturbance | None = None, **load: Any) -> Summary:
@@ -24,8 +22,7 @@ def drive(address: str, disturb: Disturbance | None = None, **load: Any) -> Summ
     problems: list[BaseException] = []
 
     def disturbing() -> None:
-        # The generator shares its core with this thread and goes first.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        give_way()
         try:
             assert disturb is not None
             disturb(is_over)

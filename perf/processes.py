@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).parents[1]
 STOP_S = 20.0
+NICENESS = 10  # of what shares the generator's core with it
 
 
 def free_port() -> int:
@@ -39,6 +41,11 @@ def on_core(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def give_way() -> None:
+    """Have this thread yield to the load generator, whose core it shares."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 class Processes:
@@ -73,10 +80,6 @@ class Processes:
     def log(self, name: str) -> str:
         """Return what a process has said."""
         return (self._logs / f"{name}.log").read_text(errors="replace")
-
-    def is_running(self, name: str) -> bool:
-        """Say whether a process has not ended."""
-        return self._all[name].poll() is None
 
     def has_failed(self) -> str | None:
         """Return the last words of a process that ended by itself, if there is one."""

@@ -1,20 +1,14 @@
 """What a scrape of a gateway at work shows."""
 
 import asyncio
-import socket
 import urllib.request
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from perf.processes import free_port
 from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.gateway.test_processes import run, start
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_scrape_counts_every_answer_its_time_its_queue_and_its_batch(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ def first_split(bundle: str) -> Split:
     return Split("brand", bundle, None, None, 0, 0, 10_000, 0, "first")
 
 
-async def start(deployment: Deployment) -> Split:
-    """Bring up worker and gateway with one approved primary."""
-    deployment.start_worker()
+async def start(deployment: Deployment, *more_workers: str) -> Split:
+    """Bring up workers and gateway with one approved primary."""
+    for name in ("worker", *more_workers):
+        deployment.start_worker(name)
     await deployment.start_gateway()
     split = first_split(deployment.bundle())
     deployment.control.approve(split, split.primary)

@@ -7,7 +7,7 @@ import pytest
 
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import first_split, run
+from tests.gateway.test_processes import first_split, run, start
 
 CALLS = 60
 
@@ -15,15 +15,7 @@ CALLS = 60
 async def start_two_workers(deployment: Deployment) -> str:
     """Serve one bundle from two workers; returns the bundle."""
     deployment.settings["worker_sockets"] = ["worker.sock", "other.sock"]
-    deployment.start_worker()
-    deployment.start_worker("other")
-    await deployment.start_gateway()
-    split = first_split(deployment.bundle())
-    deployment.control.approve(split, split.primary)
-    acknowledgement = await deployment.control.publish(split)
-    assert acknowledgement.applied, acknowledgement.message
-    await deployment.until_serving()
-    return split.primary
+    return (await start(deployment, "other")).primary
 
 
 async def fallbacks(deployment: Deployment, calls: int) -> int:
@@ -76,12 +68,7 @@ def test_when_one_of_two_workers_is_killed_the_other_answers_every_later_call(tm
 
 def test_two_gateways_share_one_worker_and_one_s_end_costs_the_other_nothing(tmp_path: Path) -> None:
     async def story(first: Deployment) -> None:
-        first.start_worker()
-        await first.start_gateway()
-        split = first_split(first.bundle())
-        first.control.approve(split, split.primary)
-        assert (await first.control.publish(split)).applied
-        await first.until_serving()
+        await start(first)
         # The second has folders of its own, the last good plan of the first, and the same worker.
         root = tmp_path / "second"
         root.mkdir()
@@ -104,8 +91,7 @@ def test_two_gateways_share_one_worker_and_one_s_end_costs_the_other_nothing(tmp
 
 def test_primaries_are_swapped_under_load_without_one_failed_call(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
-        bundle = await start_two_workers(deployment)
-        del bundle
+        await start_two_workers(deployment)
         others = [deployment.bundle(seed=seed) for seed in (5, 6, 7)]
         is_over = asyncio.Event()
         seen: set[str] = set()
