@@ -3,10 +3,11 @@
 import sqlite3
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError
 
 BUSY_TIMEOUT_MS = 5_000
+POSTGRES_LOCK = 0x1E06E5  # any number, the same for every writer of this database
 _READS = "interlock_reads"
 
 
@@ -26,7 +27,7 @@ def open_database(url: str) -> Engine:
     """Open a database by its SQLAlchemy URL.
 
     On SQLite every transaction takes the write lock when it begins, so that it cannot fail half way for
-    having read first; use ``reading`` for the ones that only look.
+    having read first; on PostgreSQL ``lock_writers`` does that. Use ``reading`` for the ones that only look.
 
     Raises:
         DatabaseInvalid: The URL is malformed or its driver is not installed.
@@ -47,8 +48,22 @@ def open_database(url: str) -> Engine:
 
 
 def reading(engine: Engine) -> Engine:
-    """Return a view of the engine whose transactions only read, and so do not wait for a writer to finish."""
+    """Return a view of the engine whose transactions only read, and so do not wait for a writer to finish.
+
+    Each sees the database as it was at one moment.
+    """
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return engine.execution_options(**{_READS: True})
+
+
+def lock_writers(connection: Connection) -> None:
+    """Wait until no other transaction writes, and keep others out until this one ends.
+
+    SQLite's write transactions exclude each other by themselves.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(POSTGRES_LOCK)))
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -43,7 +43,6 @@ VERSION = 1
 GENESIS = "ledger.genesis"
 KEEPER = "ledger"
 VERIFY_BATCH = 1024  # entries held in memory at once while verifying
-POSTGRES_LOCK = 0x1E06E5  # any number, the same for every writer of this ledger
 
 ledger_metadata = MetaData()
 
@@ -70,17 +69,22 @@ ledger_checkpoint = Table(
     Column("text", Text, nullable=False),
 )
 
-# A speed bump for mistakes, not the guarantee: whoever owns the file can drop a trigger.
+# A speed bump for mistakes, not the guarantee: whoever owns the database can drop a trigger.
+_ON_POSTGRES = """
+CREATE OR REPLACE FUNCTION ledger_append_only() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION '%% is append-only', TG_TABLE_NAME; END $$;
+CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
+EXECUTE FUNCTION ledger_append_only()
+"""
 for _table in (ledger_entry, ledger_node, ledger_checkpoint):
+    _statements = [("postgresql", _ON_POSTGRES.format(table=_table.name))]
     for _operation in ("UPDATE", "DELETE"):
-        event.listen(
-            _table,
-            "after_create",
-            DDL(  # type: ignore[no-untyped-call]
-                f"CREATE TRIGGER {_table.name}_no_{_operation.lower()} BEFORE {_operation} ON {_table.name} "
-                f"BEGIN SELECT RAISE(ABORT, '{_table.name} is append-only'); END"
-            ).execute_if(dialect="sqlite"),
-        )
+        _refusal = f"BEGIN SELECT RAISE(ABORT, '{_table.name} is append-only'); END"
+        _name = f"{_table.name}_no_{_operation.lower()}"
+        _statements.append(("sqlite", f"CREATE TRIGGER {_name} BEFORE {_operation} ON {_table.name} {_refusal}"))
+    for _dialect, _statement in _statements:
+        _trigger = DDL(_statement).execute_if(dialect=_dialect)  # type: ignore[no-untyped-call]
+        event.listen(_table, "after_create", _trigger)
 
 _LAST = select(func.max(ledger_entry.c.seq))
 _NODE_AT = select(ledger_node.c.hash).where(
@@ -129,7 +133,7 @@ class LedgerReport:
 def append(connection: Connection, actor: str, action: str, detail: dict[str, Any], at: datetime) -> int:
     """Record one act in the caller's transaction and return its sequence number.
 
-    The first act on a new ledger is preceded by a genesis entry, and so gets number 1.
+    The transaction must keep other writers out, as ``Store.writing`` does. The first act on a new ledger is preceded by a genesis entry, and so gets number 1.
 
     Raises:
         ValueError: ``at`` has no time zone, or ``detail`` is not JSON.
@@ -137,9 +141,6 @@ def append(connection: Connection, actor: str, action: str, detail: dict[str, An
     """
     if at.tzinfo is None:
         raise ValueError(f"at is {at!r}, expected a time with a time zone")
-    if connection.dialect.name == "postgresql":
-        # SQLite's write transactions already exclude each other.
-        connection.execute(select(func.pg_advisory_xact_lock(POSTGRES_LOCK)))
     size = _size(connection)
     if size == 0:
         _append_at(connection, 0, KEEPER, GENESIS, {"version": VERSION}, at)

@@ -55,14 +55,12 @@ def add_pairs(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
 
 def add_outcomes(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
     """Keep outcomes; a later word on the same decision replaces an earlier one."""
+    if not rows:
+        return
     dialect = postgresql if unit.connection.dialect.name == "postgresql" else sqlite
-    for row in rows:
-        said = {name: row[name] for name in ("label", "source", "observed_ms", "received_ms")}
-        unit.connection.execute(
-            dialect.insert(outcome)
-            .values(row)
-            .on_conflict_do_update(index_elements=["specialist", "decision_id"], set_=said)
-        )
+    adding = dialect.insert(outcome)
+    said = {name: adding.excluded[name] for name in ("label", "source", "observed_ms", "received_ms")}
+    unit.connection.execute(adding.on_conflict_do_update(index_elements=["specialist", "decision_id"], set_=said), rows)
 
 
 def prune(unit: Unit, specialist: str, keep: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from controlplane.store import ledger
-from controlplane.store.database import open_database, reading
+from controlplane.store.database import lock_writers, open_database, reading
 from controlplane.store.tables import create_tables
 
 
@@ -34,8 +34,9 @@ class Store:
 
     @contextmanager
     def writing(self, now_ms: int) -> Iterator[Unit]:
-        """Open a transaction that may write; on SQLite it excludes every other writer."""
+        """Open a transaction that may write; it excludes every other writer until it ends."""
         with self.engine.begin() as connection:
+            lock_writers(connection)
             yield Unit(connection, now_ms)
 
     @contextmanager

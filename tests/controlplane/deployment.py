@@ -70,7 +70,7 @@ class Deployment:
         person = {"person": "ann", "roles": ["approver"], "keys": [(root / "ann.key.pub").read_text().strip()]}
         operators = {"version": 1, "required_approvals": 1, "people": [person]}
         (root / "operators.json").write_bytes(canonical_json(operators))
-        self.control_settings = {"tick_s": 0.1, "lease_s": 4.0, **control}
+        self.control_settings = {"database": "sqlite:///control.db", "tick_s": 0.1, "lease_s": 4.0, **control}
         self._examples = itertools.cycle(self.pack.held_out(200, 7) + self.pack.held_out_shifted(100, 7))
         self._callers = itertools.count()
 
@@ -118,7 +118,6 @@ drain_delay_s = 0.1
 [controlplane]
 deployment = "test"
 listen = "127.0.0.1:{self.ports["control"]}"
-database = "sqlite:///control.db"
 bundles_dir = "bundles"
 capture_dir = "capture"
 operators = "operators.json"
