@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from protos.contract.draws import BASIS_POINTS
 from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.plan import MAX_HOLDBACK_BP
 
 _SQLITE = "sqlite:///"
 
@@ -113,6 +114,7 @@ class RolloutSettings:
     Attributes:
         stages_bp: Canary weights in basis points, rising.
         shadow_bp: Basis points of the primary's requests copied to a candidate.
+        holdback_bp: Basis points of units that every plan keeps from all models, to measure what they are worth.
         alpha: Chance that a gate's interval ever misses the truth, however often it is looked at.
         cost_margin: Cost per request, as a share of the largest cost, that a candidate may add.
         failure_margin: Share of requests that a candidate may answer with a fallback, late or not at
@@ -122,6 +124,7 @@ class RolloutSettings:
 
     stages_bp: tuple[int, ...]
     shadow_bp: int
+    holdback_bp: int
     alpha: float
     cost_margin: float
     failure_margin: float
@@ -135,6 +138,7 @@ class RolloutSettings:
         rollout = cls(
             stages_bp=tuple(stages),
             shadow_bp=read.integer("shadow_bp", 1, BASIS_POINTS, 2000),
+            holdback_bp=read.integer("holdback_bp", 0, MAX_HOLDBACK_BP, 0),
             alpha=read.number("alpha", 0.0001, 0.2, 0.05),
             cost_margin=read.number("cost_margin", 0.001, 1, 0.02),
             failure_margin=read.number("failure_margin", 0.001, 1, 0.02),

@@ -60,6 +60,11 @@ class Metrics:
         if in_time:
             children[1].inc()
 
+    def failed(self, specialist: str, arm: str, seconds: float) -> None:
+        """Note one call that ended in an error by its route's choice."""
+        self.answered(specialist, arm, seconds, in_time=False)
+        self.errors.labels(specialist, arm.lower()).inc()
+
     def read_at_scrape(
         self, statistics: Callable[[], "Mapping[str, SpecialistStatistics]"], links: "Iterable[WorkerLink]"
     ) -> None:

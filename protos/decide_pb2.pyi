@@ -14,6 +14,7 @@ class Arm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ARM_BASELINE: _ClassVar[Arm]
     ARM_CANARY: _ClassVar[Arm]
     ARM_HOLDBACK: _ClassVar[Arm]
+    ARM_OVERRIDE: _ClassVar[Arm]
 
 class FallbackReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -23,17 +24,20 @@ class FallbackReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FALLBACK_REASON_OVERLOADED: _ClassVar[FallbackReason]
     FALLBACK_REASON_ENGINE_UNAVAILABLE: _ClassVar[FallbackReason]
     FALLBACK_REASON_ENGINE_ERROR: _ClassVar[FallbackReason]
+    FALLBACK_REASON_HOLDBACK: _ClassVar[FallbackReason]
 ARM_UNSPECIFIED: Arm
 ARM_PRIMARY: Arm
 ARM_BASELINE: Arm
 ARM_CANARY: Arm
 ARM_HOLDBACK: Arm
+ARM_OVERRIDE: Arm
 FALLBACK_REASON_UNSPECIFIED: FallbackReason
 FALLBACK_REASON_NO_TIME: FallbackReason
 FALLBACK_REASON_DEADLINE: FallbackReason
 FALLBACK_REASON_OVERLOADED: FallbackReason
 FALLBACK_REASON_ENGINE_UNAVAILABLE: FallbackReason
 FALLBACK_REASON_ENGINE_ERROR: FallbackReason
+FALLBACK_REASON_HOLDBACK: FallbackReason
 
 class Value(_message.Message):
     __slots__ = ("text", "number", "integer", "flag")
@@ -105,7 +109,7 @@ class Timing(_message.Message):
     def __init__(self, queue_us: _Optional[int] = ..., engine_us: _Optional[int] = ..., total_us: _Optional[int] = ...) -> None: ...
 
 class DecideResponse(_message.Message):
-    __slots__ = ("decision_id", "label", "score", "probabilities", "decision", "fallback", "arm", "bundle_digest", "plan_generation", "bucket", "timing", "truncated")
+    __slots__ = ("decision_id", "label", "score", "probabilities", "decision", "fallback", "arm", "bundle_digest", "plan_generation", "bucket", "timing", "truncated", "cached")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +122,7 @@ class DecideResponse(_message.Message):
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     label: str
     score: float
@@ -130,7 +135,8 @@ class DecideResponse(_message.Message):
     bucket: int
     timing: Timing
     truncated: bool
-    def __init__(self, decision_id: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., probabilities: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ..., decision: _Optional[str] = ..., fallback: _Optional[_Union[Fallback, _Mapping]] = ..., arm: _Optional[_Union[Arm, str]] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., bucket: _Optional[int] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., truncated: bool = ...) -> None: ...
+    cached: bool
+    def __init__(self, decision_id: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., probabilities: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ..., decision: _Optional[str] = ..., fallback: _Optional[_Union[Fallback, _Mapping]] = ..., arm: _Optional[_Union[Arm, str]] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., bucket: _Optional[int] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., truncated: bool = ..., cached: bool = ...) -> None: ...
 
 class DecideBatchRequest(_message.Message):
     __slots__ = ("requests",)

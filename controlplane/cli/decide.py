@@ -45,7 +45,7 @@ def decide(
     arm = decide_pb2.Arm.Name(answer.arm).removeprefix("ARM_").lower()
     reason = decide_pb2.FallbackReason.Name(answer.fallback.reason).removeprefix("FALLBACK_REASON_").lower()
     said = f"fallback, {reason}" if answer.fallback.used else f"label {answer.label}"
-    cut = ", input truncated" if answer.truncated else ""
+    cut = (", input truncated" if answer.truncated else "") + (", cached" if answer.cached else "")
     say(
         Text.assemble((visible(answer.decision), "bold"), visible(f" ({said}, score {answer.score:.3f}{cut})")),
         table("", ("label", "probability"), [(p.label, f"{p.probability:.3f}") for p in answer.probabilities]),

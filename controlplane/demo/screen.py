@@ -14,7 +14,7 @@ from rich.text import Text
 
 from controlplane.demo.traffic import Traffic
 
-ARMS = {1: "primary", 2: "baseline", 3: "canary", 4: "holdback"}
+ARMS = {1: "primary", 2: "baseline", 3: "canary", 4: "holdback", 5: "override"}
 COLOURS = {"pass": "green", "fail": "red", "not_yet": "yellow", "error": "magenta"}
 
 

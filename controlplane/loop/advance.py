@@ -226,7 +226,7 @@ def end(unit: Unit, deployment: Deployment, name: str, phase: Phase, person: str
     elif row.state.phase is Phase.PROMOTED:
         if split is None or split.primary != row.state.candidate or row.state.primary is None:
             raise StepRefused(f"rollout {name!r} put {row.state.candidate} in place, which is not the primary now")
-        back = replace(split, primary=row.state.primary, previous=None, holdback_bp=0)
+        back = replace(split, primary=row.state.primary, previous=None)
         generation = publish(unit, deployment, back, row.state.id).generation
     action = "rollout.rejected" if phase is Phase.REJECTED else "rollout.rolled_back"
     unit.record(person, action, {"rollout": name, "reason": reason, "generation": generation})
@@ -262,7 +262,7 @@ def _split(unit: Unit, deployment: Deployment, row: RolloutRow, decision: Decisi
                 0,
                 shadow_bp,
                 capture_bp,
-                0,
+                deployment.settings.rollout.holdback_bp,
                 state.id,
             )
         case Shift(canary_bp, _, _):

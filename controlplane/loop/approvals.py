@@ -39,17 +39,18 @@ def next_step(unit: Unit, deployment: Deployment, row: RolloutRow) -> NextStep |
     state = row.state
     before = standing_split(unit, state.specialist)
     capture_bp = deployment.pack(state.specialist).task.capture_bp
+    holdback_bp = deployment.settings.rollout.holdback_bp
     if state.phase is Phase.PROPOSED and state.primary is None:
         return NextStep(
             "bootstrap",
             before,
-            Split(state.specialist, state.candidate, None, None, 0, 0, capture_bp, 0, state.id),
+            Split(state.specialist, state.candidate, None, None, 0, 0, capture_bp, holdback_bp, state.id),
             BASIS_POINTS,
         )
     if before is None or before.candidate != state.candidate:
         return None
     if state.phase is Phase.CANARY and state.stage + 1 == len(state.stages_bp):
-        after = Split(state.specialist, state.candidate, None, before.primary, 0, 0, capture_bp, 0, state.id)
+        after = Split(state.specialist, state.candidate, None, before.primary, 0, 0, capture_bp, holdback_bp, state.id)
         return NextStep("primary", before, after, BASIS_POINTS)
     if state.phase in (Phase.SHADOWING, Phase.CANARY):
         return NextStep("canary", before, before, state.stages_bp[-1])

@@ -14,6 +14,7 @@ class Arm(IntEnum):
     BASELINE = 2
     CANARY = 3
     HOLDBACK = 4
+    OVERRIDE = 5  # never drawn: a tester named the bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,13 @@ def assign(split: Split, unit: str) -> Assignment:
     """Choose the bundle that answers and the one, if any, that only watches.
 
     The same unit and split give the same answer on every host and after a restart.
-    Raising ``canary_bp`` moves units towards the candidate and never back. Held-back
-    units keep the previous primary, or the primary when there is none, through every canary.
+    Raising ``canary_bp`` moves units towards the candidate and never back. Held-back units meet no
+    model, through every canary; the bundle named for them is the one that would have answered.
     """
     place = bucket(split.salt, Draw.CANARY, unit)
     is_captured = bucket(split.salt, Draw.CAPTURE, unit) < split.capture_bp
-    if split.previous is not None and bucket(split.salt, Draw.HOLDBACK, unit) < split.holdback_bp:
-        return Assignment(Arm.HOLDBACK, split.previous, None, is_captured, place)
+    if split.holdback_bp and bucket(split.salt, Draw.HOLDBACK, unit) < split.holdback_bp:
+        return Assignment(Arm.HOLDBACK, split.primary, None, is_captured, place)
     if split.candidate is not None and place < split.canary_bp:
         return Assignment(Arm.CANARY, split.candidate, None, is_captured, place)
     arm = Arm.BASELINE if place < 2 * split.canary_bp else Arm.PRIMARY

@@ -68,6 +68,13 @@ class Counters:
             count.fallbacks[fallback] += 1
         count.latency[bisect.bisect_left(LATENCY_BOUNDS_US, taken_us)] += 1
 
+    @staticmethod
+    def failed(count: ArmCount, taken_us: int) -> None:
+        """Count one call that ended in an error of ours."""
+        count.requests += 1
+        count.errors += 1
+        count.latency[bisect.bisect_left(LATENCY_BOUNDS_US, taken_us)] += 1
+
     def report(self) -> list[traffic_pb2.ArmCounters]:
         """Copy everything for the control plane."""
         return [

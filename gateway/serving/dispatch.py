@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from gateway.domain.admission import can_finish
-from gateway.domain.assignment import Assignment, assign
+from gateway.domain.assignment import Arm, Assignment, assign
 from gateway.engines.link import GenerationFailed, WorkerAway
 from gateway.engines.pool import Pool
 from gateway.errors import (
@@ -131,6 +131,8 @@ class Dispatcher:
                 asks for errors instead of fallbacks.
         """
         call = self._begin(request, deadline)
+        if call.assignment.arm is Arm.HOLDBACK:
+            return self._hold_back(call)
         task = call.route.task
         pair = answer = None
         self.in_flight += 1
@@ -140,9 +142,7 @@ class Dispatcher:
             result = await self._ask(call)
         except _NoAnswer as failure:
             if task.on_refusal == "error":
-                call.count.requests += 1
-                call.count.errors += 1
-                self._metrics.errors.labels(task.name, call.assignment.arm.name.lower()).inc()
+                self._fail(call)
                 raise failure.error from None
             answer = self._fallback(call, failure.reason)
         else:
@@ -264,6 +264,21 @@ class Dispatcher:
         self._statistics.of(task.name).executed(result.queue_us, result.engine_us, max(result.batch_size, 1))
         return answer
 
+    def _fail(self, call: _CallState) -> None:
+        """Count a call that ends in an error by its route's choice; its time counts as an answer's does."""
+        task, arm = call.route.task, call.assignment.arm.name
+        taken_us = int((time.monotonic() - call.arrived) * 1e6)
+        self._metrics.failed(task.name, arm, taken_us / 1e6)
+        if not call.request.test:
+            self._counters.failed(call.count, taken_us)
+
+    def _hold_back(self, call: _CallState) -> decide_pb2.DecideResponse:
+        """Answer without any model, whatever state the engines are in."""
+        answer = self._fallback(call, decide_pb2.FALLBACK_REASON_HOLDBACK)
+        answer.decision = call.route.task.holdback_decision or answer.decision
+        self._record(call, answer)
+        return answer
+
     def _fallback(self, call: _CallState, reason: int) -> decide_pb2.DecideResponse:
         task = call.route.task
         answer = self._blank(call)
@@ -327,6 +342,8 @@ class Dispatcher:
         )
         call = self._begin(as_decision, deadline)
         name = call.route.task.name
+        # There is no text without a model, so holdback is of decisions only.
+        arm = int(Arm.PRIMARY if call.assignment.arm is Arm.HOLDBACK else call.assignment.arm)
         tokens = 0
         try:
             link = self._pool.pick(call.assignment.bundle)
@@ -340,7 +357,7 @@ class Dispatcher:
                         decision_id=call.decision_id,
                         text=chunk.text,
                         last=chunk.last,
-                        arm=int(call.assignment.arm),  # type: ignore[arg-type]
+                        arm=arm,  # type: ignore[arg-type]
                         bundle_digest=call.assignment.bundle,
                         plan_generation=call.route.generation,
                         tokens=tokens,

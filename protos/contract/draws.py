@@ -1,7 +1,7 @@
 """Salted draws: where a unit falls in 0..9999, equal on every host and after every restart.
 
 Four independent domains keep the draws apart, so that being in the canary says
-nothing about being shadowed or captured. Source of the hash: xxh3-64, seed 0.
+nothing about being shadowed, captured or held back. Source of the hash: xxh3-64, seed 0.
 """
 
 from enum import StrEnum

@@ -9,6 +9,7 @@ from protos.contract.draws import BASIS_POINTS
 from protos.contract.fields import FieldInvalid, Reader
 
 SCHEMA = "interlock.plan/1"
+MAX_HOLDBACK_BP = 1_000  # a plan, which nobody needs to approve for this, may keep a model from a tenth at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Split:
         canary_bp: Basis points of units the candidate answers.
         shadow_bp: Basis points of units copied to the candidate, its answer never returned.
         capture_bp: Basis points of units recorded.
-        holdback_bp: Basis points of units kept on ``previous``, away from canaries.
+        holdback_bp: Basis points of units kept from every model: they get the task's holdback decision, so that
+            what the model is worth can be measured against them.
         salt: The rollout's id: a new rollout draws new units.
     """
 
@@ -44,12 +46,11 @@ class Split:
                 parse_digest(str(digest), f"{where}: {name}")
         for name in ("canary_bp", "shadow_bp", "capture_bp", "holdback_bp"):
             weight = getattr(self, name)
-            if not 0 <= weight <= BASIS_POINTS:
-                raise FieldInvalid(f"{where}: {name} is {weight}, expected 0 to {BASIS_POINTS}")
+            most = MAX_HOLDBACK_BP if name == "holdback_bp" else BASIS_POINTS
+            if not 0 <= weight <= most:
+                raise FieldInvalid(f"{where}: {name} is {weight}, expected 0 to {most}")
         if self.candidate is None and (self.canary_bp or self.shadow_bp):
             raise FieldInvalid(f"{where}: canary_bp or shadow_bp is above 0 without a candidate")
-        if self.previous is None and self.holdback_bp:
-            raise FieldInvalid(f"{where}: holdback_bp is {self.holdback_bp} without a previous bundle")
 
     def shape(self) -> dict[str, Any]:
         """Return who could answer, without weights: what a person approves moving from and to."""
@@ -70,8 +71,6 @@ class Split:
         answers = {self.primary: BASIS_POINTS}
         if self.candidate is not None and self.canary_bp:
             answers[self.candidate] = max(self.canary_bp, answers.get(self.candidate, 0))
-        if self.previous is not None and self.holdback_bp:
-            answers[self.previous] = max(self.holdback_bp, answers.get(self.previous, 0))
         return answers
 
     @classmethod

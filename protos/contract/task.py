@@ -7,6 +7,7 @@ from typing import Any, Self
 from protos.contract.fields import FieldInvalid, Reader
 
 FIELD_KINDS = ("text", "number", "integer", "flag")
+SERVICE_CLASSES = ("hard", "soft", "batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,13 @@ class TaskSpec:
 
     ``cost[label][decision]`` is the business cost of a decision when the label is true, in [0, 1].
     ``score`` in answers is the calibrated probability of ``score_label``.
+
+    Attributes:
+        service_class: What happens when there is no room. ``hard``: refused at once, told not to come again
+            (auctions, fraud). ``soft``: waits its turn in the gateway while that is short (people wait).
+            ``batch``: gets only what others leave.
+        cache_ttl_ms: How long an answer may be given again to the same input by the same bundle; 0: never.
+        holdback_decision: What units in holdback get, no model asked; None takes ``fallback_decision``.
     """
 
     name: str
@@ -56,6 +64,9 @@ class TaskSpec:
     deadline_us: int
     reserve_us: int
     capture_bp: int
+    service_class: str = "hard"
+    cache_ttl_ms: int = 0
+    holdback_decision: str | None = None
 
     def decide(self, probabilities: Sequence[float]) -> int:
         """Choose the decision of least expected cost; the earliest listed wins a tie."""
@@ -109,6 +120,9 @@ class TaskSpec:
             deadline_us=read.integer("deadline_us", 1_000, 60_000_000),
             reserve_us=read.integer("reserve_us", 0, 1_000_000),
             capture_bp=read.integer("capture_bp", 0, 10_000),
+            service_class=read.text("service_class", "hard", choices=SERVICE_CLASSES),
+            cache_ttl_ms=read.integer("cache_ttl_ms", 0, 86_400_000, 0),
+            holdback_decision=read.maybe_text("holdback_decision"),
         )
         read.done()
         task._check(where)
@@ -119,6 +133,10 @@ class TaskSpec:
             raise FieldInvalid(f"{where}.fields must name at least one field, each once")
         if len(self.labels) < 2:
             raise FieldInvalid(f"{where}.labels is {list(self.labels)!r}, expected at least two")
+        if self.holdback_decision is not None and self.holdback_decision not in self.decisions:
+            raise FieldInvalid(
+                f"{where}.holdback_decision is {self.holdback_decision!r}, expected one of {', '.join(self.decisions)}"
+            )
         if not self.decisions:
             raise FieldInvalid(f"{where}.decisions is empty, expected at least one")
         shape_is_right = len(self.cost) == len(self.labels) and all(len(r) == len(self.decisions) for r in self.cost)

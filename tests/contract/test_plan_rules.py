@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
+from protos.contract.fields import FieldInvalid
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import (
     PlanRefused,
@@ -197,3 +198,11 @@ def test_no_weight_above_the_ceiling_is_ever_applied(before_bp: int, after_bp: i
     envelope = canary_approval(ceiling_bp=ceiling)
     found = judge(plan(1, before), plan(2, after), envelope)
     assert (found == "applied") == (after_bp <= ceiling)
+
+
+def test_a_holdback_gives_no_bundle_traffic_and_keeps_a_model_from_a_tenth_at_most() -> None:
+    held = replace(PROMOTED, holdback_bp=1_000)
+    assert held.exposure() == PROMOTED.exposure()
+    assert held.shape_digest() == PROMOTED.shape_digest()
+    with pytest.raises(FieldInvalid, match="holdback_bp is 1001, expected 0 to 1000"):
+        replace(PROMOTED, holdback_bp=1_001)

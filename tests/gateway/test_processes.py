@@ -199,7 +199,7 @@ def test_an_error_counts_as_a_request_that_was_not_answered(tmp_path: Path) -> N
             while not any(report.arms for report in deployment.control.reports):
                 await asyncio.sleep(0.01)
         (arm,) = deployment.control.reports[-1].arms
-        assert (arm.requests, arm.errors, arm.in_time) == (1, 1, 0)
+        assert (arm.requests, arm.errors, arm.in_time, sum(arm.latency_counts)) == (1, 1, 0, 1)
 
     run(tmp_path, story)
 

@@ -8,7 +8,7 @@ from controlplane.packs.registry import load_pack
 from controlplane.settings import RolloutSettings
 
 TASK = load_pack("brand-safety").task
-LIMITS = RolloutSettings((100, 1000), 5000, 0.05, 0.05, 0.05, 0.5)
+LIMITS = RolloutSettings((100, 1000), 5000, 0, 0.05, 0.05, 0.05, 0.5)
 
 
 def verdicts(*pairs: PairCount) -> dict[str, Verdict]:

@@ -29,7 +29,7 @@ from protos import capture_pb2, decide_pb2, traffic_pb2
 from tests.controlplane.loop.fixture import NAME, ZERO, World, outcome, world
 
 TASK = load_pack(NAME).task
-LIMITS = RolloutSettings((100, 1000), 5000, 0.05, 0.05, 0.05, 0.5)
+LIMITS = RolloutSettings((100, 1000), 5000, 0, 0.05, 0.05, 0.05, 0.5)
 NOTHING = Flow(0, 0, 0, {})
 STAGE_MS = 500
 differences = st.lists(st.floats(-1, 1, width=32), max_size=200)
