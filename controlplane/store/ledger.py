@@ -133,7 +133,8 @@ class LedgerReport:
 def append(connection: Connection, actor: str, action: str, detail: dict[str, Any], at: datetime) -> int:
     """Record one act in the caller's transaction and return its sequence number.
 
-    The transaction must keep other writers out, as ``Store.writing`` does. The first act on a new ledger is preceded by a genesis entry, and so gets number 1.
+    The transaction must keep other writers out, as ``Store.writing`` does. The first act on a new ledger is
+    preceded by a genesis entry, and so gets number 1.
 
     Raises:
         ValueError: ``at`` has no time zone, or ``detail`` is not JSON.
