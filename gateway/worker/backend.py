@@ -28,6 +28,20 @@ class Prepared:
     data: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a model says of a batch.
+
+    Attributes:
+        logits: One array a row, shape [labels of its task]; only differences within a row count.
+        vocabulary_mass: Share of the next token's probability that the labels hold, one a row;
+            empty where the model has no vocabulary or not all of it was computed.
+    """
+
+    logits: Sequence[NDArray[np.float32]] | NDArray[np.float32]
+    vocabulary_mass: Sequence[float] = ()
+
+
 class Backend(Protocol):
     """One loaded model. ``prepare`` runs on the event loop, the rest on the device's thread."""
 
@@ -38,8 +52,8 @@ class Backend(Protocol):
     def prepare(self, text: str) -> Prepared:
         """Turn text into tokens, at most the task's ``max_tokens``."""
 
-    def score(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
-        """Return logits, shape [rows, labels]."""
+    def score(self, batch: Sequence[Prepared]) -> Scores:
+        """Score every row."""
 
     def warm(self) -> None:
         """Run once, so that the first caller does not pay for it."""
@@ -54,6 +68,15 @@ class Generates(Protocol):
 
     def generate(self, text: str, max_tokens: int) -> Iterator[str]:
         """Yield text piece by piece, one token each."""
+
+
+@runtime_checkable
+class SharesBase(Protocol):
+    """A backend whose batches may hold rows that other bundles on the same base prepared."""
+
+    @property
+    def group(self) -> str:
+        """Name of the loaded base; equal for bundles that can run together."""
 
 
 def _openvino(bundle: Bundle, threads: int) -> Backend:
@@ -79,6 +102,15 @@ def installed_backends() -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """One row's answer: calibrated probabilities, shape [labels], or why there is none."""
+
+    probabilities: NDArray[np.float64]
+    vocabulary_mass: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """A bundle made ready: its task, its calibration and its model."""
 
@@ -92,21 +124,55 @@ class Engine:
         """Whether the backend writes text."""
         return isinstance(self.backend, Generates)
 
+    @property
+    def group(self) -> str:
+        """What its batches may be shared by; empty when nothing else can join them."""
+        return self.backend.group if isinstance(self.backend, SharesBase) else ""
+
     def probabilities(self, batch: Sequence[Prepared]) -> NDArray[np.float64]:
         """Score a batch and calibrate, shape [rows, labels].
 
         Raises:
             BackendFailed: The model's answer has the wrong shape or is not finite.
         """
-        logits = self.backend.score(batch)
-        expected = (len(batch), len(self.task.labels))
-        if logits.shape != expected:
-            raise BackendFailed(f"logits have shape {logits.shape}, expected {expected}")
-        if not np.isfinite(logits).all():
-            raise BackendFailed("logits are not finite")
+        answers = answer([self] * len(batch), batch)
+        for one in answers:
+            if one.problem:
+                raise BackendFailed(one.problem)
+        return np.stack([one.probabilities for one in answers])
+
+    def calibrate(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Turn logits into probabilities, both of shape [rows, labels]."""
         scaled = logits.astype(np.float64) / self.temperature
         exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]:
+    """Score rows that run together, each for its own engine, and calibrate them.
+
+    A row whose logits are not finite is a problem of that row alone: a broken candidate beside
+    its primary on one base must not take the primary's answers along.
+
+    Raises:
+        BackendFailed: The model's answer has the wrong shape.
+    """
+    scores = engines[0].backend.score(batch)
+    masses = scores.vocabulary_mass
+    if len(scores.logits) != len(batch) or len(masses) not in (0, len(batch)):
+        raise BackendFailed(f"logits have {len(scores.logits)} rows, expected {len(batch)}")
+    rows: dict[str, list[int]] = {}
+    answers = [Answer(np.empty(0), problem="logits are not finite")] * len(batch)
+    for i, (engine, row) in enumerate(zip(engines, scores.logits, strict=True)):
+        if row.shape != (len(engine.task.labels),):
+            raise BackendFailed(f"a row of logits has shape {row.shape}, expected {(len(engine.task.labels),)}")
+        if np.isfinite(row).all():
+            rows.setdefault(engine.digest, []).append(i)
+    for places in rows.values():
+        calibrated = engines[places[0]].calibrate(np.stack([scores.logits[i] for i in places]))
+        for i, probabilities in zip(places, calibrated, strict=True):
+            answers[i] = Answer(probabilities, float(masses[i]) if len(masses) else None)
+    return answers
 
 
 def open_engine(bundle: Bundle, threads: int) -> Engine:

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from gateway.worker.backend import BackendFailed, Prepared
+from gateway.worker.backend import BackendFailed, Prepared, Scores
 from protos.contract.bundle import Bundle
 from protos.contract.fields import Reader
 
@@ -53,8 +52,8 @@ class OpenVinoBackend:
         ids = np.asarray(encoding.ids, dtype=np.int64)
         return Prepared(max(1, len(ids)), bool(encoding.overflowing), ids)
 
-    def score(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
-        """Return logits, shape [rows, labels]."""
+    def score(self, batch: Sequence[Prepared]) -> Scores:
+        """Score every row of the batch."""
         shape = len(batch), max(prepared.tokens for prepared in batch)
         ids = np.full(shape, self._pad, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
@@ -67,7 +66,7 @@ class OpenVinoBackend:
         try:
             self._request.infer(feed, share_inputs=True)
             # Copied: the request reuses its output memory for the next batch.
-            return np.array(self._request.get_tensor("logits").data, dtype=np.float32)
+            return Scores(np.array(self._request.get_tensor("logits").data, dtype=np.float32))
         except RuntimeError as error:
             raise BackendFailed(f"inference failed: {_last_line(error)}") from error
 
@@ -75,7 +74,7 @@ class OpenVinoBackend:
         """Run one row and several, whose kernels differ, and check what comes out."""
         one = Prepared(2, False, np.full(2, self._pad, dtype=np.int64))
         for rows in (1, 4):
-            shape = self.score([one] * rows).shape
+            shape = np.shape(self.score([one] * rows).logits)
             if shape != (rows, self._labels):
                 raise BackendFailed(f"logits have shape {shape}, expected {(rows, self._labels)}")
 

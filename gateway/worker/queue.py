@@ -15,6 +15,10 @@ W = TypeVar("W")
 
 Lane = tuple[int, str, bool]
 
+# Class 1 may fill what a batch of class 0 leaves of its budget, where both run on one base: a
+# canary beside its primary then costs rows, not batches.
+RIDES_WITH = {0: 1}
+
 
 class Left(Enum):
     """Why a job left the queue without being run."""
@@ -33,6 +37,7 @@ class Waiting(Generic[W]):
         deadline: Monotonic seconds; at that moment it is too late.
         arrived: Monotonic seconds.
         alone: Runs in a batch of its own.
+        group: The loaded base it runs on, where bundles share one; empty when its bundle stands alone.
     """
 
     owner: int
@@ -44,19 +49,21 @@ class Waiting(Generic[W]):
     arrived: float
     work: W
     alone: bool = False
+    group: str = ""
     order: int = -1  # set by the queue: of two equal deadlines the first come goes first
 
     @property
     def lane(self) -> Lane:
         """Jobs of one lane can share a batch."""
-        return self.priority, self.bundle, self.alone
+        return self.priority, self.group or self.bundle, self.alone
 
 
 class Queue(Generic[W]):
     """A bounded line of jobs.
 
-    A batch comes from one lane, so it never mixes classes: a live batch is not made longer
-    by shadow work, and shadow and evaluation run only when nothing above them waits.
+    A batch comes from one lane and, on a shared base, from the canary's beside it (``RIDES_WITH``):
+    a live batch is never made longer by shadow work, and shadow and evaluation run only when
+    nothing above them waits.
     """
 
     def __init__(self, max_jobs: int, token_budget: int) -> None:
@@ -109,14 +116,11 @@ class Queue(Generic[W]):
         if not self._lanes:
             return [], expired
         chosen = min(self._lanes, key=lambda lane: (lane[0], *self._lanes[lane][0][:2]))
-        entries = self._lanes[chosen]
-        rows = longest = 0
-        for _, _, job in entries:
-            longest = max(longest, job.tokens)
-            if rows and (job.alone or longest * (rows + 1) > self._token_budget):
-                break
-            rows += 1
-        batch = [entry[2] for entry in entries[:rows]]
+        batch: list[Waiting[W]] = []
+        self._fill(batch, chosen)
+        rider = RIDES_WITH.get(chosen[0])
+        if rider is not None and batch[0].group and not batch[0].alone:
+            self._fill(batch, (rider, chosen[1], False))
         for job in batch:
             self._remove(job)
         return batch, expired
@@ -146,6 +150,15 @@ class Queue(Generic[W]):
         for job in unwanted:
             self._remove(job)
         return unwanted
+
+    def _fill(self, batch: list[Waiting[W]], lane: Lane) -> None:
+        """Add jobs of a lane while the batch stays within the budget."""
+        longest = max((job.tokens for job in batch), default=0)
+        for _, _, job in self._lanes.get(lane, ()):
+            longest = max(longest, job.tokens)
+            if batch and (job.alone or longest * (len(batch) + 1) > self._token_budget):
+                return
+            batch.append(job)
 
     def _insert(self, job: Waiting[W]) -> None:
         key = job.owner, job.id

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from gateway.worker.backend import Engine, Generates, Prepared
+from gateway.worker.backend import Answer, Engine, Generates, Prepared, answer
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Left, Queue, Waiting
 from protos import decide_pb2, engine_pb2
@@ -222,10 +220,10 @@ class Runner:
             self.device.run(lambda: _step(job.work), lambda piece, error: self._stepped(job, piece, error))
             return
         self.counts.batches += 1
-        engine = batch[0].work.engine
+        engines = [job.work.engine for job in batch]
         prepared = [job.work.prepared for job in batch]
         self.device.run(
-            lambda: _score(engine, prepared, self.clock),
+            lambda: _score(engines, prepared, self.clock),
             lambda scored, error: self._scored(batch, started, scored, error),
         )
 
@@ -251,6 +249,9 @@ class Runner:
         try:
             text = render(engine.task, given)
             return engine, engine.backend.prepare(text), text
+        except InputInvalid as error:
+            refuse(BAD_INPUT, _short(error))
+            return None
         except Exception as error:
             refuse(ENGINE_ERROR, _short(error))
             return None
@@ -269,6 +270,7 @@ class Runner:
             arrived=now,
             work=work,
             alone=alone,
+            group=work.engine.group,
         )
         for gone, why in self.queue.offer(waiting, now):
             self._answer_left(gone, why)
@@ -277,7 +279,7 @@ class Runner:
         self,
         batch: list[Job],
         started: float,
-        scored: tuple[NDArray[np.float64], int] | None,
+        scored: tuple[list[Answer], int] | None,
         error: BaseException | None,
     ) -> None:
         self._running = {}
@@ -291,16 +293,17 @@ class Runner:
             else:
                 self._answer_scores(batch, started, *scored)
 
-    def _answer_scores(
-        self, batch: list[Job], started: float, probabilities: NDArray[np.float64], engine_us: int
-    ) -> None:
-        bundle, task = batch[0].bundle, batch[0].work.engine.task
-        if self.faults.is_failing(bundle):
-            for job in batch:
+    def _answer_scores(self, batch: list[Job], started: float, answers: list[Answer], engine_us: int) -> None:
+        for job, given in zip(batch, answers, strict=True):
+            if self.faults.is_failing(job.bundle):
                 self._answer_status(job, ENGINE_ERROR, "injected fault")
-            return
-        told = self.faults.distort(bundle, probabilities)
-        for job, row in zip(batch, told.tolist(), strict=True):
+                continue
+            if given.problem:
+                log.warning("row_failed", bundle=job.bundle, error=given.problem)
+                self._answer_status(job, ENGINE_ERROR, given.problem)
+                continue
+            task = job.work.engine.task
+            row = self.faults.distort(job.bundle, given.probabilities[None])[0].tolist()
             self.counts.completed += 1
             result = engine_pb2.Result(
                 id=job.id,
@@ -314,7 +317,8 @@ class Runner:
                 queue_us=_micros(started - job.arrived),
                 engine_us=engine_us,
                 batch_size=len(batch),
-                bundle_digest=bundle,
+                bundle_digest=job.bundle,
+                vocabulary_mass=given.vocabulary_mass,
             )
             self._answer(job, engine_pb2.Frame(result=result))
 
@@ -365,11 +369,11 @@ class Runner:
         job.work.reply(frame)
 
 
-def _score(engine: Engine, prepared: list[Prepared], clock: Callable[[], float]) -> tuple[NDArray[np.float64], int]:
+def _score(engines: list[Engine], prepared: list[Prepared], clock: Callable[[], float]) -> tuple[list[Answer], int]:
     """Run a batch and time it, on the device's thread."""
     started = clock()
-    probabilities = engine.probabilities(prepared)
-    return probabilities, _micros(clock() - started)
+    answers = answer(engines, prepared)
+    return answers, _micros(clock() - started)
 
 
 def _step(work: Work) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from gateway.worker.backend import Prepared
+from gateway.worker.backend import Prepared, Scores
 from protos.contract.bundle import Bundle
 from protos.contract.fields import Reader
 
@@ -46,12 +46,12 @@ class SimulatorBackend:
         words = len(text.split())
         return Prepared(max(1, min(words, self._max_tokens)), words > self._max_tokens, text)
 
-    def score(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
-        """Wait as long as told, then answer, shape [rows, labels]."""
+    def score(self, batch: Sequence[Prepared]) -> Scores:
+        """Wait as long as told, then answer."""
         wait_us = self._latency_us + self._jitter_us * self._draw("jitter", batch[0].data)
         if wait_us:
             time.sleep(wait_us / 1e6)
-        return np.stack([self._logits(prepared.data) for prepared in batch])
+        return Scores([self._logits(prepared.data) for prepared in batch])
 
     def generate(self, text: str, max_tokens: int) -> Iterator[str]:
         """Write ``max_tokens`` words that depend on the text and the seed only."""

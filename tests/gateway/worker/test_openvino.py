@@ -75,7 +75,7 @@ def test_a_batch_answers_as_each_text_alone(tmp_path: Path, contents: dict[str, 
 def test_the_temperature_of_the_head_is_applied(tmp_path: Path, contents: dict[str, bytes]) -> None:
     engine = open_engine(bundle(tmp_path, contents), 1)
     one = [engine.backend.prepare("good page")]
-    logits = engine.backend.score(one)[0] / 2.0
+    logits = engine.backend.score(one).logits[0] / 2.0
     np.testing.assert_allclose(engine.probabilities(one)[0], np.exp(logits) / np.exp(logits).sum(), atol=1e-6)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gateway.worker.backend import Engine, Prepared
+from gateway.worker.backend import Engine, Prepared, Scores
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Queue
 from gateway.worker.runner import DeviceThread, IdInUse, Runner
@@ -30,8 +30,8 @@ class ScriptedBackend:
     def prepare(self, text: str) -> Prepared:
         return Prepared(len(text), False, text)
 
-    def score(self, batch: Sequence[Prepared]) -> NDArray[np.float32]:
-        return self.answer(len(batch))
+    def score(self, batch: Sequence[Prepared]) -> Scores:
+        return Scores(self.answer(len(batch)))
 
     def warm(self) -> None: ...
 
