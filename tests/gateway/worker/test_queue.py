@@ -9,9 +9,15 @@ LIVE, CANARY, SHADOW, BATCH = range(4)
 
 
 def job(
-    id: int, priority: int = LIVE, deadline: float = 10.0, tokens: int = 4, bundle: str = "a", alone: bool = False
+    id: int,
+    priority: int = LIVE,
+    deadline: float = 10.0,
+    tokens: int = 4,
+    bundle: str = "a",
+    alone: bool = False,
+    group: str = "",
 ) -> Waiting[None]:
-    return Waiting(1, id, bundle, priority, deadline, tokens, 0.0, None, alone)
+    return Waiting(1, id, bundle, priority, deadline, tokens, 0.0, None, alone, group)
 
 
 JOBS = st.lists(
@@ -110,3 +116,26 @@ def test_shadow_waits_until_no_live_job_of_any_bundle_waits() -> None:
     ):
         queue.offer(one, 0.0)
     assert [queue.take(0.0)[0][0].id for _ in range(4)] == [3, 4, 1, 2]
+
+
+def test_on_a_shared_base_a_canary_rides_in_what_the_live_batch_leaves_and_a_shadow_never() -> None:
+    queue: Queue[None] = Queue(16, 16)
+    for one in (
+        job(1, LIVE, bundle="a", group="base"),
+        job(2, CANARY, bundle="b", group="base"),
+        job(3, CANARY, bundle="b", group="base", alone=True),
+        job(4, SHADOW, bundle="b", group="base"),
+        job(5, CANARY, deadline=12.0, bundle="c"),
+        job(6, LIVE, deadline=11.0, bundle="b", group="base"),
+    ):
+        queue.offer(one, 0.0)
+    assert [j.id for j in queue.take(0.0)[0]] == [1, 6, 2]
+    assert [[j.id for j in queue.take(0.0)[0]] for _ in range(3)] == [[3], [5], [4]]
+
+
+def test_a_canary_never_makes_a_live_batch_longer_than_the_budget() -> None:
+    queue: Queue[None] = Queue(16, 16)
+    for one in (job(1, LIVE, group="base"), job(2, LIVE, group="base"), job(3, CANARY, tokens=6, group="base")):
+        queue.offer(one, 0.0)
+    assert [j.id for j in queue.take(0.0)[0]] == [1, 2]
+    assert [j.id for j in queue.take(0.0)[0]] == [3]

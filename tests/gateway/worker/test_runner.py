@@ -117,6 +117,32 @@ def test_jobs_that_arrive_together_run_together_up_to_the_budget() -> None:
     asyncio.run(with_runner(good, act, budget=12))
 
 
+def test_a_broken_candidate_on_a_shared_base_leaves_the_primarys_answers_alone() -> None:
+    class Shared(ScriptedBackend):
+        group = "base"
+
+    def half(rows: int) -> NDArray[np.float32]:
+        logits = good(rows)
+        logits[-1] = np.nan
+        return logits
+
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+        candidate = "sha256:" + "1" * 64
+        runner.add(Engine(BUNDLE, TASK, 1.0, Shared(half)))
+        runner.add(Engine(candidate, TASK, 1.0, Shared(half)))
+        theirs = job(2, priority=engine_pb2.PRIORITY_CANARY)
+        theirs.bundle_digest = candidate
+        runner.submit(7, job(1), answers.put_nowait)
+        runner.submit(7, theirs, answers.put_nowait)
+        runner.pump()
+        ours, broken = [(await answers.get()).result for _ in range(2)]
+        assert (ours.id, ours.status, ours.batch_size) == (1, engine_pb2.RESULT_STATUS_OK, 2)
+        assert (broken.id, broken.status) == (2, engine_pb2.RESULT_STATUS_ENGINE_ERROR)
+        assert "not finite" in broken.message
+
+    asyncio.run(with_runner(good, act))
+
+
 def test_an_id_in_use_is_refused() -> None:
     async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
         runner.submit(7, job(1), answers.put_nowait)
