@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gateway.worker.backend import Prepared, Scores
 from protos.contract.bundle import Bundle
 from protos.contract.fields import Reader
+from protos.contract.task import LABEL_LOGPROBS
 
 ORACLE = "label:"
 WORDS = ("the", "answer", "is", "clear", "and", "safe", "but", "look", "again", "when", "more", "is", "known", "here")
@@ -31,6 +32,7 @@ class SimulatorBackend:
         self._jitter_us = read.integer("jitter_us", 0, MAX_WAIT_US, 0)
         self._accuracy = read.number("accuracy", 0.0, 1.0, 1.0)
         self._is_oracle = read.flag("oracle_prefix", True)
+        read.text("label_logprobs", "exact", choices=LABEL_LOGPROBS)  # says how exact, changes no answer
         read.done()
         self._labels = bundle.manifest.task.labels
         self._max_tokens = bundle.manifest.task.max_tokens

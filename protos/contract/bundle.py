@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from protos.contract.base_model import BaseRef, BaseStore, check_data_path
 from protos.contract.digest import (
     DigestMalformed,
     JsonMalformed,
@@ -24,6 +25,7 @@ from protos.contract.digest import (
     parse_digest,
     parse_json_object,
 )
+from protos.contract.engines import EngineInexact, check_exactness, label_logprobs_of
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec
 
@@ -49,14 +51,14 @@ class Manifest:
         task: The specialist's task, complete, so that a bundle needs nothing beside itself.
         engine: ``backend`` and that backend's own settings.
         files: Path inside the bundle to its digest.
-        base: Name and digest of the base model the adapter was trained on.
+        base: The base model the weights came from; with ``files``, one the engine needs beside the bundle.
         lineage: ``author``, and digests of parent, data, configuration; whatever else training recorded.
     """
 
     task: TaskSpec
     engine: Mapping[str, Any]
     files: Mapping[str, str]
-    base: Mapping[str, Any]
+    base: BaseRef
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,7 +83,7 @@ class Manifest:
             "task": self.task.to_json(),
             "engine": dict(self.engine),
             "files": dict(self.files),
-            "base": dict(self.base),
+            "base": self.base.to_json(),
             "lineage": dict(self.lineage),
         }
 
@@ -91,8 +93,7 @@ class Manifest:
         read = Reader(value, "manifest")
         read.text("schema", choices=(SCHEMA,))
         engine = read.object("engine")
-        if not isinstance(engine.get("backend"), str):
-            raise FieldInvalid(f"manifest.engine.backend is {engine.get('backend')!r}, expected a backend's name")
+        exactness = label_logprobs_of(engine)
         files = read.object("files")
         for path, digest in files.items():
             _check_path(path)
@@ -101,10 +102,14 @@ class Manifest:
             task=TaskSpec.from_json(read.object("task"), "manifest.task"),
             engine=engine,
             files=files,
-            base=read.object("base"),
+            base=BaseRef.from_json(read.object("base"), "manifest.base"),
             lineage=read.object("lineage", {}),
         )
         read.done()
+        try:
+            check_exactness(manifest.task, exactness, manifest.backend)
+        except EngineInexact as error:
+            raise FieldInvalid(f"manifest.engine: {error}") from error
         return manifest
 
 
@@ -118,11 +123,9 @@ class Bundle:
 
 
 def _check_path(path: str) -> None:
-    parts = Path(path).parts
-    if not parts or Path(path).is_absolute() or any(p in ("..", ".") for p in parts) or path == MANIFEST:
+    if path == MANIFEST:
         raise FieldInvalid(f"manifest.files names {path!r}, expected a relative path inside the bundle")
-    if not path.endswith(SUFFIXES):
-        raise FieldInvalid(f"manifest.files names {path!r}, expected a file ending in {', '.join(SUFFIXES)}")
+    check_data_path(path, SUFFIXES, "manifest.files")
 
 
 class BundleStore:
@@ -130,6 +133,7 @@ class BundleStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.bases = BaseStore(root / "bases")
 
     def path(self, digest: str) -> Path:
         """Return where a bundle lives, present or not."""
@@ -193,7 +197,7 @@ class BundleStore:
         task: TaskSpec,
         engine: Mapping[str, Any],
         contents: Mapping[str, bytes],
-        base: Mapping[str, Any],
+        base: BaseRef | Mapping[str, Any],
         lineage: Mapping[str, Any],
     ) -> Manifest:
         """Write a bundle and return its manifest; adding the same content twice is harmless."""
@@ -202,7 +206,7 @@ class BundleStore:
                 task=task,
                 engine=engine,
                 files={name: digest_bytes(data) for name, data in contents.items()},
-                base=base,
+                base=base if isinstance(base, BaseRef) else BaseRef.from_json(dict(base), "manifest.base"),
                 lineage=lineage,
             ).to_json()
         )

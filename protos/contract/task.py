@@ -8,6 +8,7 @@ from protos.contract.fields import FieldInvalid, Reader
 
 FIELD_KINDS = ("text", "number", "integer", "flag")
 SERVICE_CLASSES = ("hard", "soft", "batch")
+LABEL_LOGPROBS = ("exact", "topk", "none")  # how exactly engines tell a label's probability, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class TaskSpec:
             ``batch``: gets only what others leave.
         cache_ttl_ms: How long an answer may be given again to the same input by the same bundle; 0: never.
         holdback_decision: What units in holdback get, no model asked; None takes ``fallback_decision``.
+        label_logprobs: The least exact engine it accepts.
     """
 
     name: str
@@ -67,6 +69,7 @@ class TaskSpec:
     service_class: str = "hard"
     cache_ttl_ms: int = 0
     holdback_decision: str | None = None
+    label_logprobs: str = "exact"
 
     def decide(self, probabilities: Sequence[float]) -> int:
         """Choose the decision of least expected cost; the earliest listed wins a tie."""
@@ -123,6 +126,7 @@ class TaskSpec:
             service_class=read.text("service_class", "hard", choices=SERVICE_CLASSES),
             cache_ttl_ms=read.integer("cache_ttl_ms", 0, 86_400_000, 0),
             holdback_decision=read.maybe_text("holdback_decision"),
+            label_logprobs=read.text("label_logprobs", "exact", choices=LABEL_LOGPROBS),
         )
         read.done()
         task._check(where)

@@ -136,7 +136,7 @@ def test_a_tampered_bundle_is_refused(worker: Running) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"surprise": 1}, "surprise"), ({"backend": "magic"}, "magic"), ({"accuracy": 2}, "accuracy")],
+    [({"surprise": 1}, "surprise"), ({"accuracy": 2}, "accuracy")],
 )
 def test_settings_a_backend_does_not_know_are_refused(
     worker: Running, settings: dict[str, object], message: str
