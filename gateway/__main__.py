@@ -6,6 +6,7 @@ With the Envoy front this process is the parent, and ``application`` here is wha
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import signal
@@ -90,14 +91,21 @@ class Gateway:
         metrics.read_at_scrape(dispatcher.all_statistics, pool.links)
         self._health = HealthState()
         self._tracing = None
+        build = functools.partial(
+            build_methods,
+            health=self._health,
+            version=version("interlock"),
+            rules=settings.mutations,
+            network_s=settings.mutation_network_ms / 1000,
+            note=metrics.mutation_decided,
+        )
         if (tracing := _tracing_class(settings)) is None:
-            self.methods = build_methods(dispatcher, self._health, version=version("interlock"))
+            self.methods = build(dispatcher)
         else:
             made = tracing.to_collector(
                 settings.trace_endpoint, ratio=settings.trace_ratio, gateway_id=settings.gateway_id
             )
-            served = build_methods(made.gateway(dispatcher), self._health, version=version("interlock"))
-            self._tracing, self.methods = made, made.methods(served)
+            self._tracing, self.methods = made, made.methods(build(made.gateway(dispatcher)))
         self._watch = None
         if settings.control:
             self._watch = PlanWatch(

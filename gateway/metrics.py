@@ -45,6 +45,12 @@ class Metrics:
         self.shadow_pairs = Counter(
             "interlock_shadow_pairs", "Requests answered by both bundles", ("agreed", "in_time"), registry=self.registry
         )
+        self.mutation_decisions = Counter(
+            "interlock_mutation_decisions",
+            "Decisions asked for by auctions",
+            ("specialist", "result"),
+            registry=self.registry,
+        )
         self.refusals = Counter("interlock_plan_refusals", "Plans refused", ("reason",), registry=self.registry)
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
         self.in_flight = Gauge("interlock_in_flight", "Decisions in flight", registry=self.registry)
@@ -64,6 +70,10 @@ class Metrics:
         """Note one call that ended in an error by its route's choice."""
         self.answered(specialist, arm, seconds, in_time=False)
         self.errors.labels(specialist, arm.lower()).inc()
+
+    def mutation_decided(self, specialist: str, result: str) -> None:
+        """Note what became of one decision that an auction asked for."""
+        self.mutation_decisions.labels(specialist, result).inc()
 
     def read_at_scrape(
         self, statistics: Callable[[], "Mapping[str, SpecialistStatistics]"], links: "Iterable[WorkerLink]"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gateway.rtb.rules import MutationRule
 from protos.contract.fields import FieldInvalid, Reader
 
 FRONTS = ("auto", "envoy", "grpcio")
@@ -16,6 +17,7 @@ class GatewaySettings:
 
     ``front`` "auto" is Envoy where it is installed, else grpcio. Paths in the file are relative to
     the file. ``control`` may be empty: such a gateway serves its last good plan and takes no new one.
+    ``mutation_network_ms`` is kept back from an auction's ``tmax`` for the way there and back.
     """
 
     deployment: str
@@ -47,6 +49,8 @@ class GatewaySettings:
     report_interval_s: float
     drain_delay_s: float
     drain_grace_s: float
+    mutation_network_ms: float
+    mutations: tuple[MutationRule, ...]
 
     @classmethod
     def from_json(cls, value: Any, root: Path) -> Self:
@@ -90,6 +94,11 @@ class GatewaySettings:
             report_interval_s=read.number("report_interval_s", 0.05, 60, 0.5),
             drain_delay_s=read.number("drain_delay_s", 0, 60, 1.0),
             drain_grace_s=read.number("drain_grace_s", 0, 60, 2.0),
+            mutation_network_ms=read.number("mutation_network_ms", 0, 1000, 5.0),
+            mutations=tuple(
+                MutationRule.from_json(item, f"gateway.mutations[{i}]")
+                for i, item in enumerate(read.items("mutations", []))
+            ),
         )
         read.done()
         if (settings.tls_certificate is None) != (settings.tls_key is None):

@@ -1,5 +1,10 @@
 """The one method table that every front serves."""
 
+from collections.abc import Sequence
+
+from gateway.rpc.artf import JSON_SERVICE as RTB_SERVICE
+from gateway.rpc.artf import SERVICE as ARTF_SERVICE
+from gateway.rpc.artf import ArtfService, Note
 from gateway.rpc.decide import SERVICE as DECISION_SERVICE
 from gateway.rpc.decide import DecisionService
 from gateway.rpc.health import SERVICE as HEALTH_SERVICE
@@ -9,15 +14,30 @@ from gateway.rpc.oip import InferenceService
 from gateway.rpc.ports import Gateway
 from gateway.rpc.reflection import ReflectionService
 from gateway.rpc.wire import Method
+from gateway.rtb.rules import MutationRule
 
 __all__ = ["Gateway", "build_methods"]
 
 
-def build_methods(gateway: Gateway, health: HealthState, *, version: str) -> tuple[Method, ...]:
-    """List every method served. ``version`` is what OIP's ServerMetadata answers."""
+def build_methods(
+    gateway: Gateway,
+    health: HealthState,
+    *,
+    version: str,
+    rules: Sequence[MutationRule] = (),
+    network_s: float = 0.0,
+    note: Note = lambda specialist, result: None,
+) -> tuple[Method, ...]:
+    """List every method served. ``version`` is what OIP's ServerMetadata answers.
+
+    The auction's services are served where ``rules`` give them something to say.
+    """
+    auction = ArtfService(gateway, rules, network_s, note).methods() if rules else ()
+    services = (DECISION_SERVICE, INFERENCE_SERVICE, *((ARTF_SERVICE, RTB_SERVICE) if rules else ()))
     return (
         *DecisionService(gateway).methods(),
         *InferenceService(gateway, version).methods(),
-        *HealthService(health, (DECISION_SERVICE, INFERENCE_SERVICE)).methods(),
-        *ReflectionService((DECISION_SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE)).methods(),
+        *auction,
+        *HealthService(health, services).methods(),
+        *ReflectionService((*services, HEALTH_SERVICE)).methods(),
     )

@@ -1,0 +1,61 @@
+"""Settings of mutations: what is wrong is named."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from gateway.rtb.paths import Path
+from gateway.rtb.rules import MutationRule
+from protos import artf_pb2
+from protos.contract.fields import FieldInvalid
+from protos.openrtb_pb2 import BidRequest
+from tests.gateway.rtb.rules import BRAND, MFA, RULES, SHADE
+
+WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "unknown field of OpenRTB": (BRAND, {"inputs": {"text": "request.site.titel"}}, "has no field 'titel'"),
+    "not a value": (BRAND, {"inputs": {"text": "request.site"}}, "ends at a value"),
+    "count of no list": (BRAND, {"inputs": {"text": "request.site.#"}}, "expected a list before '#'"),
+    "root": (BRAND, {"inputs": {"text": "response.id"}}, "begins with one of request"),
+    "root of another scope": (BRAND, {"inputs": {"text": "bid.price"}}, "rule.inputs.text is 'bid.price'"),
+    "no inputs": (BRAND, {"inputs": {}}, "rule.inputs is empty"),
+    "scope": (BRAND, {"scope": "page"}, "rule.scope is 'page', expected one of request, imp, bid"),
+    "lifecycle": (BRAND, {"lifecycle": "later"}, "rule.lifecycle is 'later'"),
+    "no intent": (BRAND, {"add_metrics": {}, "add_cids": {}}, "names no intent"),
+    "shading of requests": (SHADE, {"scope": "request", "inputs": {"price": "request.tmax"}}, "expected 'bid'"),
+    "metrics of bids": (MFA, {"scope": "bid", "inputs": {"domain": "request.site.domain"}}, "expected 'bid'"),
+    "factor": (SHADE, {"bid_shade": {**SHADE["bid_shade"], "factors": {"half": 1.5}}}, "factors.half is 1.5"),
+    "falling bounds": (
+        SHADE,
+        {"bid_shade": {**SHADE["bid_shade"], "thresholds": {"a": 0.8, "b": 0.5}}},
+        "expected rising bounds",
+    ),
+    "unknown setting": (BRAND, {"intent": "ADD_CIDS"}, "unknown fields: intent"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_rule_is_refused_by_name(case: str) -> None:
+    base, change, words = WRONG[case]
+    with pytest.raises(FieldInvalid) as refused:
+        MutationRule.from_json({**deepcopy(base), **change}, "rule")
+    assert words in str(refused.value)
+
+
+def test_a_rule_answers_the_intents_it_has_tables_for() -> None:
+    assert [rule.intents for rule in RULES] == [
+        (artf_pb2.ADD_METRICS, artf_pb2.ADD_CIDS),
+        (artf_pb2.ADD_METRICS, artf_pb2.SUPPRESS_DEALS),
+        (artf_pb2.BID_SHADE,),
+    ]
+
+
+def test_a_path_follows_lists_and_skips_what_is_absent() -> None:
+    request = BidRequest()
+    cids = Path.parse("request.site.content.data.ext.cids", "here")
+    assert cids.read({"request": request}) == []
+    for name in ("a", "b"):
+        request.site.content.data.add().ext.cids.extend([name, name + name])
+    assert cids.read({"request": request}) == ["a", "aa", "b", "bb"]
+    assert Path.parse("request.site.content.data.#", "here").read({"request": request}) == [2]
+    assert Path.parse("imp.bidfloor", "here").read({"request": request}) == []
