@@ -7,6 +7,7 @@ import typer
 from controlplane.cli import (
     decide,
     drift,
+    eval,
     evidence,
     init,
     ledger,
@@ -39,6 +40,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(shadow.app, name="shadow")
 app.add_typer(plan.app, name="plan")
 app.add_typer(drift.app, name="drift")
+app.add_typer(eval.app, name="eval")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(operator.app, name="operator")

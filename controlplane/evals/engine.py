@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ WINDOW = 64  # jobs in flight: enough to fill batches, and within any worker's q
 _JOB_US = 60_000_000
 _STALL_S = 60.0
 _START_S = 60.0
+_TELL = 32  # answers between two words on progress
 WORKER = (sys.executable, "-m", "gateway.worker")
 
 
@@ -34,11 +35,11 @@ class EngineFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Answers in the order of the texts."""
+    """Answers in the order of the inputs."""
 
-    probabilities: NDArray[np.float64]  # [texts, labels]
-    decisions: NDArray[np.int64]  # [texts]
-    latencies_ms: NDArray[np.float64]  # [texts], from sending a job to reading its result
+    probabilities: NDArray[np.float64]  # [inputs, labels]
+    decisions: NDArray[np.int64]  # [inputs]
+    latencies_ms: NDArray[np.float64]  # [inputs]: from sending a job to reading its result
 
 
 class Engine:
@@ -90,26 +91,35 @@ class Engine:
         if not frame.loaded.ok:
             raise EngineFailed(f"bundle {digest}: {frame.loaded.error}")
 
-    def score(self, digest: str, texts: Sequence[str], window: int | None = None) -> Scores:
-        """Score texts with a loaded bundle, at most ``window`` at a time.
+    def score(
+        self,
+        digest: str,
+        inputs: Sequence[str | decide_pb2.Input],
+        window: int | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Scores:
+        """Score texts or whole inputs with a loaded bundle, at most ``window`` at a time.
+
+        ``progress`` is told now and then how many are done.
 
         Raises:
-            EngineFailed: A text got no answer, or the worker stopped answering.
+            EngineFailed: An input got no answer, or the worker stopped answering.
         """
         window = min(window or self._window, self._window)
-        waiting = deque(range(len(texts)))
+        waiting = deque(range(len(inputs)))
         flying: dict[int, tuple[int, float]] = {}
         results: dict[int, tuple[engine_pb2.Result, float]] = {}
-        while len(results) < len(texts):
+        while len(results) < len(inputs):
             while waiting and len(flying) < window:
                 index = waiting.popleft()
                 self._next_id += 1
+                given = inputs[index]
                 job = engine_pb2.Job(
                     id=self._next_id,
                     bundle_digest=digest,
                     remaining_us=_JOB_US,
                     priority=engine_pb2.PRIORITY_BATCH,
-                    input=decide_pb2.Input(text=texts[index]),
+                    input=decide_pb2.Input(text=given) if isinstance(given, str) else given,
                 )
                 flying[self._next_id] = (index, time.perf_counter())
                 self._send(engine_pb2.Frame(job=job))
@@ -123,9 +133,11 @@ class Engine:
                 continue
             if frame.result.status != engine_pb2.RESULT_STATUS_OK:
                 status = engine_pb2.ResultStatus.Name(frame.result.status)
-                raise EngineFailed(f"text {index}: {status}: {frame.result.message}")
+                raise EngineFailed(f"input {index}: {status}: {frame.result.message}")
             results[index] = (frame.result, 1000 * (time.perf_counter() - sent))
-        ordered = [results[i] for i in range(len(texts))]
+            if len(results) % _TELL == 0:
+                progress(len(results))
+        ordered = [results[i] for i in range(len(inputs))]
         return Scores(
             probabilities=np.array([list(result.probabilities) for result, _ in ordered], dtype=np.float64),
             decisions=np.array([result.decision for result, _ in ordered], dtype=np.int64),

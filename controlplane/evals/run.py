@@ -1,17 +1,18 @@
 """One evaluation: candidate, primary and control on the same cases, and the suite's verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from controlplane.evals import metrics
+from controlplane.evals import registry
 from controlplane.evals.bootstrap import Interval, interval, resample_weights
 from controlplane.evals.control import ControlModel
 from controlplane.evals.engine import WORKER, Engine, Scores
-from controlplane.evals.metrics import HIGHER_IS_BETTER, Floats
+from controlplane.evals.metrics import Floats
+from controlplane.evals.registry import Answers
 from controlplane.evals.suite import Gate, Suite
 from controlplane.packs.example import Example
 from protos.contract.digest import digest_json
@@ -123,47 +124,23 @@ class _Measured:
     """One model's answers on one part, and their metrics under every resampling."""
 
     def __init__(self, task: TaskSpec, examples: Sequence[Example], scores: Scores, p99: float | None) -> None:
-        self.labels = np.array([task.labels.index(example.label) for example in examples])
-        self.scores = scores
+        labels = np.array([task.labels.index(example.label) for example in examples])
+        self.answers = Answers.of(task, labels, scores.probabilities, scores.decisions)
         self.p99 = p99
-        self._task = task
-        self._cost = np.array(task.cost, dtype=np.float64)
-
-    @property
-    def costs(self) -> Floats:
-        """Cost of each decision, shape [n]."""
-        return np.asarray(self._cost[self.labels, self.scores.decisions])
 
     def metric(self, name: str, weights: Floats | None) -> Floats:
         """Return a metric's value in every round, shape [rounds]."""
-        labels, guess, p = self.labels, self.scores.probabilities.argmax(1), self.scores.probabilities
-        classes = len(self._task.labels)
-        match name:
-            case "accuracy":
-                return metrics.accuracy(labels, guess, weights)
-            case "macro_f1":
-                return metrics.macro_f1(labels, guess, classes, weights)
-            case "weighted_f1":
-                return metrics.weighted_f1(labels, guess, classes, weights)
-            case "mean_cost":
-                return metrics.mean_cost(labels, self.scores.decisions, self._cost, weights)
-            case "false_safe_rate":
-                return metrics.false_safe_rate(labels, self.scores.decisions, self._task.score_index, weights)
-            case "ece":
-                return metrics.ece(labels, p, weights)
-            case "brier":
-                return metrics.brier(labels, p, weights)
-        raise ValueError(f"metric {name!r} has no resampled value")
+        return registry.find(name).value(self.answers, weights)
 
-    def values(self, weights: Floats, confidence: float) -> dict[str, Value]:
-        """Return every metric with its interval."""
-        found = {
-            name: Value(float(self.metric(name, None)[0]), interval(self.metric(name, weights), confidence))
-            for name in HIGHER_IS_BETTER
-            if name != "p99_ms"
-        }
+    def values(self, names: Iterable[str], weights: Floats, confidence: float) -> dict[str, Value]:
+        """Return metrics with their intervals; one without a value here is left out."""
+        found = {}
+        for name in names:
+            value = float(self.metric(name, None)[0])
+            if np.isfinite(value):
+                found[name] = Value(value, interval(self.metric(name, weights), confidence))
         if self.p99 is not None:
-            found["p99_ms"] = Value(self.p99, None)
+            found[registry.LATENCY] = Value(self.p99, None)
         return found
 
 
@@ -214,7 +191,7 @@ def evaluate(
 
     draws = {part: resample_weights(len(examples), suite.rounds, suite.seed) for part, examples in parts.items()}
     values = {
-        part: {model: one.values(draws[part], suite.confidence) for model, one in models.items()}
+        part: {model: one.values(_shown(suite, one), draws[part], suite.confidence) for model, one in models.items()}
         for part, models in measured.items()
     }
     gates = [_judge(gate, suite, measured[gate.part], draws[gate.part], cause) for gate in suite.gates]
@@ -252,37 +229,46 @@ def _judge(gate: Gate, suite: Suite, models: Mapping[str, _Measured], weights: F
         needed = next(bound for bound in (gate.margin, gate.min, gate.max) if bound is not None)
         return GateResult(f"{gate.text} (asked of {gate.when} only)", None, None, None, None, needed)
     if gate.vs is None or gate.margin is None:
-        found = ours.p99 if gate.metric == "p99_ms" else float(ours.metric(gate.metric, None)[0])
+        found = ours.p99 if gate.metric == registry.LATENCY else float(ours.metric(gate.metric, None)[0])
         assert found is not None
+        # NaN, a metric without a value on these cases, passes no bound.
         passed = found >= gate.min if gate.min is not None else gate.max is not None and found <= gate.max
         bound = gate.min if gate.min is not None else gate.max
         assert bound is not None
-        return GateResult(gate.text, passed, found, None, None, bound)
+        return GateResult(gate.text, passed, found if np.isfinite(found) else None, None, None, bound)
     rival = models.get(gate.vs)
     if rival is None:
         return GateResult(gate.text + " (not applicable: no primary)", None, None, None, None, gate.margin)
-    sign = 1 if HIGHER_IS_BETTER[gate.metric] else -1
+    sign = 1 if registry.higher_is_better(gate.metric) else -1
     advantage = sign * (ours.metric(gate.metric, None) - rival.metric(gate.metric, None))
     span = interval(sign * (ours.metric(gate.metric, weights) - rival.metric(gate.metric, weights)), suite.confidence)
+    if not np.isfinite([advantage[0], span.low]).all():
+        return GateResult(gate.text, False, None, None, None, gate.margin)
     return GateResult(gate.text, span.low >= gate.margin, float(advantage[0]), span.low, span.high, gate.margin)
+
+
+def _shown(suite: Suite, measured: _Measured) -> list[str]:
+    """Name what is worth showing: the usual metrics and whatever a gate asks."""
+    asked = [gate.metric for gate in suite.gates if gate.metric != registry.LATENCY]
+    return list(dict.fromkeys([named.text for named in registry.usual(measured.answers)] + asked))
 
 
 def _regressions(
     task: TaskSpec, examples: Sequence[Example], primary: _Measured, candidate: _Measured
 ) -> tuple[float, tuple[Regression, ...]]:
     """Find cases the primary labelled right and the candidate wrong; the three that add most cost."""
-    right = primary.scores.probabilities.argmax(1) == primary.labels
-    wrong = candidate.scores.probabilities.argmax(1) != candidate.labels
-    found = np.flatnonzero(right & wrong)
-    added = candidate.costs - primary.costs
+    before, after = primary.answers, candidate.answers
+    assert before.decisions is not None and after.decisions is not None
+    found = np.flatnonzero((before.predicted == before.labels) & (after.predicted != after.labels))
+    added = after.costs - before.costs
     worst = sorted(found.tolist(), key=lambda i: (-added[i], i))[:3]
     return len(found) / len(examples), tuple(
         Regression(
             text=examples[i].text[:300],
             label=examples[i].label,
             slice=examples[i].slice,
-            primary_decision=task.decisions[primary.scores.decisions[i]],
-            candidate_decision=task.decisions[candidate.scores.decisions[i]],
+            primary_decision=task.decisions[before.decisions[i]],
+            candidate_decision=task.decisions[after.decisions[i]],
             added_cost=float(added[i]),
         )
         for i in worst

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from controlplane.evals.metrics import HIGHER_IS_BETTER
+from controlplane.evals import registry
 from protos.contract.digest import digest_json
 from protos.contract.fields import FieldInvalid, Reader
 
@@ -39,7 +39,11 @@ class Gate:
     def from_json(cls, value: Any, where: str) -> Self:
         """Read one gate; raises FieldInvalid."""
         read = Reader(value, where)
-        metric = read.text("metric", choices=tuple(HIGHER_IS_BETTER))
+        metric = read.text("metric")
+        try:
+            registry.higher_is_better(metric)
+        except registry.MetricUnknown as error:
+            raise FieldInvalid(f"{where}.{error}") from error
         part = read.text("part", choices=PARTS)
         kinds = [kind for kind in ("min", "max", "vs") if isinstance(value, dict) and kind in value]
         if len(kinds) != 1:
@@ -48,8 +52,8 @@ class Gate:
         if kinds == ["vs"]:
             margin = read.number("margin", -1e6, 1e6)
             gate = cls(metric, part, vs=read.text("vs", choices=RIVALS), margin=margin, when=when)
-            if metric == "p99_ms":
-                raise FieldInvalid(f"{where}.metric is 'p99_ms', expected min or max: it has no paired interval")
+            if metric == registry.LATENCY:
+                raise FieldInvalid(f"{where}.metric is {metric!r}, expected min or max: it has no paired interval")
         elif kinds == ["min"]:
             gate = cls(metric, part, min=read.number("min", -1e6, 1e6), when=when)
         else:

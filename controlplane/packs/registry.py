@@ -1,5 +1,6 @@
 """Packs: everything needed to bring one specialist up, by name."""
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +42,7 @@ class Pack(Protocol):
 
 
 PACKS = ("brand-safety", "labelled-file")
+METRIC_MODULES: tuple[str, ...] = ()  # modules that call ``controlplane.evals.registry.register`` when imported
 
 
 def load_pack(name: str, data: Path | None = None, suite: Path | None = None) -> Pack:
@@ -55,6 +57,12 @@ def load_pack(name: str, data: Path | None = None, suite: Path | None = None) ->
     if suite is not None:
         pack.suite = load_suite(suite)
     return pack
+
+
+def load_metrics() -> None:
+    """Have every pack that brings metrics of its own register them; doing so twice is harmless."""
+    for module in METRIC_MODULES:
+        importlib.import_module(module)
 
 
 def _pack(name: str, data: Path | None) -> Pack:

@@ -43,7 +43,14 @@ def test_domain_imports_the_standard_library_and_the_contract_only(path: Path) -
 
 
 HOMES = {
-    "grpc": ("gateway/rpc", "gateway/client.py", "controlplane/rpc", "controlplane/cli", "controlplane/demo"),
+    "grpc": (
+        "gateway/rpc",
+        "gateway/client.py",
+        "controlplane/rpc",
+        "controlplane/cli",
+        "controlplane/demo",
+        "controlplane/evals/gateway_trial.py",
+    ),
     "openvino": ("gateway/worker/openvino.py", "controlplane/training/export.py"),
     "torch": ("controlplane/training",),
     "peft": ("controlplane/training",),

@@ -24,7 +24,7 @@ def test_a_suite_survives_json_and_any_threshold_changes_its_digest() -> None:
     [
         ({"metric": "macro_f1", "part": "core"}, "no bound"),
         ({"metric": "macro_f1", "part": "core", "min": 0.1, "max": 0.2}, "min, max"),
-        ({"metric": "auc", "part": "core", "min": 0.1}, "metric is 'auc'"),
+        ({"metric": "charm", "part": "core", "min": 0.1}, "metric is 'charm'"),
         ({"metric": "ece", "part": "core", "max": 0.1, "note": "x"}, "unknown fields: note"),
         ({"metric": "p99_ms", "part": "core", "vs": "primary", "margin": 0}, "no paired interval"),
     ],

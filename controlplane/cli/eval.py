@@ -1,0 +1,220 @@
+"""``interlock eval``: measure a bundle on any labelled file, here and now, without a control plane."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, console, marked, say, say_json, short, table
+from protos.contract.bundle import BundleInvalid, BundleStore
+
+app = typer.Typer(help="Evaluate bundles on labelled files.", no_args_is_help=True)
+_MOST_SLICES = 30
+
+
+@app.command("run")
+@command
+def run(
+    specialist: Annotated[str, typer.Argument(help="The specialist that the bundle is for.")],
+    bundle: Annotated[str, typer.Option(help="Digest of the bundle, or the beginning of one.")],
+    data: Annotated[Path, typer.Option(help="CSV, TSV, JSON Lines or Parquet, perhaps with .gz.")],
+    bundles: Annotated[Path, typer.Option(help="Folder of bundles.", envvar="INTERLOCK_BUNDLES")] = Path("bundles"),
+    label: Annotated[str, typer.Option(help="Column of the true label.")] = "label",
+    field: Annotated[list[str], typer.Option("--field", help="FIELD=COLUMN, where they are named differently.")] = [],  # noqa: B006
+    label_value: Annotated[list[str], typer.Option(help="VALUE=LABEL, where the file spells labels otherwise.")] = [],  # noqa: B006
+    group: Annotated[list[str], typer.Option(help="GROUP=LABEL,LABEL: judge by coarser labels.")] = [],  # noqa: B006
+    slice_by: Annotated[list[str], typer.Option("--slice", help="Column whose values make slices.")] = [],  # noqa: B006
+    weight: Annotated[str | None, typer.Option(help="Column of case weights.")] = None,
+    keep: Annotated[list[str], typer.Option(help="Column that a metric looks at.")] = [],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option(help="A metric beyond the usual ones; see `interlock eval metrics`.")
+    ] = [],  # noqa: B006
+    rival: Annotated[str, typer.Option(help="Another bundle to compare with, case by case.")] = "",
+    train: Annotated[Path | None, typer.Option(help="Labelled file to fit the classical control on.")] = None,
+    rounds: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap rounds.")] = 1000,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999)] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    gateway_cases: Annotated[int, typer.Option(min=0, help="Cases also asked through a real gateway.")] = 200,
+    tmax_ms: Annotated[
+        float | None, typer.Option(min=1, max=60_000, help="What a caller gives; else the task's deadline.")
+    ] = None,
+    front: Annotated[str, typer.Option(help="The gateway's front: auto, envoy or grpcio.")] = "auto",
+    quarantine: Annotated[bool, typer.Option(help="Set rows aside that cannot be used, and say so.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a labelled file through a real worker, and a part of it through a real gateway."""
+    from controlplane.datasets.rows import Columns, DataInvalid
+    from controlplane.evals.engine import EngineFailed
+    from controlplane.evals.labelled_run import LabelledRun, run_labelled
+    from controlplane.evals.registry import MetricUnknown
+    from controlplane.packs.registry import load_metrics
+
+    load_metrics()
+    store = BundleStore(bundles)
+    try:
+        digest = _find(store, bundle)
+        found = store.manifest(digest).task.name
+        if found != specialist:
+            raise Problem(
+                f"bundle {short(digest)} is for {found!r}, expected {specialist!r}", "INVALID_ARGUMENT", WRONG_USE
+            )
+        asked = LabelledRun(
+            bundles_dir=bundles,
+            bundle=digest,
+            data=data,
+            columns=Columns(
+                label=label,
+                fields=_pairs(field, "--field"),
+                slices=tuple(slice_by),
+                weight=weight,
+                kept=tuple(keep),
+                labels=_pairs(label_value, "--label-value"),
+            ),
+            rival=_find(store, rival) if rival else None,
+            groups={name: tuple(labels.split(",")) for name, labels in _pairs(group, "--group").items()},
+            train=train,
+            metrics=tuple(metric),
+            rounds=rounds,
+            confidence=confidence,
+            seed=seed,
+            gateway_cases=gateway_cases,
+            budget_us=None if tmax_ms is None else round(1000 * tmax_ms),
+            front=front,
+            quarantine=quarantine,
+        )
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console(), disable=as_json, transient=True) as progress:
+            bar = progress.add_task("starting", total=1)
+            report = run_labelled(
+                asked, lambda what, done, of: progress.update(bar, description=what, completed=done, total=of)
+            )
+    except (DataInvalid, MetricUnknown) as error:
+        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
+    except BundleInvalid as error:
+        raise Problem(str(error), "NOT_FOUND") from error
+    except EngineFailed as error:
+        raise Problem(str(error), "UNAVAILABLE") from error
+    say_json(report) if as_json else say(*_shown(report))
+
+
+@app.command("metrics")
+@command
+def metrics(as_json: JsonFlag = False) -> None:
+    """List the metrics that suites and reports may name."""
+    from controlplane.evals import registry
+    from controlplane.packs.registry import load_metrics
+
+    load_metrics()
+    found = registry.described()
+    if as_json:
+        say_json(found)
+        return
+    rows = [(one["name"], "higher" if one["higher_is_better"] else "lower", one["description"]) for one in found]
+    say(table("", ("metric", "better", "meaning"), rows))
+
+
+def _find(store: BundleStore, name: str) -> str:
+    """Return the digest that begins as given."""
+    wanted = name if name.startswith("sha256:") else f"sha256:{name}"
+    found = [digest for digest in store.digests() if digest.startswith(wanted)]
+    if len(found) != 1:
+        raise Problem(
+            f"bundle is {name!r}, which {'no bundle' if not found else f'{len(found)} bundles'} in {store.root} "
+            "begins with, expected one",
+            "NOT_FOUND",
+        )
+    return found[0]
+
+
+def _pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    pairs = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals and value) or name in pairs:
+            raise Problem(f"{option} is {one!r}, expected NAME=VALUE, each name once", "INVALID_ARGUMENT", WRONG_USE)
+        pairs[name] = value
+    return pairs
+
+
+def _shown(report: dict[str, Any]) -> list[RenderableType]:
+    data, bootstrap = report["data"], report["bootstrap"]
+    labels = ", ".join(f"{name} {n}" for name, n in list(data["labels"].items())[:8])
+    more = len(data["labels"]) - 8
+    parts: list[RenderableType] = [
+        f"{report['specialist']} {short(report['bundle'])} on {data['file']}: {data['cases']} cases "
+        f"({labels}{f' and {more} more' if more > 0 else ''}), {len(data['set_aside'])} set aside\n"
+        f"intervals: {bootstrap['confidence']:.0%} of {bootstrap['rounds']} bootstrap rounds\n"
+    ]
+    parts.append(_models(report))
+    for column, slices in report["slices"].items():
+        names = ("accuracy", "macro_f1", "mean_cost")
+        rows = [
+            (one["value"], one["cases"], *(_span(one["metrics"].get(name)) for name in names))
+            for one in slices[:_MOST_SLICES]
+        ]
+        parts += ["", table(f"by {column}", (column, "cases", *names), rows)]
+    bins = [b for b in report["calibration"] if b["cases"]]
+    rows = [(f"{b['from']:.1f} to {b['to']:.1f}", b["cases"], f"{b['said']:.3f}", _gap(b)) for b in bins]
+    parts += ["", table("calibration", ("probability", "cases", "said", "right"), rows), "", *_speed(report)]
+    return parts
+
+
+def _models(report: dict[str, Any]) -> RenderableType:
+    models, differences = report["models"], report["differences"]
+    heads = [name for model in models for name in ((model,) if model == "bundle" else (model, f"better than {model}"))]
+    rows = []
+    for metric, ours in models["bundle"].items():
+        row: list[object] = [metric, _span(ours)]
+        for name in list(models)[1:]:
+            gap = differences[name].get(metric)
+            row += [_span(models[name].get(metric)), marked(_span(gap, "advantage"), _colour(gap))]
+        rows.append(row)
+    return table("", ("metric", *heads), rows)
+
+
+def _colour(gap: dict[str, Any] | None) -> str:
+    """Colour a difference whose interval leaves no doubt."""
+    if gap is None or gap["low"] is None or gap["low"] <= 0 <= gap["high"]:
+        return ""
+    return "green" if gap["low"] > 0 else "red"
+
+
+def _gap(found: dict[str, Any]) -> object:
+    return marked(f"{found['right']:.3f}", "yellow" if abs(found["right"] - found["said"]) > 0.1 else "")
+
+
+def _speed(report: dict[str, Any]) -> list[RenderableType]:
+    rows = [("worker", report["worker"]["timed_cases"], *_milliseconds(report["worker"]["latency_ms"]), "", "")]
+    parts: list[RenderableType] = []
+    if (seen := report["gateway"]) is not None:
+        rows.append(
+            (
+                "gateway",
+                seen["cases"],
+                *_milliseconds(seen["latency_ms"]),
+                f"{seen['decided_in_time']:.1%}",
+                f"{seen['fallback_rate']:.1%}",
+            )
+        )
+        said = "".join(f", {n} {reason}" for reason, n in (seen["fallbacks"] | seen["failures"]).items())
+        if "mean_cost" in seen:
+            said += (
+                f"; cost of what callers got {seen['mean_cost']:.4f}, of the engine's {seen['mean_cost_of_engine']:.4f}"
+            )
+        parts.append(f"callers gave {seen['budget_ms']:g} ms{said}")
+    columns = ("one at a time", "cases", "p50 ms", "p90 ms", "p99 ms", "decided in time", "fallbacks")
+    return [table("", columns, rows), *parts]
+
+
+def _milliseconds(found: dict[str, float]) -> list[str]:
+    return [f"{found[name]:.2f}" for name in ("p50", "p90", "p99")]
+
+
+def _span(found: dict[str, Any] | None, name: str = "value") -> str:
+    if found is None or found[name] is None:
+        return ""
+    span = "" if found["low"] is None else f" ({found['low']:.3f}…{found['high']:.3f})"
+    return f"{found[name]:.4f}{span}"

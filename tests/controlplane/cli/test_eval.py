@@ -1,0 +1,132 @@
+"""``interlock eval run`` as it is typed, through a real worker and a real gateway."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protos.contract.bundle import BundleStore
+from tests.controlplane.cli.fake import interlock, said
+from tests.tasks import TASK
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("eval")
+    store = BundleStore(root / "bundles")
+    for seed, accuracy in ((1, 0.9), (2, 0.6)):
+        engine = {"backend": "simulator", "accuracy": accuracy, "seed": seed}
+        made = store.add(task=TASK, engine=engine, contents={}, base={}, lineage={"author": "trainer"})
+        (root / f"{accuracy}.digest").write_text(made.digest)
+    draw = random.Random(1)
+    with (root / "rows.jsonl").open("w") as file:
+        for i in range(300):
+            label = draw.choice(TASK.labels)
+            row = {"body": f"label:{label} item {i}", "truth": label.upper(), "site": "ab"[i % 3 == 0]}
+            file.write(json.dumps(row) + "\n")
+    return root
+
+
+def words(folder: Path, *more: str) -> tuple[str, ...]:
+    values = tuple(f"--label-value={label.upper()}={label}" for label in TASK.labels)
+    data = more[more.index("--data") + 1] if "--data" in more else str(folder / "rows.jsonl")
+    rest = tuple(word for i, word in enumerate(more) if word != "--data" and more[i - 1] != "--data")
+    where = ("--bundles", str(folder / "bundles"), "--data", data, "--field", "text=body", "--label", "truth")
+    return ("eval", "run", "brand", "--bundle", (folder / "0.9.digest").read_text(), *where, *values, *rest)
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, Any]:
+    rows = str(folder / "rows.jsonl")
+    rival = (folder / "0.6.digest").read_text()
+    code, found = said(
+        *words(
+            folder, "--rival", rival, "--train", rows, "--slice", "site", "--gateway-cases", "30", "--front", "grpcio"
+        ),
+        *("--tmax-ms", "5000"),
+    )
+    assert code == 0, found
+    return found
+
+
+def test_the_better_bundle_is_better_beyond_doubt(report: dict[str, Any]) -> None:
+    assert report["models"]["bundle"]["accuracy"]["value"] == pytest.approx(0.9, abs=0.06)
+    assert report["differences"]["rival"]["accuracy"]["low"] > 0
+    assert report["differences"]["rival"]["log_loss"]["low"] > 0, "lower is better, so an advantage is positive"
+    assert report["models"]["control"]["accuracy"]["value"] == 1, "the label is written in the text"
+
+
+def test_slices_and_bins_hold_every_case_once(report: dict[str, Any]) -> None:
+    assert [(s["value"], s["cases"]) for s in report["slices"]["site"]] == [("a", 200), ("b", 100)]
+    assert sum(b["cases"] for b in report["calibration"]) == 300
+    assert sum(map(sum, report["confusion"]["counts"])) == 300
+
+
+def test_what_callers_of_a_gateway_saw_is_in_the_report(report: dict[str, Any]) -> None:
+    seen = report["gateway"]
+    assert (seen["cases"], seen["decided_in_time"], seen["fallback_rate"]) == (30, 1.0, 0.0)
+    assert seen["mean_cost"] == pytest.approx(seen["mean_cost_of_engine"])
+    assert 0 < seen["latency_ms"]["p50"] <= seen["latency_ms"]["p99"] < 5000
+
+
+def test_callers_in_a_hurry_get_fallbacks_and_their_cost_is_told(folder: Path) -> None:
+    store = BundleStore(folder / "bundles")
+    engine = {"backend": "simulator", "latency_us": 40_000}
+    slow = store.add(task=TASK, engine=engine, contents={}, base={}, lineage={}).digest
+    rows = (folder / "rows.jsonl").read_text().splitlines(keepends=True)
+    (folder / "few.jsonl").write_text("".join(rows[:16]))
+    given = words(folder, "--data", str(folder / "few.jsonl"))
+    arguments = [slow if word.startswith("sha256:") else word for word in given]
+    code, found = said(*arguments, "--tmax-ms", "4", "--gateway-cases", "8", "--front", "grpcio", "--rounds", "100")
+    assert code == 0, found
+    assert found["gateway"]["fallback_rate"] == 1.0 and found["gateway"]["decided_in_time"] == 0.0
+    assert sum(found["gateway"]["fallbacks"].values()) == 8
+
+
+def test_groups_judge_by_coarser_labels_and_leave_costs_out(folder: Path) -> None:
+    groups = ("--group", "SAFE=safe", "--group", "UNSAFE=unsafe")
+    arguments = [word for word in words(folder) if not word.startswith("--label-value")]
+    code, found = said(*arguments, *groups, "--gateway-cases", "0", "--rounds", "100")
+    assert code == 0, found
+    assert found["models"]["bundle"]["f1[UNSAFE]"]["value"] > 0.8
+    assert "mean_cost" not in found["models"]["bundle"]
+
+
+def test_people_see_intervals_slices_and_latency(folder: Path) -> None:
+    code, text = interlock(*words(folder, "--slice", "site", "--gateway-cases", "0", "--rounds", "100"))
+    assert code == 0
+    for word in ("accuracy", "by site", "calibration", "p99 ms", "300 cases"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "complaint"),
+    [
+        (("--group", "x=safe"), "INVALID_ARGUMENT", "label 'unsafe' is in 0 groups"),
+        (("--metric", "charm"), "INVALID_ARGUMENT", "metric is 'charm'"),
+        (("--slice", "nowhere"), "INVALID_ARGUMENT", "column 'nowhere' is missing"),
+        (("--data", "/nowhere/rows.csv"), "INVALID_ARGUMENT", "cannot be read"),
+        (("--rival", "ffff"), "NOT_FOUND", "no bundle in"),
+        (("--field", "text"), "INVALID_ARGUMENT", "expected NAME=VALUE"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_wrong_use_is_one_sentence(folder: Path, more: tuple[str, ...], status: str, complaint: str) -> None:
+    code, found = said(*words(folder, *more))
+    assert code in (1, 2)
+    assert found["error"]["status"] == status and complaint in found["error"]["message"]
+
+
+def test_a_bundle_of_another_specialist_is_refused(folder: Path) -> None:
+    arguments = ["other" if word == "brand" else word for word in words(folder)]
+    code, found = said(*arguments)
+    assert (code, found["error"]["status"]) == (2, "INVALID_ARGUMENT")
+
+
+def test_every_metric_is_listed_with_its_direction() -> None:
+    code, found = said("eval", "metrics")
+    assert code == 0
+    better = {one["name"]: one["higher_is_better"] for one in found}
+    assert better["accuracy"] and not better["mean_cost"] and "recall_at_fpr[RATE]" in better
