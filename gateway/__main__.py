@@ -31,6 +31,7 @@ from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import Counters
 from gateway.serving.current_plan import CurrentPlan
 from gateway.serving.dispatch import Dispatcher
+from gateway.serving.lanes import Lanes
 from gateway.serving.shadow import ShadowLane
 from gateway.settings import FRONTS, GatewaySettings
 from protos.contract.attestation import KeyInvalid, Operators, read_public
@@ -74,12 +75,14 @@ class Gateway:
             flush_s=settings.capture_flush_s,
         )
         counters = Counters()
+        lanes = Lanes(settings.lanes, settings.max_in_flight)
         self.plan = plan = CurrentPlan(
             deployment=settings.deployment,
             key=key,
             operators=operators,
             store=BundleStore(settings.bundles_dir),
             pool=pool,
+            lanes=lanes,
             state_dir=settings.state_dir,
             metrics=metrics,
         )
@@ -88,7 +91,7 @@ class Gateway:
             plan, pool, shadow, capture, counters, metrics, max_in_flight=settings.max_in_flight
         )
         metrics.in_flight.set_function(lambda: dispatcher.in_flight)
-        metrics.read_at_scrape(dispatcher.all_statistics, pool.links)
+        metrics.read_at_scrape(dispatcher.all_statistics, pool.links, lanes)
         self._health = HealthState()
         self._tracing = None
         build = functools.partial(

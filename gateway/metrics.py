@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from gateway.engines.link import WorkerLink
+    from gateway.serving.lanes import Lanes
     from gateway.serving.statistics import SpecialistStatistics
 
 LATENCY_BOUNDS_US = (100, 250, 500, 1000, 2000, 3000, 5000, 7500, 10000, 15000, 20000, 30000, 50000, 75000, 100000)
@@ -76,10 +77,13 @@ class Metrics:
         self.mutation_decisions.labels(specialist, result).inc()
 
     def read_at_scrape(
-        self, statistics: Callable[[], "Mapping[str, SpecialistStatistics]"], links: "Iterable[WorkerLink]"
+        self,
+        statistics: Callable[[], "Mapping[str, SpecialistStatistics]"],
+        links: "Iterable[WorkerLink]",
+        lanes: "Lanes",
     ) -> None:
         """Add what is counted anyway, so that it costs the request path nothing."""
-        self.registry.register(_AtScrape(statistics, links))
+        self.registry.register(_AtScrape(statistics, links, lanes))
 
     def serve(self, port: int) -> None:
         """Answer scrapes on loopback."""
@@ -88,12 +92,22 @@ class Metrics:
 
 class _AtScrape(Collector):
     def __init__(
-        self, statistics: "Callable[[], Mapping[str, SpecialistStatistics]]", links: "Iterable[WorkerLink]"
+        self,
+        statistics: "Callable[[], Mapping[str, SpecialistStatistics]]",
+        links: "Iterable[WorkerLink]",
+        lanes: "Lanes",
     ) -> None:
         self._statistics = statistics
         self._links = links
+        self._lanes = lanes
 
     def collect(self) -> Iterator[Metric]:
+        """Read everything at one moment."""
+        yield from self._specialists()
+        yield from self._workers()
+        yield from self._engines()
+
+    def _specialists(self) -> Iterator[Metric]:
         by_name = ["specialist"]
         queue = SummaryMetricFamily("interlock_queue_seconds", "Time in a worker's queue", labels=by_name)
         batch = HistogramMetricFamily("interlock_batch_rows", "Rows in the batch of each answer", labels=by_name)
@@ -105,6 +119,8 @@ class _AtScrape(Collector):
             batch.add_metric([name], buckets, sum(size * n for size, n in sizes))
         yield queue
         yield batch
+
+    def _workers(self) -> Iterator[Metric]:
         worker = ["worker"]
         waiting = GaugeMetricFamily("interlock_worker_in_flight", "Jobs a worker has not answered", labels=worker)
         expected = GaugeMetricFamily(
@@ -118,3 +134,27 @@ class _AtScrape(Collector):
         yield waiting
         yield expected
         yield connected
+
+    def _engines(self) -> Iterator[Metric]:
+        by_bundle = ["bundle"]
+        limit = GaugeMetricFamily("interlock_engine_limit", "Calls an engine may have at once", labels=by_bundle)
+        held = GaugeMetricFamily("interlock_engine_in_flight", "Calls an engine has, where limited", labels=by_bundle)
+        line = GaugeMetricFamily("interlock_engine_waiting", "Calls that wait for a place", labels=by_bundle)
+        finish = GaugeMetricFamily(
+            "interlock_engine_finish_seconds",
+            "Learned time from submit to answer",
+            labels=["bundle", "size", "quantile"],
+        )
+        for bundle, lane in self._lanes.all().items():
+            if lane.gate is not None:
+                limit.add_metric([bundle], lane.gate.limit.limit)
+                held.add_metric([bundle], lane.gate.limit.in_flight)
+                line.add_metric([bundle], lane.gate.waiting)
+            for most_bytes, learned in lane.times.known():
+                for share in (0.5, 0.9, 0.95):
+                    labels = [bundle, str(most_bytes), str(share)]
+                    finish.add_metric(labels, learned.quantile_us(share) / 1e6)
+        yield limit
+        yield held
+        yield line
+        yield finish

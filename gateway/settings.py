@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gateway.rtb.rules import MutationRule
+from gateway.serving.lanes import LaneSettings
 from protos.contract.fields import FieldInvalid, Reader
 
 FRONTS = ("auto", "envoy", "grpcio")
@@ -41,6 +42,7 @@ class GatewaySettings:
     trace_ratio: float
     max_message_bytes: int
     max_in_flight: int
+    lanes: LaneSettings
     shadow_max_in_flight: int
     capture_max_records: int
     capture_quota_bytes: int
@@ -86,6 +88,7 @@ class GatewaySettings:
             trace_ratio=read.number("trace_ratio", 0, 1, 0.01),
             max_message_bytes=read.integer("max_message_bytes", 1024, 1 << 26, 256 << 10),
             max_in_flight=read.integer("max_in_flight", 1, 1_000_000, 256),
+            lanes=LaneSettings.take(read),
             shadow_max_in_flight=read.integer("shadow_max_in_flight", 1, 100_000, 32),
             capture_max_records=read.integer("capture_max_records", 1, 10_000_000, 10_000),
             capture_quota_bytes=read.integer("capture_quota_bytes", 1 << 10, 1 << 50, 1 << 30),

@@ -1,31 +1,123 @@
-"""Can this request finish in time? Learned service time against the time that is left."""
+"""Can this request finish in time? Finish times learned per engine and input size against the time that is left."""
 
+import math
 from dataclasses import dataclass, field
+
+FIRST_US = 50.0  # lower edge of the first bucket; all that is faster falls into it
+STEPS_PER_OCTAVE = 4  # buckets 19 % wide, from 50 us to beyond a minute
+BUCKETS = 82
+MEMORY = 256  # answers that make up most of what is remembered
+LEAST = 10  # answers before anything is refused on their account
+REFRESH = 16  # answers between two readings of the quantiles
+SURPRISE = 0.2  # share of all that is remembered which an answer weighs that contradicts a refusal
+SIZE_CLASSES = 12
+_GROWTH = 1.0 + 1.0 / MEMORY
+_TOO_HEAVY = 1e12
+
+ADMIT, HEDGE = 0.90, 0.95  # the quantiles kept at hand
 
 
 @dataclass(slots=True)
-class ServiceTime:
-    """A decaying estimate of one bundle's high-percentile time from submit to answer.
+class FinishTime:
+    """The recent distribution of the time from submit to answer, for one engine and one class of input size.
 
-    Follows the 90th percentile by unequal steps (stochastic quantile tracking, Robbins and
-    Monro 1951): up nine times as far on a slow answer as down on a fast one.
+    A histogram with forward decay (Cormode, Shkapenyuk, Srivastava and Xu, 2009): newer answers weigh more,
+    and nothing has to be shrunk until the weights grow out of range. Times are microseconds.
     """
 
-    estimate_us: float = 0.0
-    _scale_us: float = field(default=0.0)
+    admit_us: float = 0.0  # 90th percentile, less what refusals took off it; 0 until enough is known
+    hedge_us: float = 0.0  # 95th percentile; 0 until enough is known
+    _counts: list[float] = field(default_factory=lambda: [0.0] * BUCKETS)
+    _weight: float = 1.0
+    _total: float = 0.0
+    _seen: int = 0
+    _unrefused_us: float = 0.0  # the estimate before any refusal
+    _refused_us: float = 0.0  # the largest budget refused since the last answer
 
     def observe(self, taken_us: float) -> None:
         """Learn from one answer."""
-        if self._scale_us == 0.0:
-            self.estimate_us = self._scale_us = taken_us
-            return
-        self._scale_us += 0.05 * (taken_us - self._scale_us)
-        step = 0.02 * self._scale_us
-        self.estimate_us = max(0.0, self.estimate_us + (step * 9 if taken_us > self.estimate_us else -step))
+        place = int(math.log2(taken_us / FIRST_US) * STEPS_PER_OCTAVE) if taken_us > FIRST_US else 0
+        weight = self._weight
+        is_contradicted = taken_us < self._refused_us
+        if is_contradicted:
+            weight = max(weight, SURPRISE * self._total)
+        self._counts[place if place < BUCKETS else BUCKETS - 1] += weight
+        self._total += weight
+        self._weight *= _GROWTH
+        self._seen += 1
+        if self._refused_us:
+            self._restore()
+        if self._seen % REFRESH == 0 or is_contradicted or self._seen == LEAST:
+            self._refresh()
 
-    def decay(self) -> None:
-        """Forget a little after a refusal, so that one slow spell cannot refuse everything for ever."""
-        self.estimate_us *= 0.98
+    def gave_up(self, after_us: float) -> None:
+        """Learn from a call that had no answer by then: the answer would have come later still.
+
+        One that was given less time than the estimate asks for says nothing new, but that the estimate stands.
+        """
+        if after_us >= self._unrefused_us:
+            self.observe(after_us)
+        else:
+            self._restore()
+
+    def refused(self, budget_us: float) -> None:
+        """Trust the estimate a little less after a refusal, until the next answer.
+
+        So that one slow spell cannot refuse everything for ever: refused callers get through in the end, rarely
+        where the budget is far too short. An answer that shows a refusal to have been wrong counts for much.
+        """
+        self._refused_us = max(self._refused_us, budget_us)
+        self.admit_us *= 0.98
+
+    def quantile_us(self, share: float) -> float:
+        """Return a quantile, interpolated within its bucket; 0 when nothing is known."""
+        if self._total <= 0.0:
+            return 0.0
+        wanted = share * self._total
+        below = 0.0
+        for place, count in enumerate(self._counts):
+            if below + count >= wanted and count > 0.0:
+                low = 0.0 if place == 0 else _edge_us(place)
+                high = _edge_us(place + 1)
+                return low + (high - low) * (wanted - below) / count
+            below += count
+        return _edge_us(BUCKETS)
+
+    def _restore(self) -> None:
+        self._refused_us = 0.0
+        self.admit_us = self._unrefused_us
+
+    def _refresh(self) -> None:
+        if self._weight > _TOO_HEAVY:
+            scale = 1.0 / self._weight
+            self._counts = [count * scale for count in self._counts]
+            self._total = sum(self._counts)
+            self._weight = 1.0
+        if self._seen >= LEAST:
+            self.admit_us = self._unrefused_us = self.quantile_us(ADMIT)
+            self.hedge_us = self.quantile_us(HEDGE)
+
+
+class FinishTimes:
+    """One engine's finish times by the size of the input: each class holds sizes up to four times the last one's."""
+
+    def __init__(self) -> None:
+        self._by_class = tuple(FinishTime() for _ in range(SIZE_CLASSES))
+
+    def of(self, size_bytes: int) -> FinishTime:
+        """Return what is known of inputs of this size."""
+        place = size_bytes.bit_length() >> 1
+        return self._by_class[place if place < SIZE_CLASSES else SIZE_CLASSES - 1]
+
+    def known(self) -> tuple[tuple[int, FinishTime], ...]:
+        """Return the classes that enough is known of, each with its largest size in bytes, smallest first."""
+        return tuple(
+            ((2 << (2 * place)) - 1, found) for place, found in enumerate(self._by_class) if found.hedge_us > 0.0
+        )
+
+
+def _edge_us(place: int) -> float:
+    return FIRST_US * math.exp2(place / STEPS_PER_OCTAVE)
 
 
 def can_finish(left_us: float, estimate_us: float) -> bool:

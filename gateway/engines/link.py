@@ -39,7 +39,7 @@ class WorkerLink(asyncio.Protocol):
         self.load_of_late = PeakEwma()
         self.ready: set[str] = set()
         self.generators: set[str] = set()  # the ready bundles that can generate
-        self._wanted: set[str] = set()
+        self.wanted: set[str] = set()  # asked for and not given up: ready, loading, or waiting for a worker
         self._ids = itertools.count(1)
         self._results: dict[int, asyncio.Future[engine_pb2.Result]] = {}
         self._loads: dict[int, asyncio.Future[engine_pb2.Loaded]] = {}
@@ -80,7 +80,7 @@ class WorkerLink(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._decoder = FrameDecoder()
         self.connected.set()
-        for bundle in self._wanted:
+        for bundle in self.wanted:
             self._load_again(bundle)
 
     def _load_again(self, bundle: str) -> None:
@@ -159,8 +159,8 @@ class WorkerLink(asyncio.Protocol):
 
     def want(self, bundle: str) -> None:
         """Have the bundle loaded as soon as a worker is there, without waiting for it."""
-        if bundle not in self._wanted:
-            self._wanted.add(bundle)
+        if bundle not in self.wanted:
+            self.wanted.add(bundle)
             if self.connected.is_set():
                 self._load_again(bundle)
 
@@ -171,13 +171,13 @@ class WorkerLink(asyncio.Protocol):
             WorkerAway: No worker is connected.
             BundleRefused: The worker refused the bundle; the message says why.
         """
-        self._wanted.add(bundle)
+        self.wanted.add(bundle)
         if bundle in self.ready:
             return
         try:
             await self._load(bundle)
         except BundleRefused:
-            self._wanted.discard(bundle)
+            self.wanted.discard(bundle)
             raise
 
     async def _load(self, bundle: str) -> None:
@@ -194,7 +194,7 @@ class WorkerLink(asyncio.Protocol):
 
     def unload(self, bundle: str) -> None:
         """Let the worker forget a bundle that no plan needs."""
-        self._wanted.discard(bundle)
+        self.wanted.discard(bundle)
         self.ready.discard(bundle)
         self.generators.discard(bundle)
         if self._transport is not None:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from gateway.domain.admission import ServiceTime
 from gateway.engines.link import WorkerAway, WorkerLink
 
 
@@ -13,7 +12,6 @@ class Pool:
 
     def __init__(self, sockets: Iterable[str]) -> None:
         self.links = [WorkerLink(socket) for socket in sockets]
-        self._times: dict[str, ServiceTime] = {}
 
     def pick(self, bundle: str) -> WorkerLink:
         """Return the ready worker that is expected to be done first; raises WorkerAway."""
@@ -28,10 +26,6 @@ class Pool:
     def is_ready(self, bundle: str) -> bool:
         """Say whether some worker can answer for the bundle now."""
         return any(bundle in link.ready for link in self.links)
-
-    def service_time(self, bundle: str) -> ServiceTime:
-        """Return what was learned of a bundle's time."""
-        return self._times.setdefault(bundle, ServiceTime())
 
     async def load(self, bundle: str) -> None:
         """Make a bundle ready on every connected worker, waiting for the first one to be there.
@@ -67,7 +61,5 @@ class Pool:
     def keep_only(self, bundles: set[str]) -> None:
         """Forget bundles that no plan needs any more."""
         for link in self.links:
-            for bundle in link.ready - bundles:
+            for bundle in link.wanted - bundles:  # one that is still loading, too
                 link.unload(bundle)
-        for bundle in set(self._times) - bundles:
-            del self._times[bundle]

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from gateway.engines.link import BundleRefused, WorkerAway
 from gateway.engines.pool import Pool
 from gateway.metrics import Metrics
+from gateway.serving.lanes import Lane, Lanes
 from protos import traffic_pb2
 from protos.contract.attestation import Operators
 from protos.contract.bundle import BundleInvalid, BundleStore
@@ -29,11 +30,12 @@ LOAD_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One specialist of the plan in force, with what the request path needs at hand."""
+    """One specialist of the plan in force, with what the request path needs at hand; ``lanes`` by bundle."""
 
     split: Split
     task: TaskSpec
     generation: int
+    lanes: Mapping[str, Lane]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class CurrentPlan:
         operators: Operators,
         store: BundleStore,
         pool: Pool,
+        lanes: Lanes,
         state_dir: Path,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
@@ -65,6 +68,7 @@ class CurrentPlan:
         self._operators = operators
         self._store = store
         self._pool = pool
+        self._lanes = lanes
         self._path = state_dir / "plan.pb"
         self._metrics = metrics
         self._clock = clock
@@ -125,6 +129,7 @@ class CurrentPlan:
         self.routes = Routes(plan, by_name)
         self._metrics.generation.set(plan.generation)
         self._pool.keep_only(needed)
+        self._lanes.keep_only(needed)
         log.info("plan_applied", generation=plan.generation, digest=plan.digest)
         return plan
 
@@ -141,7 +146,7 @@ class CurrentPlan:
                 raise PlanRefused(
                     "bundle_invalid", f"bundle {bundle} answers another task than {split.specialist!r} as served now"
                 )
-        return Route(split, task, generation)
+        return Route(split, task, generation, self._lanes.of(split, task))
 
     async def _load(self, needed: set[str]) -> None:
         for bundle in sorted(needed):

@@ -5,12 +5,13 @@ Nothing here waits for a disk, the control plane or a shadow. The plan is read o
 
 import asyncio
 import math
+import random
 import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from gateway.domain.admission import can_finish
+from gateway.domain.admission import FinishTime, can_finish
 from gateway.domain.assignment import Arm, Assignment, assign
 from gateway.engines.link import GenerationFailed, WorkerAway
 from gateway.engines.pool import Pool
@@ -32,6 +33,8 @@ from gateway.metrics import Metrics
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import ArmCount, Counters
 from gateway.serving.current_plan import CurrentPlan, Route
+from gateway.serving.gate import Full, Gate
+from gateway.serving.lanes import Lane
 from gateway.serving.shadow import Pair, ShadowLane
 from gateway.serving.statistics import SpecialistStatistics, Statistics
 from protos import capture_pb2, decide_pb2, engine_pb2
@@ -41,7 +44,7 @@ from protos.contract.task import InputInvalid, TaskSpec, check_input
 
 PROBABILITY_TOLERANCE = 1e-3
 MAX_ID_BYTES = 256
-_PRIORITY = {True: engine_pb2.PRIORITY_CANARY, False: engine_pb2.PRIORITY_LIVE}
+RETRY_AFTER_MS = (50, 500)
 _REASON = {
     value: name.removeprefix("FALLBACK_REASON_").lower()
     for name, value in decide_pb2.FallbackReason.items()
@@ -74,11 +77,14 @@ class _CallState:
     request: decide_pb2.DecideRequest
     route: Route
     assignment: Assignment
+    lane: Lane
+    times: FinishTime
     decision_id: str
     unit: str
     arrived: float
     until: float
     count: ArmCount
+    pair: Pair | None = None
 
     @property
     def budget_us(self) -> int:
@@ -134,12 +140,12 @@ class Dispatcher:
         if call.assignment.arm is Arm.HOLDBACK:
             return self._hold_back(call)
         task = call.route.task
-        pair = answer = None
+        answer = None
         self.in_flight += 1
         try:
             self._admit(call)
-            pair = self._mirror(call)
-            result = await self._ask(call)
+            # What the route has no use for is not even a branch further down.
+            result = await (self._ask(call) if call.lane.gate is None else self._enter(call.lane.gate, call))
         except _NoAnswer as failure:
             if task.on_refusal == "error":
                 self._fail(call)
@@ -152,11 +158,11 @@ class Dispatcher:
             if answer is None:  # the caller left, or got an error
                 taken_us = int((time.monotonic() - call.arrived) * 1e6)
                 self._statistics.of(task.name).ended(taken_us, is_answered=False)
-                if pair is not None:
-                    pair.primary_left()  # half a pair compares nothing
+                if call.pair is not None:
+                    call.pair.primary_left()  # half a pair compares nothing
         self._record(call, answer)
-        if pair is not None:
-            pair.primary_answered(answer)
+        if call.pair is not None:
+            call.pair.primary_answered(answer)
         return answer
 
     def _begin(self, request: decide_pb2.DecideRequest, deadline: float | None) -> _CallState:
@@ -180,7 +186,9 @@ class Dispatcher:
         unit = request.routing_key or decision_id
         assignment = assign(route.split, unit)
         count = self._counters.of(task.name, route.split.salt, assignment.arm, assignment.bundle)
-        return _CallState(request, route, assignment, decision_id, unit, arrived, until, count)
+        lane = route.lanes[assignment.bundle]
+        times = lane.times.of(request.input.ByteSize())
+        return _CallState(request, route, assignment, lane, times, decision_id, unit, arrived, until, count)
 
     def route(self, specialist: str) -> Route:
         """Return a specialist's route; raises Draining, NoPlanYet or UnknownSpecialist."""
@@ -196,12 +204,32 @@ class Dispatcher:
 
     def _admit(self, call: _CallState) -> None:
         if self.in_flight > self._max_in_flight:
-            raise _NoAnswer(decide_pb2.FALLBACK_REASON_OVERLOADED, Overloaded(call.route.task.name))
-        learned = self._pool.service_time(call.assignment.bundle)
-        if not can_finish(call.engine_budget_us, learned.estimate_us):
-            learned.decay()
-            error = DeadlineTooShort(call.engine_budget_us, int(learned.estimate_us))
+            raise _overloaded(call)
+        times, budget_us = call.times, call.engine_budget_us
+        if not can_finish(budget_us, times.admit_us):
+            error = DeadlineTooShort(budget_us, int(times.admit_us))
+            times.refused(budget_us)
             raise _NoAnswer(decide_pb2.FALLBACK_REASON_NO_TIME, error)
+
+    async def _enter(self, gate: Gate, call: _CallState) -> engine_pb2.Result:
+        """Ask the engine once its gate lets the call in."""
+        try:
+            # Later than that, the engine could not finish.
+            await gate.enter(call.respond_by - call.times.admit_us / 1e6)
+        except Full:
+            raise _overloaded(call) from None
+        entered = time.monotonic()
+        taken_s = None
+        try:
+            result = await self._ask(call)
+            taken_s = time.monotonic() - entered
+            return result
+        except _NoAnswer as failure:
+            if failure.reason == decide_pb2.FALLBACK_REASON_DEADLINE:
+                taken_s = time.monotonic() - entered
+            raise
+        finally:
+            gate.leave(taken_s)
 
     def _mirror(self, call: _CallState) -> Pair | None:
         candidate = call.assignment.shadow
@@ -214,23 +242,24 @@ class Dispatcher:
 
     async def _ask(self, call: _CallState) -> engine_pb2.Result:
         bundle = call.assignment.bundle
+        call.pair = self._mirror(call)
         try:
             link = self._pool.pick(bundle)
-            remaining_us = int((call.respond_by - time.monotonic()) * 1e6)
-            priority = _PRIORITY[bundle == call.route.split.candidate]
-            number, future = link.submit(bundle, call.request.input, remaining_us, priority)
+            asked = time.monotonic()
+            remaining_us = int((call.respond_by - asked) * 1e6)
+            number, future = link.submit(bundle, call.request.input, remaining_us, call.lane.priority)
         except WorkerAway:
             raise _unavailable(call) from None
         loop = asyncio.get_running_loop()
         # One timer and one bare future: a timeout scope and a shield cost three times as much.
-        timer = loop.call_later(call.respond_by - time.monotonic(), _give_up, future)
+        timer = loop.call_later(call.respond_by - asked, _give_up, future)
         try:
             result = await future
         except _GaveUp:
             link.cancel(number)
             now = time.monotonic()
-            link.load_of_late.observe(now - call.arrived, now)
-            self._pool.service_time(bundle).observe((now - call.arrived) * 1e6)
+            link.load_of_late.observe(now - asked, now)
+            call.times.gave_up((now - asked) * 1e6)
             raise _NoAnswer(decide_pb2.FALLBACK_REASON_DEADLINE, DeadlinePassed(call.budget_us)) from None
         except asyncio.CancelledError:
             link.cancel(number)
@@ -244,10 +273,10 @@ class Dispatcher:
             _check_result(result, call)
         except _NoAnswer:
             # As slow as can be, or a worker that fails at once would be given every call.
-            link.load_of_late.observe(call.respond_by - call.arrived, now)
+            link.load_of_late.observe(call.respond_by - asked, now)
             raise
-        link.load_of_late.observe(now - call.arrived, now)
-        self._pool.service_time(bundle).observe((now - call.arrived) * 1e6)
+        link.load_of_late.observe(now - asked, now)
+        call.times.observe((now - asked) * 1e6)
         return result
 
     def _answer(self, call: _CallState, result: engine_pb2.Result) -> decide_pb2.DecideResponse:
@@ -428,6 +457,13 @@ def _declared(task: TaskSpec, given: decide_pb2.Input) -> decide_pb2.Input:
     return kept
 
 
+def _overloaded(call: _CallState) -> _NoAnswer:
+    """There is no room: an auction is over before a second attempt, all others come again spread out."""
+    task = call.route.task
+    retry_after_ms = None if task.service_class == "hard" else random.randint(*RETRY_AFTER_MS)  # noqa: S311
+    return _NoAnswer(decide_pb2.FALLBACK_REASON_OVERLOADED, Overloaded(task.name, retry_after_ms))
+
+
 def _unavailable(call: _CallState) -> _NoAnswer:
     return _NoAnswer(decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE, EngineUnavailable(call.route.task.name))
 
@@ -441,7 +477,7 @@ def _check_result(result: engine_pb2.Result, call: _CallState) -> None:
     if status == engine_pb2.RESULT_STATUS_EXPIRED:
         raise _NoAnswer(decide_pb2.FALLBACK_REASON_DEADLINE, DeadlinePassed(call.budget_us))
     if status == engine_pb2.RESULT_STATUS_OVERLOADED:
-        raise _NoAnswer(decide_pb2.FALLBACK_REASON_OVERLOADED, Overloaded(task.name))
+        raise _overloaded(call)
     if status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE:
         raise _unavailable(call)
     is_ok = status == engine_pb2.RESULT_STATUS_OK

@@ -2,30 +2,96 @@
 
 import random
 
-from gateway.domain.admission import ServiceTime, can_finish
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.admission import LEAST, MEMORY, FinishTime, FinishTimes, can_finish
+
+TIMES = st.floats(0, 1e8, allow_nan=False)
 
 
-def test_the_estimate_settles_near_the_90th_percentile() -> None:
-    draw = random.Random(7)
-    times = [draw.expovariate(1 / 1000) for _ in range(20_000)]
-    learned = ServiceTime()
-    tail = []
+def learned_from(times: list[float]) -> FinishTime:
+    learned = FinishTime()
     for taken in times:
         learned.observe(taken)
-        tail.append(learned.estimate_us)
-    exact = sorted(times)[18_000]
-    assert 0.7 * exact < sum(tail[-5000:]) / 5000 < 1.3 * exact
+    return learned
 
 
-def test_a_slow_spell_cannot_refuse_for_ever() -> None:
-    learned = ServiceTime()
+@pytest.mark.parametrize(("share", "least"), [(0.5, 0.8), (0.9, 0.8), (0.95, 0.8), (0.99, 0.7)])
+def test_quantiles_are_those_of_the_recent_answers(share: float, least: float) -> None:
+    draw = random.Random(7)
+    old = [draw.expovariate(1 / 50_000) for _ in range(2_000)]
+    recent = [draw.expovariate(1 / 5_000) for _ in range(20 * MEMORY)]
+    exact = sorted(recent)[int(share * len(recent))]
+    assert least * exact < learned_from(old + recent).quantile_us(share) < exact / least
+
+
+@given(st.lists(TIMES, min_size=1, max_size=60), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_a_higher_quantile_is_never_lower_and_all_are_in_range(times: list[float], one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    learned = learned_from(times)
+    assert 0 <= learned.quantile_us(low) <= learned.quantile_us(high) <= max(max(times) * 1.2, 60)
+
+
+@given(st.lists(TIMES, max_size=LEAST - 1))
+def test_nothing_is_refused_on_the_word_of_a_few_answers(times: list[float]) -> None:
+    assert can_finish(1, learned_from(times).admit_us)
+
+
+def test_a_slow_spell_cannot_refuse_for_ever_and_is_forgotten_after_some_answers() -> None:
+    learned = learned_from([1e6] * 100)
+    refusals = answers = 0
+    while answers < 20:
+        if can_finish(100_000, learned.admit_us):
+            learned.observe(2_000)
+            answers += 1
+        else:
+            learned.refused(100_000)
+            refusals += 1
+            assert refusals < 3_000
+    assert learned.admit_us < 100_000
+
+
+def test_budgets_that_are_always_too_short_are_tried_rarely_and_teach_nothing_wrong() -> None:
+    learned = learned_from([20_000.0] * 100)
+    tried = 0
+    for _ in range(1_000):
+        if can_finish(2_000, learned.admit_us):
+            tried += 1
+            learned.gave_up(2_000)
+        else:
+            learned.refused(2_000)
+        learned.observe(20_000.0)  # others have the time
+    assert tried == 0
+    for _ in range(1_000):  # alone
+        if can_finish(2_000, learned.admit_us):
+            tried += 1
+            learned.gave_up(2_000)
+        else:
+            learned.refused(2_000)
+    assert 1 <= tried <= 10
+    assert 18_000 < learned.quantile_us(0.5) < 22_000
+
+
+def test_a_call_that_gave_up_raises_the_estimate() -> None:
+    learned = learned_from([1_000.0] * 100)
+    before = learned.admit_us
     for _ in range(100):
-        learned.observe(1e6)
-    refusals = 0
-    while not can_finish(10_000, learned.estimate_us):
-        learned.decay()
-        refusals += 1
-        assert refusals < 1_000
+        learned.gave_up(50_000)
+    assert learned.admit_us > 40_000 > before
+
+
+def test_large_inputs_are_judged_by_large_inputs() -> None:
+    times = FinishTimes()
+    for _ in range(100):
+        times.of(100).observe(1_000)
+        times.of(10_000).observe(80_000)
+    assert times.of(120).admit_us < 1_300
+    assert times.of(9_000).admit_us > 70_000
+    assert times.of(1 << 30).admit_us == 0.0
+    assert [size for size, _ in times.known()] == [127, 32767]
+    assert all(times.of(size) is found for size, found in times.known())
 
 
 def test_no_time_left_is_never_enough() -> None:
