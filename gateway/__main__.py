@@ -20,13 +20,14 @@ import structlog
 import uvloop
 
 from gateway.engines.pool import Pool
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Sources
 from gateway.rpc.asgi import Event, GrpcApp, Receive, Send
 from gateway.rpc.envoy import CONTROL_FD, DRAIN, EnvoyFront, FrontFailed, Listen, Tls, is_installed
 from gateway.rpc.grpcio import GrpcioFront, server_credentials
 from gateway.rpc.health import HealthState
 from gateway.rpc.methods import build_methods
 from gateway.rpc.plan_watch import PlanWatch
+from gateway.serving.cache import DecisionCache
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import Counters
 from gateway.serving.current_plan import CurrentPlan
@@ -75,6 +76,7 @@ class Gateway:
             flush_s=settings.capture_flush_s,
         )
         counters = Counters()
+        cache = DecisionCache(settings.cache_max_entries)
         lanes = Lanes(settings.lanes, settings.max_in_flight)
         self.plan = plan = CurrentPlan(
             deployment=settings.deployment,
@@ -83,6 +85,7 @@ class Gateway:
             store=BundleStore(settings.bundles_dir),
             pool=pool,
             lanes=lanes,
+            cache=cache,
             state_dir=settings.state_dir,
             metrics=metrics,
         )
@@ -91,7 +94,7 @@ class Gateway:
             plan, pool, shadow, capture, counters, metrics, max_in_flight=settings.max_in_flight
         )
         metrics.in_flight.set_function(lambda: dispatcher.in_flight)
-        metrics.read_at_scrape(dispatcher.all_statistics, pool.links, lanes)
+        metrics.read_at_scrape(Sources(dispatcher.all_statistics, pool.links, lanes, cache))
         self._health = HealthState()
         self._tracing = None
         build = functools.partial(

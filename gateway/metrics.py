@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from gateway.engines.link import WorkerLink
+    from gateway.serving.cache import DecisionCache
     from gateway.serving.lanes import Lanes
     from gateway.serving.statistics import SpecialistStatistics
 
@@ -76,42 +78,41 @@ class Metrics:
         """Note what became of one decision that an auction asked for."""
         self.mutation_decisions.labels(specialist, result).inc()
 
-    def read_at_scrape(
-        self,
-        statistics: Callable[[], "Mapping[str, SpecialistStatistics]"],
-        links: "Iterable[WorkerLink]",
-        lanes: "Lanes",
-    ) -> None:
+    def read_at_scrape(self, sources: "Sources") -> None:
         """Add what is counted anyway, so that it costs the request path nothing."""
-        self.registry.register(_AtScrape(statistics, links, lanes))
+        self.registry.register(_AtScrape(sources))
 
     def serve(self, port: int) -> None:
         """Answer scrapes on loopback."""
         start_http_server(port, addr="127.0.0.1", registry=self.registry)
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where counts and states are kept for other reasons."""
+
+    statistics: Callable[[], "Mapping[str, SpecialistStatistics]"]
+    links: "Iterable[WorkerLink]"
+    lanes: "Lanes"
+    cache: "DecisionCache"
+
+
 class _AtScrape(Collector):
-    def __init__(
-        self,
-        statistics: "Callable[[], Mapping[str, SpecialistStatistics]]",
-        links: "Iterable[WorkerLink]",
-        lanes: "Lanes",
-    ) -> None:
-        self._statistics = statistics
-        self._links = links
-        self._lanes = lanes
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
         """Read everything at one moment."""
         yield from self._specialists()
         yield from self._workers()
         yield from self._engines()
+        yield from self._cache()
 
     def _specialists(self) -> Iterator[Metric]:
         by_name = ["specialist"]
         queue = SummaryMetricFamily("interlock_queue_seconds", "Time in a worker's queue", labels=by_name)
         batch = HistogramMetricFamily("interlock_batch_rows", "Rows in the batch of each answer", labels=by_name)
-        for name, found in self._statistics().items():
+        for name, found in self._sources.statistics().items():
             queue.add_metric([name], found.queue.count, found.queue.total_us / 1e6)
             sizes = [(size, spent.count) for size, spent in list(found.engine.items())]
             buckets = [(str(float(bound)), sum(n for size, n in sizes if size <= bound)) for bound in BATCH_BOUNDS]
@@ -127,7 +128,7 @@ class _AtScrape(Collector):
             "interlock_worker_expected_seconds", "Time the next job there is expected to take", labels=worker
         )
         connected = GaugeMetricFamily("interlock_worker_connected", "Is there a connection", labels=worker)
-        for link in self._links:
+        for link in self._sources.links:
             waiting.add_metric([link.socket], link.in_flight)
             expected.add_metric([link.socket], link.load_of_late.expected_s(link.in_flight, time.monotonic()))
             connected.add_metric([link.socket], link.connected.is_set())
@@ -145,7 +146,7 @@ class _AtScrape(Collector):
             "Learned time from submit to answer",
             labels=["bundle", "size", "quantile"],
         )
-        for bundle, lane in self._lanes.all().items():
+        for bundle, lane in self._sources.lanes.all().items():
             if lane.gate is not None:
                 limit.add_metric([bundle], lane.gate.limit.limit)
                 held.add_metric([bundle], lane.gate.limit.in_flight)
@@ -158,3 +159,14 @@ class _AtScrape(Collector):
         yield held
         yield line
         yield finish
+
+    def _cache(self) -> Iterator[Metric]:
+        cache = self._sources.cache
+        lookups = CounterMetricFamily(
+            "interlock_cache_lookups", "Decisions looked for in the cache", labels=["specialist", "outcome"]
+        )
+        for name, count in cache.counts().items():
+            for outcome, n in (("hit", count.hits), ("shared", count.shared), ("miss", count.misses)):
+                lookups.add_metric([name, outcome], n)
+        yield lookups
+        yield GaugeMetricFamily("interlock_cache_entries", "Decisions kept", value=len(cache))

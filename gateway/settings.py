@@ -43,6 +43,7 @@ class GatewaySettings:
     max_message_bytes: int
     max_in_flight: int
     lanes: LaneSettings
+    cache_max_entries: int
     shadow_max_in_flight: int
     capture_max_records: int
     capture_quota_bytes: int
@@ -89,6 +90,7 @@ class GatewaySettings:
             max_message_bytes=read.integer("max_message_bytes", 1024, 1 << 26, 256 << 10),
             max_in_flight=read.integer("max_in_flight", 1, 1_000_000, 256),
             lanes=LaneSettings.take(read),
+            cache_max_entries=read.integer("cache_max_entries", 0, 10_000_000, 10_000),
             shadow_max_in_flight=read.integer("shadow_max_in_flight", 1, 100_000, 32),
             capture_max_records=read.integer("capture_max_records", 1, 10_000_000, 10_000),
             capture_quota_bytes=read.integer("capture_quota_bytes", 1 << 10, 1 << 50, 1 << 30),

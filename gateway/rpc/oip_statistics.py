@@ -33,4 +33,5 @@ def model_statistics(name: str, counted: SpecialistStatistics) -> oip_pb2.ModelS
     ):
         target.count = duration.count
         target.ns = duration.total_us * 1000
+    told.cache_hit.count = counted.cache_hits
     return statistics

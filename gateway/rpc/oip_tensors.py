@@ -203,6 +203,8 @@ def write_answer(
     parameters["fallback"].bool_param = used
     if used:
         parameters["fallback_reason"].string_param = _REASONS[first.fallback.reason]
+    if first.cached:
+        parameters["cached"].bool_param = True
     response.raw_output_contents.extend([_raw(name, count, task, answers) for name, count in question.wanted])
     described = _described(question.wanted, len(task.labels), len(answers), question.is_flat)
     return described + response.SerializeToString()

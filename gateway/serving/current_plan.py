@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from gateway.engines.link import BundleRefused, WorkerAway
 from gateway.engines.pool import Pool
 from gateway.metrics import Metrics
+from gateway.serving.cache import DecisionCache, TaskCache
 from gateway.serving.lanes import Lane, Lanes
 from protos import traffic_pb2
 from protos.contract.attestation import Operators
@@ -36,6 +37,7 @@ class Route:
     task: TaskSpec
     generation: int
     lanes: Mapping[str, Lane]
+    cache: TaskCache | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class CurrentPlan:
         store: BundleStore,
         pool: Pool,
         lanes: Lanes,
+        cache: DecisionCache,
         state_dir: Path,
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
@@ -69,6 +72,7 @@ class CurrentPlan:
         self._store = store
         self._pool = pool
         self._lanes = lanes
+        self._cache = cache
         self._path = state_dir / "plan.pb"
         self._metrics = metrics
         self._clock = clock
@@ -130,6 +134,7 @@ class CurrentPlan:
         self._metrics.generation.set(plan.generation)
         self._pool.keep_only(needed)
         self._lanes.keep_only(needed)
+        self._cache.keep_only(needed)
         log.info("plan_applied", generation=plan.generation, digest=plan.digest)
         return plan
 
@@ -146,7 +151,8 @@ class CurrentPlan:
                 raise PlanRefused(
                     "bundle_invalid", f"bundle {bundle} answers another task than {split.specialist!r} as served now"
                 )
-        return Route(split, task, generation, self._lanes.of(split, task))
+        cache = self._cache.for_task(task.name, task.cache_ttl_ms)
+        return Route(split, task, generation, self._lanes.of(split, task), cache)
 
     async def _load(self, needed: set[str]) -> None:
         for bundle in sorted(needed):

@@ -8,7 +8,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 
 from gateway.domain.admission import FinishTime, can_finish
@@ -30,6 +30,7 @@ from gateway.errors import (
     UnknownSpecialist,
 )
 from gateway.metrics import Metrics
+from gateway.serving.cache import TaskCache
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import ArmCount, Counters
 from gateway.serving.current_plan import CurrentPlan, Route
@@ -85,6 +86,7 @@ class _CallState:
     until: float
     count: ArmCount
     pair: Pair | None = None
+    is_cached: bool = False
 
     @property
     def budget_us(self) -> int:
@@ -143,9 +145,8 @@ class Dispatcher:
         answer = None
         self.in_flight += 1
         try:
-            self._admit(call)
-            # What the route has no use for is not even a branch further down.
-            result = await (self._ask(call) if call.lane.gate is None else self._enter(call.lane.gate, call))
+            cache = call.route.cache
+            result = await (self._admit(call) if cache is None else self._recall(cache, call))
         except _NoAnswer as failure:
             if task.on_refusal == "error":
                 self._fail(call)
@@ -202,7 +203,24 @@ class Dispatcher:
             raise UnknownSpecialist(specialist)
         return route
 
-    def _admit(self, call: _CallState) -> None:
+    async def _recall(self, cache: TaskCache, call: _CallState) -> engine_pb2.Result:
+        """Give an answer again, or ask for it."""
+
+        async def ask() -> engine_pb2.Result:
+            return await self._admit(call)
+
+        try:
+            result, call.is_cached = await cache.obtain(
+                call.assignment.bundle, call.request.input, call.respond_by, ask
+            )
+        except TimeoutError:
+            raise _late(call) from None
+        if call.is_cached and call.assignment.shadow is not None and not call.request.test:
+            self._shadow.not_asked(call.request.specialist, call.route.split.salt, call.assignment.shadow)
+        return result
+
+    def _admit(self, call: _CallState) -> Awaitable[engine_pb2.Result]:
+        """Refuse what cannot be answered; returns the answer to come of what can."""
         if self.in_flight > self._max_in_flight:
             raise _overloaded(call)
         times, budget_us = call.times, call.engine_budget_us
@@ -210,6 +228,7 @@ class Dispatcher:
             error = DeadlineTooShort(budget_us, int(times.admit_us))
             times.refused(budget_us)
             raise _NoAnswer(decide_pb2.FALLBACK_REASON_NO_TIME, error)
+        return self._ask(call) if call.lane.gate is None else self._enter(call.lane.gate, call)
 
     async def _enter(self, gate: Gate, call: _CallState) -> engine_pb2.Result:
         """Ask the engine once its gate lets the call in."""
@@ -260,7 +279,7 @@ class Dispatcher:
             now = time.monotonic()
             link.load_of_late.observe(now - asked, now)
             call.times.gave_up((now - asked) * 1e6)
-            raise _NoAnswer(decide_pb2.FALLBACK_REASON_DEADLINE, DeadlinePassed(call.budget_us)) from None
+            raise _late(call) from None
         except asyncio.CancelledError:
             link.cancel(number)
             raise
@@ -288,6 +307,10 @@ class Dispatcher:
         answer.truncated = result.truncated
         for label, probability in zip(task.labels, result.probabilities, strict=True):
             answer.probabilities.add(label=label, probability=probability)
+        if call.is_cached:
+            answer.cached = True
+            self._statistics.of(task.name).cache_hits += 1
+            return answer
         answer.timing.queue_us = result.queue_us
         answer.timing.engine_us = result.engine_us
         self._statistics.of(task.name).executed(result.queue_us, result.engine_us, max(result.batch_size, 1))
@@ -457,6 +480,10 @@ def _declared(task: TaskSpec, given: decide_pb2.Input) -> decide_pb2.Input:
     return kept
 
 
+def _late(call: _CallState) -> _NoAnswer:
+    return _NoAnswer(decide_pb2.FALLBACK_REASON_DEADLINE, DeadlinePassed(call.budget_us))
+
+
 def _overloaded(call: _CallState) -> _NoAnswer:
     """There is no room: an auction is over before a second attempt, all others come again spread out."""
     task = call.route.task
@@ -475,7 +502,7 @@ def _check_result(result: engine_pb2.Result, call: _CallState) -> None:
     if status == engine_pb2.RESULT_STATUS_BAD_INPUT:
         raise PromptRejected(result.message)
     if status == engine_pb2.RESULT_STATUS_EXPIRED:
-        raise _NoAnswer(decide_pb2.FALLBACK_REASON_DEADLINE, DeadlinePassed(call.budget_us))
+        raise _late(call)
     if status == engine_pb2.RESULT_STATUS_OVERLOADED:
         raise _overloaded(call)
     if status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE:

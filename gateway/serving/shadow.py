@@ -141,6 +141,12 @@ class ShadowLane:
         else:
             pair.candidate_answered(done.result(), 0)
 
+    def not_asked(self, specialist: str, salt: str, candidate: str) -> None:
+        """Count a request drawn for the shadow that no engine had to answer."""
+        count = self._counters.shadow_of(specialist, salt, candidate)
+        count.offered += 1
+        self.dropped(count, "shadow_cached")
+
     def dropped(self, count: ShadowCount, cause: str) -> None:
         """Count a request that was to be shadowed and is no pair."""
         count.drops[cause] += 1

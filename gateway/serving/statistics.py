@@ -23,6 +23,7 @@ class SpecialistStatistics:
     failure: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
     engine: dict[int, Duration] = field(default_factory=dict)  # answers by the size of the batch they came in
+    cache_hits: int = 0
     last_unix_s: float = 0.0
 
     def executed(self, queue_us: int, engine_us: int, batch_size: int) -> None:
