@@ -26,6 +26,7 @@ from gateway.rpc.envoy import CONTROL_FD, DRAIN, EnvoyFront, FrontFailed, Listen
 from gateway.rpc.grpcio import GrpcioFront, server_credentials
 from gateway.rpc.health import HealthState
 from gateway.rpc.methods import build_methods
+from gateway.rpc.override import with_override
 from gateway.rpc.plan_watch import PlanWatch
 from gateway.serving.cache import DecisionCache
 from gateway.serving.capture import CaptureLane
@@ -33,6 +34,7 @@ from gateway.serving.counters import Counters
 from gateway.serving.current_plan import CurrentPlan
 from gateway.serving.dispatch import Dispatcher
 from gateway.serving.lanes import Lanes
+from gateway.serving.overridden import Overridden
 from gateway.serving.shadow import ShadowLane
 from gateway.settings import FRONTS, GatewaySettings
 from protos.contract.attestation import KeyInvalid, Operators, read_public
@@ -106,12 +108,19 @@ class Gateway:
             note=metrics.mutation_decided,
         )
         if (tracing := _tracing_class(settings)) is None:
-            self.methods = build(dispatcher)
+            self.methods = with_override(
+                build(dispatcher), settings.testers, lambda wanted: build(Overridden(dispatcher, wanted))
+            )
         else:
             made = tracing.to_collector(
                 settings.trace_endpoint, ratio=settings.trace_ratio, gateway_id=settings.gateway_id
             )
-            self._tracing, self.methods = made, made.methods(build(made.gateway(dispatcher)))
+            methods = with_override(
+                build(made.gateway(dispatcher)),
+                settings.testers,
+                lambda wanted: build(made.gateway(Overridden(dispatcher, wanted))),
+            )
+            self._tracing, self.methods = made, made.methods(methods)
         self._watch = None
         if settings.control:
             self._watch = PlanWatch(

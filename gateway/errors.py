@@ -5,6 +5,7 @@ GatewayError
 ├── FramingBroken, MessageTooLarge, CompressionUnknown, UnknownMethod    the call itself is not gRPC as agreed
 ├── PromptRejected        the request breaks the specialist's schema
 ├── UnknownSpecialist     no such specialist, or no such version of it
+├── OverrideRefused       the caller may not name a bundle, or not this one
 ├── UnknownService        no such service to ask the health of
 ├── GenerationUnsupported the specialist's engine cannot generate text
 ├── Overloaded            too many calls in flight
@@ -83,6 +84,10 @@ class UnknownSpecialist(GatewayError):
         self.specialist = specialist
         self.version = version
         super().__init__(f"unknown specialist {specialist!r}" + (f" version {version!r}" if version else ""))
+
+
+class OverrideRefused(GatewayError):
+    """A caller named the bundle to answer and may not, or the plan in force does not name it."""
 
 
 class UnknownService(GatewayError):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gateway.rpc.override import Testers
 from gateway.rtb.rules import MutationRule
 from gateway.serving.lanes import LaneSettings
 from protos.contract.fields import FieldInvalid, Reader
@@ -44,6 +45,7 @@ class GatewaySettings:
     max_in_flight: int
     lanes: LaneSettings
     cache_max_entries: int
+    testers: Testers
     shadow_max_in_flight: int
     capture_max_records: int
     capture_quota_bytes: int
@@ -91,6 +93,7 @@ class GatewaySettings:
             max_in_flight=read.integer("max_in_flight", 1, 1_000_000, 256),
             lanes=LaneSettings.take(read),
             cache_max_entries=read.integer("cache_max_entries", 0, 10_000_000, 10_000),
+            testers=Testers.take(read),
             shadow_max_in_flight=read.integer("shadow_max_in_flight", 1, 100_000, 32),
             capture_max_records=read.integer("capture_max_records", 1, 10_000_000, 10_000),
             capture_quota_bytes=read.integer("capture_quota_bytes", 1 << 10, 1 << 50, 1 << 30),

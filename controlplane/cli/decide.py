@@ -27,6 +27,8 @@ def decide(
     decision_id: Annotated[str, typer.Option(help="Your own id, to report an outcome later.")] = "",
     deadline_ms: Annotated[int, typer.Option(min=1, max=600_000, help="Time you can spend.")] = 1000,
     field: Annotated[list[str] | None, typer.Option(help="A typed field, name=value.")] = None,
+    override: Annotated[str, typer.Option(help="For testers: primary, candidate or a digest of the plan.")] = "",
+    token: Annotated[str, typer.Option(envvar="INTERLOCK_OVERRIDE_TOKEN", help="What allows the override.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Ask for one decision."""
@@ -38,7 +40,8 @@ def decide(
         given.fields[name].CopyFrom(_value(value))
     request = decide_pb2.DecideRequest(specialist=specialist, input=given, routing_key=key, decision_id=decision_id)
     with gateway_at(gateway) as stub:
-        answer = stub.Decide(request, timeout=deadline_ms / 1000)
+        metadata = (("interlock-override", override), ("authorization", f"Bearer {token}")) if override else ()
+        answer = stub.Decide(request, timeout=deadline_ms / 1000, metadata=metadata)
     if as_json:
         say_json(as_dict(answer))
         return

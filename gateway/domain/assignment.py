@@ -44,3 +44,14 @@ def assign(split: Split, unit: str) -> Assignment:
     arm = Arm.BASELINE if place < 2 * split.canary_bp else Arm.PRIMARY
     is_watched = split.candidate is not None and bucket(split.salt, Draw.SHADOW, unit) < split.shadow_bp
     return Assignment(arm, split.primary, split.candidate if is_watched else None, is_captured, place)
+
+
+def override(split: Split, wanted: str, unit: str) -> Assignment | None:
+    """Assign a unit to the bundle that a tester named: ``primary``, ``candidate`` or a digest in the split.
+
+    None when the split has no such bundle. Such a call is watched by nobody and recorded nowhere.
+    """
+    named = {"primary": split.primary, "candidate": split.candidate}.get(wanted, wanted)
+    if named is None or named not in (split.primary, split.candidate, split.previous):
+        return None
+    return Assignment(Arm.OVERRIDE, named, None, False, bucket(split.salt, Draw.CANARY, unit))

@@ -18,6 +18,7 @@ CODES: dict[type[errors.GatewayError], StatusCode] = {
     errors.UnknownMethod: StatusCode.UNIMPLEMENTED,
     errors.PromptRejected: StatusCode.INVALID_ARGUMENT,
     errors.UnknownSpecialist: StatusCode.NOT_FOUND,
+    errors.OverrideRefused: StatusCode.PERMISSION_DENIED,
     errors.UnknownService: StatusCode.NOT_FOUND,
     errors.GenerationUnsupported: StatusCode.UNIMPLEMENTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 
 from gateway.domain.admission import FinishTime, can_finish
-from gateway.domain.assignment import Arm, Assignment, assign
+from gateway.domain.assignment import Arm, Assignment, assign, override
 from gateway.engines.link import GenerationFailed, WorkerAway
 from gateway.engines.pool import Pool
 from gateway.errors import (
@@ -26,6 +26,7 @@ from gateway.errors import (
     GenerationUnsupported,
     NoPlanYet,
     Overloaded,
+    OverrideRefused,
     PromptRejected,
     UnknownSpecialist,
 )
@@ -129,23 +130,26 @@ class Dispatcher:
         self.in_flight = 0
         self.draining = False
 
-    async def decide(self, request: decide_pb2.DecideRequest, deadline: float | None) -> decide_pb2.DecideResponse:
+    async def decide(
+        self, request: decide_pb2.DecideRequest, deadline: float | None, wanted: str = ""
+    ) -> decide_pb2.DecideResponse:
         """Answer one request.
 
         Args:
             deadline: Monotonic seconds from the transport; None when the caller set none.
+            wanted: The bundle that an authorised tester named; empty lets the draw decide.
         Raises:
             GatewayError: What the caller did wrong, or why there is no answer where the route
                 asks for errors instead of fallbacks.
         """
-        call = self._begin(request, deadline)
+        call = self._begin(request, deadline, wanted)
         if call.assignment.arm is Arm.HOLDBACK:
             return self._hold_back(call)
         task = call.route.task
         answer = None
         self.in_flight += 1
         try:
-            cache = call.route.cache
+            cache = None if wanted else call.route.cache
             result = await (self._admit(call) if cache is None else self._recall(cache, call))
         except _NoAnswer as failure:
             if task.on_refusal == "error":
@@ -166,7 +170,7 @@ class Dispatcher:
             call.pair.primary_answered(answer)
         return answer
 
-    def _begin(self, request: decide_pb2.DecideRequest, deadline: float | None) -> _CallState:
+    def _begin(self, request: decide_pb2.DecideRequest, deadline: float | None, wanted: str) -> _CallState:
         arrived = time.monotonic()
         route = self.route(request.specialist)
         task = route.task
@@ -185,8 +189,11 @@ class Dispatcher:
             raise DeadlinePassed(0)
         decision_id = request.decision_id or secrets.token_hex(16)
         unit = request.routing_key or decision_id
-        assignment = assign(route.split, unit)
-        count = self._counters.of(task.name, route.split.salt, assignment.arm, assignment.bundle)
+        if wanted:
+            assignment, count = _overridden(route, wanted, unit), ArmCount()
+        else:
+            assignment = assign(route.split, unit)
+            count = self._counters.of(task.name, route.split.salt, assignment.arm, assignment.bundle)
         lane = route.lanes[assignment.bundle]
         times = lane.times.of(request.input.ByteSize())
         return _CallState(request, route, assignment, lane, times, decision_id, unit, arrived, until, count)
@@ -382,7 +389,7 @@ class Dispatcher:
             self._capture.offer(capture_pb2.CaptureRecord(sample=sample))
 
     async def generate(
-        self, request: decide_pb2.GenerateRequest, deadline: float | None
+        self, request: decide_pb2.GenerateRequest, deadline: float | None, wanted: str = ""
     ) -> AsyncIterator[decide_pb2.GenerateChunk]:
         """Stream text from the bundle that the request is assigned to; raises GatewayError."""
         as_decision = decide_pb2.DecideRequest(
@@ -392,7 +399,7 @@ class Dispatcher:
             decision_id=request.decision_id,
             budget_us=request.budget_us,
         )
-        call = self._begin(as_decision, deadline)
+        call = self._begin(as_decision, deadline, wanted)
         name = call.route.task.name
         # There is no text without a model, so holdback is of decisions only.
         arm = int(Arm.PRIMARY if call.assignment.arm is Arm.HOLDBACK else call.assignment.arm)
@@ -466,6 +473,16 @@ class Dispatcher:
         if self.draining or routes is None or specialist not in routes.by_name:
             return False
         return self._pool.is_ready(routes.by_name[specialist].split.primary)
+
+
+def _overridden(route: Route, wanted: str, unit: str) -> Assignment:
+    assignment = override(route.split, wanted, unit)
+    if assignment is None:
+        raise OverrideRefused(
+            f"override is {wanted[:80]!r}, expected primary, candidate or a bundle that plan {route.generation} names "
+            f"for {route.task.name!r}"
+        )
+    return assignment
 
 
 def _declared(task: TaskSpec, given: decide_pb2.Input) -> decide_pb2.Input:
