@@ -65,11 +65,13 @@ def worker_command(config: Path) -> list[str]:
     read = Reader(_table(config, "worker"), "worker")
     root = config.parent.resolve()
     arguments = ["--socket", str(root / read.text("socket")), "--bundles", str(root / read.text("bundles_dir"))]
-    for name in ("max_queue", "token_budget", "threads"):
+    for name in ("max_queue", "token_budget", "threads", "max_rank", "max_adapters"):
         if value := read.integer(name, 1, 1 << 24, 0):
             arguments += [f"--{name.replace('_', '-')}", str(value)]
     if worker_id := read.text("worker_id", ""):
         arguments += ["--worker-id", worker_id]
+    if bases := read.text("bases_dir", ""):
+        arguments += ["--bases", str(root / bases)]
     if read.flag("allow_faults", False):
         arguments.append("--allow-faults")
     read.done()

@@ -16,12 +16,13 @@ import structlog
 import uvloop
 
 from gateway.worker import settings as worker_settings
-from gateway.worker.backend import Engine, installed_backends, open_engine
+from gateway.worker.backend import Engine, Host, installed_backends, open_engine
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Queue
 from gateway.worker.runner import DeviceThread, IdInUse, Runner
 from gateway.worker.settings import Settings
 from protos import engine_pb2
+from protos.contract.base import FOLDER, BaseStore
 from protos.contract.bundle import BundleStore
 from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
 
@@ -62,6 +63,12 @@ class Worker:
             )
         )
         self._store = BundleStore(settings.bundles)
+        self._host = Host(
+            threads=settings.threads,
+            bases=BaseStore(settings.bases or settings.bundles / FOLDER),
+            max_rank=settings.max_rank,
+            max_adapters=settings.max_adapters,
+        )
         self._loading: dict[str, list[tuple[Connection, int]]] = {}
 
     def load(self, connection: "Connection", request: engine_pb2.Load) -> None:
@@ -80,7 +87,7 @@ class Worker:
         started = time.monotonic()
 
         def read() -> Engine:
-            return open_engine(self._store.load(digest), self.settings.threads)
+            return open_engine(self._store.load(digest), self._host)
 
         def done(engine: Engine | None, error: BaseException | None) -> None:
             took_ms = round((time.monotonic() - started) * 1000)

@@ -2,15 +2,20 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.contract.base import BaseInvalid, BaseStore
 from protos.contract.bundle import Bundle, head_temperature
 from protos.contract.fields import FieldInvalid
 from protos.contract.task import TaskSpec
+
+if TYPE_CHECKING:
+    from gateway.worker.transformers.residency import Residency
 
 HEAD = "head.json"
 
@@ -79,21 +84,62 @@ class SharesBase(Protocol):
         """Name of the loaded base; equal for bundles that can run together."""
 
 
-def _openvino(bundle: Bundle, threads: int) -> Backend:
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a worker lends its backends.
+
+    Attributes:
+        threads: CPU threads one inference may use.
+        bases: Where base models are, for bundles that refer to one.
+        max_rank: Highest rank of a LoRA adapter.
+        max_adapters: Most adapters on one base.
+    """
+
+    threads: int = 1
+    bases: BaseStore = field(default_factory=lambda: BaseStore(Path("bases")))
+    max_rank: int = 64
+    max_adapters: int = 8
+    _residency: "list[Residency]" = field(default_factory=list)
+
+    @property
+    def residency(self) -> "Residency":
+        """The bases and adapters that bundles share."""
+        if not self._residency:
+            from gateway.worker.transformers.residency import Residency
+
+            self._residency.append(Residency(self.max_adapters))
+        return self._residency[0]
+
+
+def _openvino(bundle: Bundle, host: Host) -> Backend:
     from gateway.worker.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(bundle, threads)
+    return OpenVinoBackend(bundle, host.threads)
 
 
-def _simulator(bundle: Bundle, threads: int) -> Backend:
+def _simulator(bundle: Bundle, host: Host) -> Backend:
     from gateway.worker.simulator import SimulatorBackend
 
     return SimulatorBackend(bundle)
 
 
+def _transformers(bundle: Bundle, host: Host) -> Backend:
+    from gateway.worker.transformers.backend import open_backend
+
+    return open_backend(bundle, host)
+
+
 # Imported when first used: a worker that serves one backend needs no other's libraries.
-BACKENDS: Mapping[str, Callable[[Bundle, int], Backend]] = {"openvino": _openvino, "simulator": _simulator}
-NEEDS: Mapping[str, tuple[str, ...]] = {"openvino": ("openvino", "tokenizers"), "simulator": ()}
+BACKENDS: Mapping[str, Callable[[Bundle, Host], Backend]] = {
+    "openvino": _openvino,
+    "simulator": _simulator,
+    "transformers": _transformers,
+}
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "openvino": ("openvino", "tokenizers"),
+    "simulator": (),
+    "transformers": ("torch", "transformers", "tokenizers", "safetensors", "llguidance"),
+}
 
 
 def installed_backends() -> list[str]:
@@ -175,7 +221,7 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
     return answers
 
 
-def open_engine(bundle: Bundle, threads: int) -> Engine:
+def open_engine(bundle: Bundle, host: Host) -> Engine:
     """Build, check and warm the engine of a verified bundle.
 
     Raises:
@@ -188,10 +234,10 @@ def open_engine(bundle: Bundle, threads: int) -> Engine:
     try:
         head = bundle.contents.get(HEAD)
         temperature = head_temperature(head) if head is not None else 1.0
-        backend = factory(bundle, threads)
+        backend = factory(bundle, host)
     except ImportError as error:
         raise BackendFailed(f"backend {name!r} is not installed here: {error}") from error
-    except (FieldInvalid, ValueError) as error:
+    except (FieldInvalid, BaseInvalid, ValueError) as error:
         raise BackendFailed(str(error)) from error
     try:
         backend.warm()

@@ -17,6 +17,9 @@ class Settings:
         max_queue: Jobs that may wait; more are answered OVERLOADED.
         token_budget: Most tokens in one batch, counted as rows times the longest row.
         threads: CPU threads one inference may use.
+        bases: Directory of base models; None for the folder ``bases`` of the bundle store.
+        max_rank: Highest rank of a LoRA adapter.
+        max_adapters: Most adapters on one base.
         allow_faults: Whether rollback drills may break this worker on purpose.
         drain_timeout_s: How long queued jobs may take to finish after a signal to stop.
     """
@@ -27,6 +30,9 @@ class Settings:
     max_queue: int = 1024
     token_budget: int = 512
     threads: int = 1
+    bases: Path | None = None
+    max_rank: int = 64
+    max_adapters: int = 8
     allow_faults: bool = False
     drain_timeout_s: float = 2.0
 
@@ -58,6 +64,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--max-queue", type=_whole(1, 1 << 20), default=1024, help="jobs that may wait")
     parser.add_argument("--token-budget", type=_whole(1, 1 << 24), default=512, help="most tokens in one batch")
     parser.add_argument("--threads", type=_whole(1, 1024), default=1, help="CPU threads one inference may use")
+    parser.add_argument("--bases", type=Path, help="directory of base models, BUNDLES/bases unless told")
+    parser.add_argument("--max-rank", type=_whole(1, 1024), default=64, help="highest rank of a LoRA adapter")
+    parser.add_argument("--max-adapters", type=_whole(1, 1024), default=8, help="most adapters on one base")
     parser.add_argument("--allow-faults", action="store_true", help="accept InjectFault, for drills")
     parser.add_argument("--worker-id", default=f"worker-{os.getpid()}", help="name in Hello and in logs")
     return Settings(**vars(parser.parse_args(arguments)))

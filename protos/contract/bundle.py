@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from protos.contract.base_model import BaseRef, BaseStore, check_data_path
 from protos.contract.digest import (
     DigestMalformed,
     JsonMalformed,
@@ -51,14 +50,14 @@ class Manifest:
         task: The specialist's task, complete, so that a bundle needs nothing beside itself.
         engine: ``backend`` and that backend's own settings.
         files: Path inside the bundle to its digest.
-        base: The base model the weights came from; with ``files``, one the engine needs beside the bundle.
+        base: Name and digest of the base model the weights came from; empty for none.
         lineage: ``author``, and digests of parent, data, configuration; whatever else training recorded.
     """
 
     task: TaskSpec
     engine: Mapping[str, Any]
     files: Mapping[str, str]
-    base: BaseRef
+    base: Mapping[str, Any]
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -83,7 +82,7 @@ class Manifest:
             "task": self.task.to_json(),
             "engine": dict(self.engine),
             "files": dict(self.files),
-            "base": self.base.to_json(),
+            "base": dict(self.base),
             "lineage": dict(self.lineage),
         }
 
@@ -102,7 +101,7 @@ class Manifest:
             task=TaskSpec.from_json(read.object("task"), "manifest.task"),
             engine=engine,
             files=files,
-            base=BaseRef.from_json(read.object("base"), "manifest.base"),
+            base=_check_base(read.object("base")),
             lineage=read.object("lineage", {}),
         )
         read.done()
@@ -123,9 +122,20 @@ class Bundle:
 
 
 def _check_path(path: str) -> None:
-    if path == MANIFEST:
+    parts = Path(path).parts
+    if not parts or Path(path).is_absolute() or any(p in ("..", ".") for p in parts) or path == MANIFEST:
         raise FieldInvalid(f"manifest.files names {path!r}, expected a relative path inside the bundle")
-    check_data_path(path, SUFFIXES, "manifest.files")
+    if not path.endswith(SUFFIXES):
+        raise FieldInvalid(f"manifest.files names {path!r}, expected a file ending in {', '.join(SUFFIXES)}")
+
+
+def _check_base(base: dict[str, Any]) -> dict[str, Any]:
+    if base:
+        read = Reader(base, "manifest.base")
+        read.text("name")
+        parse_digest(read.text("digest"), "manifest.base.digest")
+        read.done()
+    return base
 
 
 class BundleStore:
@@ -133,7 +143,6 @@ class BundleStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.bases = BaseStore(root / "bases")
 
     def path(self, digest: str) -> Path:
         """Return where a bundle lives, present or not."""
@@ -197,7 +206,7 @@ class BundleStore:
         task: TaskSpec,
         engine: Mapping[str, Any],
         contents: Mapping[str, bytes],
-        base: BaseRef | Mapping[str, Any],
+        base: Mapping[str, Any],
         lineage: Mapping[str, Any],
     ) -> Manifest:
         """Write a bundle and return its manifest; adding the same content twice is harmless."""
@@ -206,7 +215,7 @@ class BundleStore:
                 task=task,
                 engine=engine,
                 files={name: digest_bytes(data) for name, data in contents.items()},
-                base=base if isinstance(base, BaseRef) else BaseRef.from_json(dict(base), "manifest.base"),
+                base=base,
                 lineage=lineage,
             ).to_json()
         )

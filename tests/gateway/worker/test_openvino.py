@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.worker.backend import BackendFailed, open_engine
+from gateway.worker.backend import BackendFailed, Host, open_engine
 from protos.contract.bundle import Bundle, BundleStore, head_json
 from tests.tasks import TASK
 
@@ -63,7 +63,7 @@ def contents(tmp_path: Path) -> dict[str, bytes]:
 
 
 def test_a_batch_answers_as_each_text_alone(tmp_path: Path, contents: dict[str, bytes]) -> None:
-    engine = open_engine(bundle(tmp_path, contents), 1)
+    engine = open_engine(bundle(tmp_path, contents), Host())
     texts = ["good page", "bad", "news news bad page good", "what is this"]
     prepared = [engine.backend.prepare(text) for text in texts]
     together = engine.probabilities(prepared)
@@ -73,14 +73,14 @@ def test_a_batch_answers_as_each_text_alone(tmp_path: Path, contents: dict[str, 
 
 
 def test_the_temperature_of_the_head_is_applied(tmp_path: Path, contents: dict[str, bytes]) -> None:
-    engine = open_engine(bundle(tmp_path, contents), 1)
+    engine = open_engine(bundle(tmp_path, contents), Host())
     one = [engine.backend.prepare("good page")]
     logits = engine.backend.score(one).logits[0] / 2.0
     np.testing.assert_allclose(engine.probabilities(one)[0], np.exp(logits) / np.exp(logits).sum(), atol=1e-6)
 
 
 def test_a_long_text_is_cut_and_says_so(tmp_path: Path, contents: dict[str, bytes]) -> None:
-    backend = open_engine(bundle(tmp_path, contents), 1).backend
+    backend = open_engine(bundle(tmp_path, contents), Host()).backend
     long, short = backend.prepare("good " * (TASK.max_tokens + 1)), backend.prepare("good " * TASK.max_tokens)
     assert (long.tokens, long.truncated) == (TASK.max_tokens, True)
     assert (short.tokens, short.truncated) == (TASK.max_tokens, False)
@@ -99,14 +99,14 @@ def test_a_model_that_cannot_run_is_refused(
     tmp_path: Path, contents: dict[str, bytes], change: dict[str, bytes], message: str
 ) -> None:
     with pytest.raises(BackendFailed, match=message):
-        open_engine(bundle(tmp_path, {**contents, **change}), 1)
+        open_engine(bundle(tmp_path, {**contents, **change}), Host())
 
 
 def test_a_model_with_other_inputs_is_refused(tmp_path: Path, contents: dict[str, bytes]) -> None:
     with pytest.raises(BackendFailed, match="pixels"):
-        open_engine(bundle(tmp_path, {**contents, **tiny_ir(tmp_path, ("pixels", "attention_mask"))}), 1)
+        open_engine(bundle(tmp_path, {**contents, **tiny_ir(tmp_path, ("pixels", "attention_mask"))}), Host())
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path, contents: dict[str, bytes]) -> None:
     with pytest.raises(BackendFailed, match="precision"):
-        open_engine(bundle(tmp_path, contents, precision="int1"), 1)
+        open_engine(bundle(tmp_path, contents, precision="int1"), Host())

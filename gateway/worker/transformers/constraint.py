@@ -1,0 +1,90 @@
+"""What a generation may say: one of several texts, a regular expression, or JSON of a schema.
+
+llguidance turns the constraint into the tokens that may come next; a text that ends is always whole.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.numpy import allocate_token_bitmask, apply_token_bitmask_inplace, fill_next_token_bitmask
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from gateway.worker.backend import BackendFailed
+from protos.contract.fields import Reader
+
+KINDS = ("choice", "regex", "json_schema")
+_LITERAL = {c: "\\" + c for c in r"\.+*?()|[]{}^$/"}
+
+
+def read_constraint(value: Mapping[str, Any]) -> str | None:
+    """Read ``manifest.engine.generate`` as a grammar; None when anything may be said.
+
+    Raises:
+        FieldInvalid: An unknown kind, several kinds, or a value of the wrong type.
+        BackendFailed: A choice without texts, or a schema that is no JSON.
+    """
+    where = "manifest.engine.generate"
+    read = Reader(value, where)
+    given = [kind for kind in KINDS if kind in value]
+    if len(given) > 1:
+        raise BackendFailed(f"{where} has {' and '.join(given)}, expected at most one of them")
+    grammar = None
+    if "choice" in value:
+        texts = read.texts("choice")
+        if not texts:
+            raise BackendFailed(f"{where}.choice is empty, expected texts")
+        grammar = LLMatcher.grammar_from_regex("|".join("".join(_LITERAL.get(c, c) for c in t) for t in texts))
+    elif "regex" in value:
+        grammar = LLMatcher.grammar_from_regex(read.text("regex"))
+    elif "json_schema" in value:
+        # Without free white space: a model unsure of itself would fill its tokens with it.
+        schema = json.dumps(read.object("json_schema"))
+        grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
+    read.done()
+    return grammar
+
+
+class Constraint:
+    """A grammar over one tokenizer, made once; ``start`` gives each generation its own place in it."""
+
+    def __init__(self, grammar: str, tokenizer: Tokenizer, vocabulary: int, ends: Sequence[int]) -> None:
+        try:
+            self._tokenizer = LLTokenizer(tokenizer.to_str(), n_vocab=vocabulary, eos_token=list(ends))
+        except (ValueError, RuntimeError) as error:
+            raise BackendFailed(f"the tokenizer does not serve constrained generation: {error}") from error
+        problem = LLMatcher.validate_grammar(grammar, self._tokenizer)
+        if problem and not problem.startswith("WARNING"):
+            raise BackendFailed(f"manifest.engine.generate: {' '.join(problem.split())[:200]}")
+        self._grammar = grammar
+        self._vocabulary = vocabulary
+
+    def start(self) -> "Place":
+        """Begin a generation."""
+        return Place(LLMatcher(self._tokenizer, self._grammar), self._vocabulary)
+
+
+class Place:
+    """Where one generation stands in its grammar."""
+
+    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
+        self._matcher = matcher
+        self._allowed = allocate_token_bitmask(1, vocabulary)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can be said."""
+        return bool(self._matcher.is_stopped())
+
+    def restrict(self, logits: NDArray[np.float32]) -> None:
+        """Set the logits of tokens that may not come next to minus infinity, in place."""
+        fill_next_token_bitmask(self._matcher, self._allowed)
+        apply_token_bitmask_inplace(logits[None], self._allowed)
+
+    def take(self, token: int) -> None:
+        """Go on behind a token; raises BackendFailed when the grammar does not allow it."""
+        if not self._matcher.consume_token(token):
+            raise BackendFailed(f"the constraint failed: {' '.join(self._matcher.get_error().split())[:200]}")

@@ -1,0 +1,132 @@
+"""A decoder that scores labels as next tokens in one forward pass, and writes text within a constraint."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+
+from gateway.worker.backend import BackendFailed, Prepared, Scores
+from gateway.worker.prompt import Prompt
+from gateway.worker.transformers.constraint import Constraint, read_constraint
+from gateway.worker.transformers.loading import last_position
+from gateway.worker.transformers.resident import Row
+from gateway.worker.transformers.tenant import Tenant
+from protos.contract.bundle import Bundle
+
+
+class DecoderBackend:
+    """A bundle's adapter, prompt, labels and constraint on a resident decoder."""
+
+    def __init__(self, bundle: Bundle, tenant: Tenant) -> None:
+        self._tenant = tenant
+        self._resident = tenant.resident
+        settings, task = tenant.settings, bundle.manifest.task
+        self._positions = last_position(self._resident.model)
+        verbalizers = {str(label): str(text) for label, text in settings.verbalizers.items()}
+        self._prompt = Prompt(tenant.tokenizer, task, verbalizers, settings.overlong, self._positions)
+        vocabulary = int(self._resident.config.vocab_size)
+        if max(self._prompt.labels) >= vocabulary:
+            raise BackendFailed(f"a label's token is {max(self._prompt.labels)}, expected below {vocabulary}")
+        self._prefix = self._prompt.prefix if settings.has_prefix_cache else ()
+        self._resident.keep_prefix(tenant.adapter, self._prefix)
+        self._ends = _end_tokens(self._resident.config)
+        self._constraint: Constraint | None = None
+        grammar = read_constraint(settings.generate)
+        if grammar is not None:
+            if not self._ends:
+                raise BackendFailed("config.json has no eos_token_id, expected one for constrained generation")
+            self._constraint = Constraint(grammar, tenant.tokenizer, vocabulary, self._ends)
+
+    @property
+    def group(self) -> str:
+        """The base, for bundles that share it."""
+        return self._tenant.group
+
+    @property
+    def resident_bytes(self) -> int:
+        """This bundle's adapter and its share of the base."""
+        return self._tenant.bytes
+
+    def prepare(self, text: str) -> Prepared:
+        """Tokenise; counted are the tokens that have to be computed, which a kept prefix's have not.
+
+        Raises:
+            InputInvalid: The prompt is over the limit and the bundle wants such refused.
+        """
+        ids, truncated = self._prompt.encode(text)
+        kept = len(self._prefix)
+        is_kept = kept and tuple(ids[:kept]) == self._prefix and len(ids) > kept
+        row = Row(ids[kept:], self._prefix, self._tenant.adapter) if is_kept else Row(ids, (), self._tenant.adapter)
+        return Prepared(len(row.ids), truncated, _Job(self, row))
+
+    def score(self, batch: Sequence[Prepared]) -> Scores:
+        """Run one forward pass over rows of this bundle and of others on the same base."""
+        jobs: list[_Job] = [prepared.data for prepared in batch]
+        states = self._resident.states([job.row for job in jobs])
+        logits: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(jobs)
+        for owner in {id(job.owner): job.owner for job in jobs}.values():
+            places = [i for i, job in enumerate(jobs) if job.owner is owner]
+            for i, row in zip(places, owner.logits(states[places]), strict=True):
+                logits[i] = row
+        if self._tenant.settings.head == "rows":
+            return Scores(logits)
+        return Scores(logits, [min(1.0, float(np.exp(row.astype(np.float64)).sum())) for row in logits])
+
+    def logits(self, states: Tensor) -> NDArray[np.float32]:
+        """Score the labels, shapes [rows, hidden] to [rows, labels]; log-probabilities with the full head."""
+        full = self._tenant.settings.head == "full"
+        score = self._resident.label_logprobs if full else self._resident.label_logits
+        with torch.inference_mode():
+            return score(states, self._prompt.labels).cpu().numpy()
+
+    def generate(self, text: str, max_tokens: int) -> Iterator[str]:
+        """Write greedily, token by token, within the bundle's constraint; stopping the iterator stops the work."""
+        job: _Job = self.prepare(text).data
+        place = self._constraint.start() if self._constraint is not None else None
+        stream = DecodeStream(skip_special_tokens=True)
+        steps = self._resident.decode(job.row)
+        logits = next(steps)
+        room = min(max_tokens, self._positions - len(job.row.prefix) - len(job.row.ids))
+        for left in range(room, 0, -1):
+            if not np.isfinite(logits).all():
+                raise BackendFailed("logits are not finite")
+            if place is not None:
+                place.restrict(logits)
+            token = int(logits.argmax())
+            if token in self._ends:
+                return
+            if place is not None:
+                place.take(token)
+            yield stream.step(self._tenant.tokenizer, token) or ""
+            if (place is not None and place.is_over) or left == 1:
+                return
+            logits = steps.send(token)
+
+    def warm(self) -> None:
+        """Run one row and several, whose kernels differ."""
+        one = self.prepare("warm")
+        for rows in (1, 4):
+            if not all(np.isfinite(row).all() for row in self.score([one] * rows).logits):
+                raise BackendFailed("logits are not finite")
+
+    def close(self) -> None:
+        """Leave the base."""
+        self._tenant.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    owner: DecoderBackend
+    row: Row
+
+
+def _end_tokens(config: Any) -> tuple[int, ...]:
+    found = getattr(config, "eos_token_id", None)
+    if found is None:
+        return ()
+    return (int(found),) if isinstance(found, int) else tuple(map(int, found))
