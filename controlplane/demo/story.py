@@ -22,8 +22,9 @@ from controlplane.store.store import Store
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc, engine_pb2
 from protos.contract.attestation import read_private
-from protos.contract.bundle import BundleStore, head_json, head_temperature
+from protos.contract.bundle import BundleStore
 from protos.contract.frames import FrameDecoder, encode
+from protos.contract.head import HEAD, Head
 from protos.contract.plan import TrafficPlan
 from protos.contract.plan_rules import sign_plan
 
@@ -168,11 +169,12 @@ class Story:
         screen = self._screen
         primary = (await self._specialist()).primary_digest
         bundle = self._bundles.load(primary)
-        warmer = head_temperature(bundle.contents["head.json"]) * 1.05
+        head = Head.from_bytes(bundle.contents[HEAD], bundle.manifest.task)
+        warmer = replace(head, temperature=head.temperature * 1.05)
         copy = self._bundles.add(
             task=bundle.manifest.task,
             engine=bundle.manifest.engine,
-            contents={**bundle.contents, "head.json": head_json(warmer)},
+            contents={**bundle.contents, HEAD: warmer.to_bytes()},
             base=bundle.manifest.base,
             lineage={**bundle.manifest.lineage, "parent": primary, "author": "calibrator"},
         )

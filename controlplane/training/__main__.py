@@ -99,8 +99,7 @@ def run(value: Any, child: Child) -> dict[str, Any]:
     digest = export(
         result.model,
         config.task,
-        result.temperature,
-        [example.text for example in dev[:8]],
+        dev,
         store=BundleStore(config.bundles_dir),
         lineage={
             "author": config.author,

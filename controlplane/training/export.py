@@ -12,11 +12,24 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import save
 
-from controlplane.training.lora import BASE_NAME, BASE_SHA256, Classifier, base_directory, load_tokenizer, to_batch
-from protos.contract.bundle import BundleStore, head_json
+from controlplane.packs.example import Example
+from controlplane.training.calibration import fit_head
+from controlplane.training.dataset import dataset_digest
+from controlplane.training.lora import (
+    BASE_NAME,
+    BASE_SHA256,
+    Classifier,
+    base_directory,
+    load_tokenizer,
+    logits_of,
+    to_batch,
+)
+from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
+from protos.contract.head import HEAD, Head
 from protos.contract.task import TaskSpec
 
+COMPARED = 8  # texts
 MAX_DIFFERENCE = 0.05  # of a probability: half precision stays far below it, a wrong conversion does not
 
 
@@ -27,15 +40,14 @@ class ExportFailed(Exception):
 def export(
     model: Classifier,
     task: TaskSpec,
-    temperature: float,
-    texts: Sequence[str],
+    dev: Sequence[Example],
     *,
     store: BundleStore,
     lineage: Mapping[str, Any],
 ) -> str:
     """Write a bundle and return its digest; ``model`` is merged in place.
 
-    ``texts`` are compared through both engines.
+    The head is fitted on ``dev``, and its first texts are compared through both engines.
 
     Raises:
         ExportFailed: A probability differs by more than ``MAX_DIFFERENCE``.
@@ -50,7 +62,10 @@ def export(
     model.eval()
 
     tokenizer = load_tokenizer(directory, task.max_tokens)
-    ids, mask = to_batch([encoding.ids for encoding in tokenizer.encode_batch(list(texts))])
+    rows = [encoding.ids for encoding in tokenizer.encode_batch([example.text for example in dev])]
+    targets = np.array([task.labels.index(example.label) for example in dev])
+    calibration = fit_head(logits_of(model, rows).numpy(), targets, task, dataset_digest(dev))
+    ids, mask = to_batch(rows[:COMPARED])
     dynamic = openvino.PartialShape([-1, -1])
     with torch.no_grad():
         converted = openvino.convert_model(
@@ -61,7 +76,7 @@ def export(
                 ("attention_mask", dynamic, openvino.Type.i64),
             ],
         )
-        expected = torch.softmax(model(ids, mask) / temperature, -1).numpy()
+        expected = calibration.probabilities(model(ids, mask).numpy())
     for port, name in zip(converted.inputs, ("input_ids", "attention_mask"), strict=True):
         port.set_names({name})
         port.get_node().set_friendly_name(name)
@@ -70,7 +85,7 @@ def export(
         path = Path(scratch) / "model.xml"
         openvino.save_model(converted, path, compress_to_fp16=True)
         xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
-    _check(xml, weights, ids, mask, expected, temperature)
+    _check(xml, weights, ids, mask, expected, calibration)
     manifest = store.add(
         task=task,
         engine={"backend": "openvino", "precision": "auto"},
@@ -78,7 +93,7 @@ def export(
             "model.xml": xml,
             "model.bin": weights,
             "tokenizer.json": (directory / "tokenizer.json").read_bytes(),
-            "head.json": head_json(temperature),
+            HEAD: calibration.to_bytes(),
             "adapter/adapter_model.safetensors": save(adapter),
             "adapter/adapter_config.json": canonical_json(adapter_config),
             "classifier.safetensors": save(head),
@@ -90,7 +105,7 @@ def export(
 
 
 def _check(
-    xml: bytes, weights: bytes, ids: torch.Tensor, mask: torch.Tensor, expected: np.ndarray, temperature: float
+    xml: bytes, weights: bytes, ids: torch.Tensor, mask: torch.Tensor, expected: np.ndarray, calibration: Head
 ) -> None:
     core = openvino.Core()
     read = core.read_model(xml, weights)
@@ -101,10 +116,8 @@ def _check(
     for row, seen in zip(ids, mask, strict=True):
         length = int(seen.sum())
         inputs = {"input_ids": row[None, :length].numpy(), "attention_mask": seen[None, :length].numpy()}
-        found.append(compiled(inputs)["logits"][0] / temperature)
-    logits = np.stack(found)
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    difference = float(np.abs(powers / powers.sum(-1, keepdims=True) - expected).max())
+        found.append(compiled(inputs)["logits"][0])
+    difference = float(np.abs(calibration.probabilities(np.stack(found)) - expected).max())
     if not difference <= MAX_DIFFERENCE:
         raise ExportFailed(f"exported probabilities differ by {difference:.4f}, expected at most {MAX_DIFFERENCE}")
 

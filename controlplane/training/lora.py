@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
@@ -46,7 +45,6 @@ class TrainingResult:
     """A trained model and how it came about."""
 
     model: "Classifier"
-    temperature: float
     dev_macro_f1: float
     losses: tuple[float, ...]
     steps: int
@@ -119,13 +117,6 @@ def logits_of(model: Classifier, rows: Sequence[Sequence[int]]) -> torch.Tensor:
             for i, logits in zip(part, model(*to_batch([rows[i] for i in part])), strict=True):
                 found[i] = logits
     return torch.stack(found)
-
-
-def fit_temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """Choose the temperature of least log loss; a grid, because it is one bounded number."""
-    grid = np.geomspace(0.25, 8.0, 121)
-    losses = [float(nn.functional.cross_entropy(logits / t, targets)) for t in grid]
-    return round(float(grid[int(np.argmin(losses))]), 6)
 
 
 def train(
@@ -202,7 +193,6 @@ def train(
     found = macro_f1(dev_targets.numpy(), dev_logits.argmax(1).numpy(), len(task.labels))
     return TrainingResult(
         model=model,
-        temperature=fit_temperature(dev_logits, dev_targets),
         dev_macro_f1=float(found[0]),
         losses=tuple(losses),
         steps=len(losses),

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.contract.base import BaseInvalid, BaseStore
-from protos.contract.bundle import Bundle, head_temperature
+from protos.contract.bundle import Bundle
 from protos.contract.fields import FieldInvalid
+from protos.contract.head import HEAD, Head
 from protos.contract.task import TaskSpec
 
 if TYPE_CHECKING:
     from gateway.worker.transformers.residency import Residency
-
-HEAD = "head.json"
 
 
 class BackendFailed(Exception):
@@ -162,7 +161,7 @@ class Engine:
 
     digest: str
     task: TaskSpec
-    temperature: float
+    head: Head
     backend: Backend
 
     @property
@@ -187,12 +186,6 @@ class Engine:
                 raise BackendFailed(one.problem)
         return np.stack([one.probabilities for one in answers])
 
-    def calibrate(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Turn logits into probabilities, both of shape [rows, labels]."""
-        scaled = logits.astype(np.float64) / self.temperature
-        exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
-
 
 def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]:
     """Score rows that run together, each for its own engine, and calibrate them.
@@ -215,7 +208,7 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
         if np.isfinite(row).all():
             rows.setdefault(engine.digest, []).append(i)
     for places in rows.values():
-        calibrated = engines[places[0]].calibrate(np.stack([scores.logits[i] for i in places]))
+        calibrated = engines[places[0]].head.probabilities(np.stack([scores.logits[i] for i in places]))
         for i, probabilities in zip(places, calibrated, strict=True):
             answers[i] = Answer(probabilities, float(masses[i]) if len(masses) else None)
     return answers
@@ -232,8 +225,8 @@ def open_engine(bundle: Bundle, host: Host) -> Engine:
     if factory is None:
         raise BackendFailed(f"manifest.engine.backend is {name!r}, expected one of {', '.join(BACKENDS)}")
     try:
-        head = bundle.contents.get(HEAD)
-        temperature = head_temperature(head) if head is not None else 1.0
+        given = bundle.contents.get(HEAD)
+        head = Head.from_bytes(given, bundle.manifest.task) if given is not None else Head()
         backend = factory(bundle, host)
     except ImportError as error:
         raise BackendFailed(f"backend {name!r} is not installed here: {error}") from error
@@ -244,4 +237,4 @@ def open_engine(bundle: Bundle, host: Host) -> Engine:
     except Exception:
         backend.close()
         raise
-    return Engine(bundle.digest, bundle.manifest.task, temperature, backend)
+    return Engine(bundle.digest, bundle.manifest.task, head, backend)

@@ -302,7 +302,7 @@ class Runner:
                 log.warning("row_failed", bundle=job.bundle, error=given.problem)
                 self._answer_status(job, ENGINE_ERROR, given.problem)
                 continue
-            task = job.work.engine.task
+            task, head = job.work.engine.task, job.work.engine.head
             row = self.faults.distort(job.bundle, given.probabilities[None])[0].tolist()
             self.counts.completed += 1
             result = engine_pb2.Result(
@@ -310,7 +310,7 @@ class Runner:
                 status=OK,
                 probabilities=row,
                 label=row.index(max(row)),
-                decision=task.decide(row),
+                decision=head.decide(task, row),
                 score=row[task.score_index],
                 truncated=job.work.prepared.truncated,
                 tokens=job.work.prepared.tokens,

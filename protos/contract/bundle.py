@@ -5,7 +5,6 @@ A store is a directory; a bundle lives in ``<store>/<64 hex digits>/`` and holds
 safetensors, JSON, and OpenVINO IR (``.xml`` with ``.bin``). Nothing here unpickles.
 """
 
-import json
 import os
 import shutil
 import tempfile
@@ -238,16 +237,3 @@ class BundleStore:
             if not final.is_dir():  # lost a race with another writer of the same bytes: fine
                 raise
         return manifest
-
-
-def head_json(temperature: float) -> bytes:
-    """Write ``head.json``: the calibration a worker applies to logits before the cost matrix."""
-    return canonical_json({"temperature": temperature})
-
-
-def head_temperature(data: bytes) -> float:
-    """Read ``head.json``; raises FieldInvalid or JsonMalformed."""
-    read = Reader(json.loads(data), "head")
-    temperature = read.number("temperature", 0.01, 100.0)
-    read.done()
-    return temperature

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gateway.worker.backend import BackendFailed, Host, open_engine
-from protos.contract.bundle import Bundle, BundleStore, head_json
+from protos.contract.bundle import Bundle, BundleStore
+from protos.contract.head import Curve, Head
 from tests.tasks import TASK
 
 ov = pytest.importorskip("openvino")
@@ -59,7 +60,7 @@ def bundle(tmp_path: Path, contents: dict[str, bytes], **settings: object) -> Bu
 
 @pytest.fixture
 def contents(tmp_path: Path) -> dict[str, bytes]:
-    return {**tiny_ir(tmp_path), "tokenizer.json": TOKENIZER, "head.json": head_json(2.0)}
+    return {**tiny_ir(tmp_path), "tokenizer.json": TOKENIZER, "head.json": Head(temperature=2.0).to_bytes()}
 
 
 def test_a_batch_answers_as_each_text_alone(tmp_path: Path, contents: dict[str, bytes]) -> None:
@@ -92,7 +93,9 @@ def test_a_long_text_is_cut_and_says_so(tmp_path: Path, contents: dict[str, byte
         ({"model.xml": b"/etc/hostname"}, "model.xml"),
         ({"model.bin": b"\0"}, "model.xml"),
         ({"tokenizer.json": b"{}"}, "tokenizer.json"),
-        ({"head.json": b'{"temperature":0}'}, "temperature"),
+        ({"head.json": b'{"schema":"interlock.head/1","temperature":0}'}, "temperature"),
+        ({"head.json": Head(platt=((1.0, 0.0),)).to_bytes()}, "head.platt has 1 entries, expected none or 2"),
+        ({"head.json": Head(isotonic=(Curve((0.0, 1.0), (1.0, 0.0)),) * 2).to_bytes()}, "y falls"),
     ],
 )
 def test_a_model_that_cannot_run_is_refused(

@@ -12,6 +12,7 @@ from gateway.worker.faults import Faults
 from gateway.worker.queue import Queue
 from gateway.worker.runner import DeviceThread, IdInUse, Runner
 from protos import engine_pb2
+from protos.contract.head import Head
 from protos.decide_pb2 import Input
 from tests.tasks import TASK
 
@@ -59,7 +60,7 @@ async def with_runner(
     loop = asyncio.get_running_loop()
     device = DeviceThread(loop, "device")
     runner = Runner(loop, device, Queue(16, budget), Faults(allowed=True))
-    runner.add(Engine(BUNDLE, TASK, 1.0, ScriptedBackend(answer)))
+    runner.add(Engine(BUNDLE, TASK, Head(), ScriptedBackend(answer)))
     try:
         async with asyncio.timeout(20):
             await act(runner, asyncio.Queue())
@@ -128,8 +129,8 @@ def test_a_broken_candidate_on_a_shared_base_leaves_the_primarys_answers_alone()
 
     async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
         candidate = "sha256:" + "1" * 64
-        runner.add(Engine(BUNDLE, TASK, 1.0, Shared(half)))
-        runner.add(Engine(candidate, TASK, 1.0, Shared(half)))
+        runner.add(Engine(BUNDLE, TASK, Head(), Shared(half)))
+        runner.add(Engine(candidate, TASK, Head(), Shared(half)))
         theirs = job(2, priority=engine_pb2.PRIORITY_CANARY)
         theirs.bundle_digest = candidate
         runner.submit(7, job(1), answers.put_nowait)
@@ -139,6 +140,18 @@ def test_a_broken_candidate_on_a_shared_base_leaves_the_primarys_answers_alone()
         assert (ours.id, ours.status, ours.batch_size) == (1, engine_pb2.RESULT_STATUS_OK, 2)
         assert (broken.id, broken.status) == (2, engine_pb2.RESULT_STATUS_ENGINE_ERROR)
         assert "not finite" in broken.message
+
+    asyncio.run(with_runner(good, act))
+
+
+def test_decisions_and_scores_are_the_heads() -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+        runner.add(Engine(BUNDLE, TASK, Head(temperature=2.0, offsets=(0.0, 1.0)), ScriptedBackend(good)))
+        runner.submit(7, job(1), answers.put_nowait)
+        runner.pump()
+        result = (await answers.get()).result
+        assert result.score == pytest.approx(1 / (1 + np.exp(-1)))
+        assert (result.label, result.decision) == (1, 0)  # the cost matrix alone would block
 
     asyncio.run(with_runner(good, act))
 
