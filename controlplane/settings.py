@@ -14,11 +14,16 @@ _SQLITE = "sqlite:///"
 
 @dataclass(frozen=True, slots=True)
 class SpecialistSettings:
-    """One specialist to look after, by the pack that describes it; ``suite`` replaces the pack's own."""
+    """One specialist to look after, by the pack that describes it.
+
+    ``suite`` replaces the pack's own, and so does ``trainer``: "encoder" fine-tunes the language model,
+    "additive" fits the classical control to be served itself.
+    """
 
     pack: str
     data: Path | None
     suite: Path | None
+    trainer: str | None = None
 
     @classmethod
     def from_json(cls, value: Any, where: str, root: Path) -> Self:
@@ -29,6 +34,7 @@ class SpecialistSettings:
             pack=read.text("pack"),
             data=None if data is None else root / data,
             suite=None if suite is None else root / suite,
+            trainer=read.text("trainer", None, choices=("encoder", "additive")),
         )
         read.done()
         return specialist

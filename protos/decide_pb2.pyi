@@ -108,8 +108,16 @@ class Timing(_message.Message):
     total_us: int
     def __init__(self, queue_us: _Optional[int] = ..., engine_us: _Optional[int] = ..., total_us: _Optional[int] = ...) -> None: ...
 
+class Reason(_message.Message):
+    __slots__ = ("field", "log_odds")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    LOG_ODDS_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    log_odds: float
+    def __init__(self, field: _Optional[str] = ..., log_odds: _Optional[float] = ...) -> None: ...
+
 class DecideResponse(_message.Message):
-    __slots__ = ("decision_id", "label", "score", "probabilities", "decision", "fallback", "arm", "bundle_digest", "plan_generation", "bucket", "timing", "truncated", "cached")
+    __slots__ = ("decision_id", "label", "score", "probabilities", "decision", "fallback", "arm", "bundle_digest", "plan_generation", "bucket", "timing", "truncated", "cached", "reasons")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -123,6 +131,7 @@ class DecideResponse(_message.Message):
     TIMING_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     label: str
     score: float
@@ -136,7 +145,8 @@ class DecideResponse(_message.Message):
     timing: Timing
     truncated: bool
     cached: bool
-    def __init__(self, decision_id: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., probabilities: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ..., decision: _Optional[str] = ..., fallback: _Optional[_Union[Fallback, _Mapping]] = ..., arm: _Optional[_Union[Arm, str]] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., bucket: _Optional[int] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., truncated: bool = ..., cached: bool = ...) -> None: ...
+    reasons: _containers.RepeatedCompositeFieldContainer[Reason]
+    def __init__(self, decision_id: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., probabilities: _Optional[_Iterable[_Union[LabelProbability, _Mapping]]] = ..., decision: _Optional[str] = ..., fallback: _Optional[_Union[Fallback, _Mapping]] = ..., arm: _Optional[_Union[Arm, str]] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., bucket: _Optional[int] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., truncated: bool = ..., cached: bool = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ...) -> None: ...
 
 class DecideBatchRequest(_message.Message):
     __slots__ = ("requests",)

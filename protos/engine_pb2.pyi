@@ -134,7 +134,7 @@ class Job(_message.Message):
     def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., remaining_us: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., input: _Optional[_Union[_decide_pb2.Input, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("id", "status", "message", "probabilities", "label", "decision", "score", "truncated", "tokens", "queue_us", "engine_us", "batch_size", "bundle_digest", "vocabulary_mass")
+    __slots__ = ("id", "status", "message", "probabilities", "label", "decision", "score", "truncated", "tokens", "queue_us", "engine_us", "batch_size", "bundle_digest", "vocabulary_mass", "reasons")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +149,7 @@ class Result(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_MASS_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
     id: int
     status: ResultStatus
     message: str
@@ -163,7 +164,8 @@ class Result(_message.Message):
     batch_size: int
     bundle_digest: str
     vocabulary_mass: float
-    def __init__(self, id: _Optional[int] = ..., status: _Optional[_Union[ResultStatus, str]] = ..., message: _Optional[str] = ..., probabilities: _Optional[_Iterable[float]] = ..., label: _Optional[int] = ..., decision: _Optional[int] = ..., score: _Optional[float] = ..., truncated: bool = ..., tokens: _Optional[int] = ..., queue_us: _Optional[int] = ..., engine_us: _Optional[int] = ..., batch_size: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., vocabulary_mass: _Optional[float] = ...) -> None: ...
+    reasons: _containers.RepeatedCompositeFieldContainer[_decide_pb2.Reason]
+    def __init__(self, id: _Optional[int] = ..., status: _Optional[_Union[ResultStatus, str]] = ..., message: _Optional[str] = ..., probabilities: _Optional[_Iterable[float]] = ..., label: _Optional[int] = ..., decision: _Optional[int] = ..., score: _Optional[float] = ..., truncated: bool = ..., tokens: _Optional[int] = ..., queue_us: _Optional[int] = ..., engine_us: _Optional[int] = ..., batch_size: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., vocabulary_mass: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[_decide_pb2.Reason, _Mapping]]] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("id",)

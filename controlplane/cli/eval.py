@@ -1,5 +1,6 @@
 """``interlock eval``: measure a bundle on any labelled file, here and now, without a control plane."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,6 +50,7 @@ def run(
     from controlplane.datasets.rows import Columns, DataInvalid
     from controlplane.evals.engine import EngineFailed
     from controlplane.evals.labelled_run import LabelledRun, run_labelled
+    from controlplane.evals.published_run import as_published
     from controlplane.evals.registry import MetricUnknown
     from controlplane.packs.registry import load_metrics
 
@@ -86,11 +88,16 @@ def run(
             quarantine=quarantine,
         )
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console(), disable=as_json, transient=True) as progress:
+        with (
+            tempfile.TemporaryDirectory(prefix="interlock-eval-") as scratch,
+            Progress(*columns, console=console(), disable=as_json, transient=True) as progress,
+        ):
+            asked, name = as_published(specialist, asked, Path(scratch))
             bar = progress.add_task("starting", total=1)
             report = run_labelled(
                 asked, lambda what, done, of: progress.update(bar, description=what, completed=done, total=of)
             )
+            report["data"] |= {"file": str(data), "set": name}
     except (DataInvalid, MetricUnknown) as error:
         raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
     except BundleInvalid as error:

@@ -11,7 +11,7 @@ import numpy as np
 from controlplane.datasets.rows import Case, Columns, DataInvalid, Refused, read_cases
 from controlplane.evals import registry
 from controlplane.evals.bootstrap import interval, resampled
-from controlplane.evals.control import ControlModel
+from controlplane.evals.control import fit_control
 from controlplane.evals.engine import Engine, Scores
 from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.metrics import Floats, Ints
@@ -177,7 +177,7 @@ def _control(asked: LabelledRun, task: TaskSpec, labels: _Labels, cases: Sequenc
     names = task.labels if all(row.label in task.labels for row in rows) else labels.names
     if any(row.label not in names for row in rows):
         raise DataInvalid(f"{asked.train} mixes labels of the task and groups, expected one or the other")
-    model = ControlModel([Example(row.text, row.label) for row in rows], names)
+    model = fit_control(task, [Example(row.text, row.label) for row in rows], names)
     found = model.probabilities([case.text for case in cases])
     decisions = np.zeros(len(cases), dtype=np.int64)
     if names == task.labels:

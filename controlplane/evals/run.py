@@ -9,8 +9,9 @@ import numpy as np
 
 from controlplane.evals import registry
 from controlplane.evals.bootstrap import Interval, interval, resample_weights
-from controlplane.evals.control import ControlModel
+from controlplane.evals.control import fit_control
 from controlplane.evals.engine import WORKER, Engine, Scores
+from controlplane.evals.inputs import input_of
 from controlplane.evals.metrics import Floats
 from controlplane.evals.registry import Answers
 from controlplane.evals.suite import Gate, Suite
@@ -175,14 +176,14 @@ def evaluate(
         for model, digest in digests.items():
             worker.load(digest)
             for part, examples in parts.items():
-                texts = [example.text for example in examples]
-                scores = worker.score(digest, texts)
+                inputs = [input_of(task, example.text) for example in examples]
+                scores = worker.score(digest, inputs)
                 p99 = None
                 if part in timed:
-                    alone = worker.score(digest, texts[:_TIMED], window=1)
+                    alone = worker.score(digest, inputs[:_TIMED], window=1)
                     p99 = float(np.quantile(alone.latencies_ms, 0.99))
                 measured[part][model] = _Measured(task, examples, scores, p99)
-    control = ControlModel(training, task.labels)
+    control = fit_control(task, training, task.labels)
     for part, examples in parts.items():
         probabilities = control.probabilities([example.text for example in examples])
         decisions = np.array([task.decide(row) for row in probabilities.tolist()], dtype=np.int64)

@@ -89,6 +89,8 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "specialist": job.specialist,
         "pack": source.pack,
         "data": None if source.data is None else str(source.data),
+        "trainer": source.trainer or pack.trainer,
+        "analysers": dict(pack.analysers),
         "task": pack.task.to_json(),
         "train_file": str(train_file),
         "dev_file": str(dev_file),

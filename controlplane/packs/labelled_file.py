@@ -9,7 +9,7 @@ import gzip
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from controlplane.evals.control import ControlModel
 from controlplane.evals.metrics import macro_f1
 from controlplane.evals.suite import Suite
 from controlplane.packs.example import Example
+from controlplane.packs.published import PublishedSet
 from controlplane.training.dataset import text_key
 from protos.contract.task import TaskSpec
 
@@ -82,6 +83,9 @@ class LabelledFilePack:
             }
         )
         self.suite = Suite.from_json(_SUITE)
+        self.trainer = "encoder"
+        self.analysers: Mapping[str, str] = {}
+        self.sets: tuple[PublishedSet, ...] = ()
         wave = _wave(rows, labels)
         past = int(PAST_SHARE * len(rows))
         held = [text_key(row.text)[-1] in _HELD_OUT for row in rows]

@@ -1,12 +1,14 @@
 """Packs: everything needed to bring one specialist up, by name."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from controlplane.datasets.rows import read_rows
 from controlplane.evals.suite import Suite, load_suite
 from controlplane.packs.example import Example
+from controlplane.packs.published import PublishedSet
 from protos.contract.task import TaskSpec
 
 
@@ -19,6 +21,9 @@ class Pack(Protocol):
 
     task: TaskSpec  # what the specialist reads and answers
     suite: Suite  # what a candidate must show before it may be rolled out
+    trainer: str  # how its bundles are made: "encoder" or "additive"
+    analysers: Mapping[str, str]  # how the additive trainer cuts text fields, where not into words
+    sets: tuple[PublishedSet, ...]  # data sets of other people's that can be read as its cases
 
     def training_set(self, n: int, seed: int) -> list[Example]:
         """Draw ``n`` examples of steady traffic to train on."""
@@ -41,8 +46,11 @@ class Pack(Protocol):
         ...
 
 
-PACKS = ("brand-safety", "labelled-file")
-METRIC_MODULES: tuple[str, ...] = ()  # modules that call ``controlplane.evals.registry.register`` when imported
+LABELLED_FILE = "labelled-file"
+FOLDERS = ("brand-safety", "bid-shading")
+PACKS = (*FOLDERS, LABELLED_FILE)
+# Modules that call ``controlplane.evals.registry.register`` when imported.
+METRIC_MODULES: tuple[str, ...] = ("controlplane.packs.bid_shading.metrics",)
 
 
 def load_pack(name: str, data: Path | None = None, suite: Path | None = None) -> Pack:
@@ -59,6 +67,18 @@ def load_pack(name: str, data: Path | None = None, suite: Path | None = None) ->
     return pack
 
 
+def published_set(specialist: str, data: Path) -> PublishedSet | None:
+    """Return the published set that a file is one of, by its columns; None for any other file.
+
+    Raises:
+        DataInvalid: The file cannot be read.
+    """
+    if specialist not in FOLDERS:
+        return None
+    columns = next((row for _, row in read_rows(data)), {})
+    return next((one for one in load_pack(specialist).sets if one.recognises(columns)), None)
+
+
 def load_metrics() -> None:
     """Have every pack that brings metrics of its own register them; doing so twice is harmless."""
     for module in METRIC_MODULES:
@@ -67,13 +87,13 @@ def load_metrics() -> None:
 
 def _pack(name: str, data: Path | None) -> Pack:
     # Imported late: a process that serves one pack should not pay for the others' libraries.
-    if name == "brand-safety":
+    if name in FOLDERS:
         if data is not None:
             raise PackUnknown(f"pack {name!r} makes its own texts, expected no data file, given {data}")
-        from controlplane.packs.brand_safety.pack import BrandSafetyPack
-
-        return BrandSafetyPack()
-    if name == "labelled-file":
+        module: Any = importlib.import_module(f"controlplane.packs.{name.replace('-', '_')}.pack")
+        pack: Pack = module.load()
+        return pack
+    if name == LABELLED_FILE:
         if data is None:
             raise PackUnknown(f"pack {name!r} needs a data file, given none")
         from controlplane.packs.labelled_file import LabelledFilePack

@@ -20,6 +20,7 @@ ROOTS = {
 }
 
 Scalar = str | float | int | bool
+PER = " / "
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +70,28 @@ class Path:
             else:
                 found = [getattr(message, name) for message in found if message.HasField(name)]
         return [len(found)] if self.is_count else found
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The first value of one path divided by that of another, such as ``imp.bidfloor / bid.price``."""
+
+    text: str
+    above: Path
+    below: Path
+
+    def read(self, roots: Mapping[str, Message]) -> list[Scalar]:
+        """Return the quotient; none where a value is absent, no number, or the divisor is 0."""
+        values = [next(iter(path.read(roots)), None) for path in (self.above, self.below)]
+        above, below = values
+        if not isinstance(above, int | float) or not isinstance(below, int | float) or not below:
+            return []
+        return [above / below]
+
+
+def parse_source(text: str, where: str) -> Path | Ratio:
+    """Read a path or the quotient of two; raises FieldInvalid."""
+    above, slash, below = text.partition(PER)
+    if not slash:
+        return Path.parse(text, where)
+    return Ratio(text, Path.parse(above, where), Path.parse(below, where))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from gateway.rtb.paths import Path
+from gateway.rtb.paths import Path, Ratio, parse_source
 from protos import artf_pb2
 from protos.contract.fields import FieldInvalid, Reader
 
@@ -61,13 +61,13 @@ class MutationRule:
     """One specialist's part in ``GetMutations``.
 
     ``scope`` is what one decision is about: the whole request, each impression, or each bid.
-    ``inputs`` maps the task's fields to paths; several are joined by spaces, absent ones left out.
+    ``inputs`` maps the task's fields to paths or quotients of two; several are joined by spaces, absent ones left out.
     """
 
     specialist: str
     lifecycle: int
     scope: str
-    inputs: Mapping[str, tuple[Path, ...]]
+    inputs: Mapping[str, tuple[Path | Ratio, ...]]
     metrics: AddMetrics | None
     cids: AddCids | None
     suppress: SuppressDeals | None
@@ -112,14 +112,14 @@ class MutationRule:
         return rule
 
 
-def _inputs(value: dict[str, Any], scope: str, where: str) -> dict[str, tuple[Path, ...]]:
+def _inputs(value: dict[str, Any], scope: str, where: str) -> dict[str, tuple[Path | Ratio, ...]]:
     inputs = {}
     for name, said in value.items():
         texts = said if isinstance(said, list) else [said]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise FieldInvalid(f"{where}.{name} is {said!r}, expected a path or a list of paths")
-        paths = tuple(Path.parse(text, f"{where}.{name}") for text in texts)
-        for path in paths:
+        paths = tuple(parse_source(text, f"{where}.{name}") for text in texts)
+        for path in [p for s in paths for p in ((s.above, s.below) if isinstance(s, Ratio) else (s,))]:
             if path.root not in _READABLE[scope]:
                 raise FieldInvalid(f"{where}.{name} is {path.text!r}, expected one of {', '.join(_READABLE[scope])}")
         inputs[name] = paths

@@ -314,6 +314,7 @@ class Dispatcher:
         answer.truncated = result.truncated
         for label, probability in zip(task.labels, result.probabilities, strict=True):
             answer.probabilities.add(label=label, probability=probability)
+        answer.reasons.extend(result.reasons)
         if call.is_cached:
             answer.cached = True
             self._statistics.of(task.name).cache_hits += 1

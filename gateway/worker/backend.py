@@ -40,10 +40,13 @@ class Scores:
         logits: One array a row, shape [labels of its task]; only differences within a row count.
         vocabulary_mass: Share of the next token's probability that the labels hold, one a row;
             empty where the model has no vocabulary or not all of it was computed.
+        reasons: (field, its part of the score label's log odds) a row, the strongest first; empty
+            where the model cannot take its answers apart.
     """
 
     logits: Sequence[NDArray[np.float32]] | NDArray[np.float32]
     vocabulary_mass: Sequence[float] = ()
+    reasons: Sequence[tuple[tuple[str, float], ...]] = ()
 
 
 class Backend(Protocol):
@@ -128,13 +131,21 @@ def _transformers(bundle: Bundle, host: Host) -> Backend:
     return open_backend(bundle, host)
 
 
+def _additive(bundle: Bundle, host: Host) -> Backend:
+    from gateway.worker.additive import AdditiveBackend
+
+    return AdditiveBackend(bundle)
+
+
 # Imported when first used: a worker that serves one backend needs no other's libraries.
 BACKENDS: Mapping[str, Callable[[Bundle, Host], Backend]] = {
+    "additive": _additive,
     "openvino": _openvino,
     "simulator": _simulator,
     "transformers": _transformers,
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
+    "additive": (),
     "openvino": ("openvino", "tokenizers"),
     "simulator": (),
     "transformers": ("torch", "transformers", "tokenizers", "safetensors", "llguidance"),
@@ -153,6 +164,7 @@ class Answer:
     probabilities: NDArray[np.float64]
     vocabulary_mass: float | None = None
     problem: str = ""
+    reasons: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +222,8 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
     for places in rows.values():
         calibrated = engines[places[0]].head.probabilities(np.stack([scores.logits[i] for i in places]))
         for i, probabilities in zip(places, calibrated, strict=True):
-            answers[i] = Answer(probabilities, float(masses[i]) if len(masses) else None)
+            reasons = scores.reasons[i] if len(scores.reasons) else ()
+            answers[i] = Answer(probabilities, float(masses[i]) if len(masses) else None, reasons=reasons)
     return answers
 
 

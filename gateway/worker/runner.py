@@ -319,6 +319,7 @@ class Runner:
                 batch_size=len(batch),
                 bundle_digest=job.bundle,
                 vocabulary_mass=given.vocabulary_mass,
+                reasons=[decide_pb2.Reason(field=field, log_odds=share) for field, share in given.reasons],
             )
             self._answer(job, engine_pb2.Frame(result=result))
 

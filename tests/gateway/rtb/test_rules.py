@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from gateway.rtb.paths import Path
+from gateway.rtb.paths import Path, parse_source
 from gateway.rtb.rules import MutationRule
 from protos import artf_pb2
 from protos.contract.fields import FieldInvalid
-from protos.openrtb_pb2 import BidRequest
+from protos.openrtb_pb2 import BidRequest, BidResponse
 from tests.gateway.rtb.rules import BRAND, MFA, RULES, SHADE
 
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -48,6 +48,15 @@ def test_a_rule_answers_the_intents_it_has_tables_for() -> None:
         (artf_pb2.ADD_METRICS, artf_pb2.SUPPRESS_DEALS),
         (artf_pb2.BID_SHADE,),
     ]
+
+
+def test_a_quotient_needs_both_numbers() -> None:
+    share = parse_source("imp.bidfloor / bid.price", "here")
+    imp, bid = BidRequest.Imp(bidfloor=2.0), BidResponse.Bid(price=8.0)
+    assert share.read({"imp": imp, "bid": bid}) == [0.25]
+    assert share.read({"imp": imp}) == share.read({"imp": imp, "bid": BidResponse.Bid(price=0.0)}) == []
+    with pytest.raises(FieldInvalid, match="has no field 'cost'"):
+        parse_source("imp.bidfloor / bid.cost", "here")
 
 
 def test_a_path_follows_lists_and_skips_what_is_absent() -> None:

@@ -1,0 +1,114 @@
+"""Data sets as they are published: which columns hold what a specialist reads, and what others reached on them."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from controlplane.datasets.rows import Columns, DataInvalid, read_rows
+from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.task import TaskSpec
+
+Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+_TASK_PARTS = ("fields", "labels", "decisions", "cost", "score_label", "fallback_decision", "template", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSet:
+    """One data set.
+
+    Attributes:
+        name: Its folder's name where the sets lie.
+        needs: Columns that a file of it has; a file with all of them is taken for one.
+        columns: Which column holds what. Rows with a label outside of the task's are left out.
+        task: The specialist's task as far as the set can ask it: its own fields or labels where it has others.
+        analysers: How the additive model cuts a text field, where not into words.
+        metrics: What is compared with others' results.
+        published: Metric to what was reached by a classical model, for the table of results.
+        prepare: Turns a row as published into one with the columns above, None to leave it out.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    columns: Columns
+    task: TaskSpec
+    analysers: Mapping[str, str]
+    metrics: tuple[str, ...]
+    published: Mapping[str, float]
+    prepare: Prepare | None = None
+
+    @classmethod
+    def from_json(cls, value: Any, task: TaskSpec, where: str) -> Self:
+        """Read one table of a ``pack.toml``; raises FieldInvalid."""
+        read = Reader(value, where)
+        changes = read.object("task", {})
+        unknown = sorted(set(changes) - set(_TASK_PARTS))
+        if unknown:
+            raise FieldInvalid(f"{where}.task has unknown fields: {', '.join(unknown)}")
+        published = read.object("published", {})
+        values = Reader(published, f"{where}.published")
+        own = task if not changes else TaskSpec.from_json(_changed(task, changes), f"{where}.task")
+        found = cls(
+            name=read.text("name"),
+            needs=read.texts("needs"),
+            columns=Columns(
+                label=read.text("label"),
+                fields=read.object("fields", {}),
+                slices=read.texts("slices", ()),
+                weight=read.maybe_text("weight"),
+                kept=read.texts("keep", ()),
+                labels=read.object("labels", {}),
+            ),
+            task=own,
+            analysers=read.object("analysers", {}),
+            metrics=read.texts("metrics"),
+            published={name: values.number(name, 0, 1e9) for name in published},
+        )
+        read.done()
+        return found
+
+    def prepared(self, path: Path, scratch: Path) -> Path:
+        """Return a file with this set's columns: the one given, or one written into ``scratch``.
+
+        Raises:
+            DataInvalid: A row lacks a column, or holds what the set does not.
+        """
+        if self.prepare is None:
+            return path
+        target = scratch / f"{path.name.removesuffix('.gz').rsplit('.', 1)[0]}.jsonl"
+        with target.open("w", encoding="utf-8") as file:
+            for number, row in read_rows(path):
+                try:
+                    made = self.prepare(row)
+                except (KeyError, TypeError, ValueError) as error:
+                    raise DataInvalid(f"{path} row {number} is not of {self.name}: {error}") from error
+                if made is not None:
+                    file.write(json.dumps(made, ensure_ascii=False) + "\n")
+        return target
+
+    def recognises(self, columns: Iterable[str]) -> bool:
+        """Say whether a file with these columns is one of this set's."""
+        return set(self.needs) <= set(columns)
+
+
+def _changed(task: TaskSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a task's JSON with parts replaced; new fields are rendered a line each, new labels cost 1 when missed."""
+    value = {**task.to_json(), **changes}
+    if "fields" in changes:
+        value["fields"] = [
+            field if "required" in field else {"required": False, "capture": True, **field}
+            for field in changes["fields"]
+        ]
+        if "template" not in changes:
+            value["template"] = "\n".join(f"{field['name']}: {{{field['name']}}}" for field in changes["fields"])
+    if "labels" in changes and "decisions" not in changes:
+        labels = changes["labels"]
+        value |= {
+            "decisions": labels,
+            "cost": [[float(a != b) for b in labels] for a in labels],
+            "score_label": changes.get("score_label", labels[-1]),
+            "fallback_decision": changes.get("fallback_decision", labels[0]),
+        }
+        value.pop("holdback_decision", None)
+    return value

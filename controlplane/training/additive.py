@@ -1,0 +1,306 @@
+"""Additive models: boosted steps for numbers, weighted terms for texts. The classical control, fit to be served."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from controlplane.packs.example import Example
+from protos.contract.additive import Additive
+from protos.contract.bundle import BundleStore, head_json
+from protos.contract.digest import canonical_json
+from protos.contract.features import ANALYSERS, read_fields, read_number
+from protos.contract.task import Field, TaskSpec
+
+Floats = NDArray[np.float64]
+BINS = 48
+SMALL = 2000  # cases: below, the fit is held back more
+CASES_PER_BIN = 40
+LEAST_OF_CATEGORY = 5
+STRENGTHS = (0.05, 0.2, 0.7, 2.0)
+MOST_TERMS = 40_000
+REASONS = 4  # Regulation B: a statement of four principal reasons is usually enough (12 CFR 1002.9, comment 9(b)(2)-1)
+DECIMALS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What ``additive.json`` holds, and the temperature beside it."""
+
+    body: Mapping[str, Any]
+    temperature: float
+
+    def export(self, task: TaskSpec, store: BundleStore, lineage: Mapping[str, Any]) -> str:
+        """Write a bundle and return its digest."""
+        manifest = store.add(
+            task=task,
+            engine={"backend": "additive", "reasons": REASONS},
+            contents={"additive.json": canonical_json(self.body), "head.json": head_json(self.temperature)},
+            base={},
+            lineage=lineage,
+        )
+        return manifest.digest
+
+
+def fit(
+    task: TaskSpec,
+    training: Sequence[Example],
+    dev: Sequence[Example],
+    *,
+    seed: int,
+    analysers: Mapping[str, str] | None = None,
+    weights: Sequence[float] | None = None,
+) -> Fitted:
+    """Fit on rendered texts; numbers alone by boosted steps, with texts by logistic regression on both.
+
+    Args:
+        dev: Cases that only the temperature is fitted on.
+        analysers: How a text field is cut into terms; "words" where none is named.
+        weights: How many real cases each training case stands for.
+    """
+    columns = _Columns.of(task, training, analysers or {})
+    labels = np.array([task.labels.index(example.label) for example in training])
+    weight = np.ones(len(training)) if weights is None else np.asarray(weights, dtype=np.float64)
+    made = _boosted if not columns.texts else _linear
+    fields, intercept = made(task, columns, labels, weight, seed)
+    body = {"version": 1, "intercept": _rounded(intercept), "fields": fields}
+    logits = Additive.from_json(task, body, "model").logits([example.text for example in dev])
+    targets = np.array([task.labels.index(example.label) for example in dev])
+    return Fitted(body, _temperature(logits, targets))
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Training cases by field: numbers as bin codes, categories as their own, texts as TF-IDF."""
+
+    numbers: dict[str, tuple[list[float], NDArray[np.int64]]]  # edges, codes [cases]
+    categories: dict[str, tuple[list[str], NDArray[np.int64]]]  # values, codes [cases]; one more code for any other
+    texts: dict[str, tuple[str, TfidfVectorizer, csr_matrix]]  # analyser, vocabulary, rows [cases, terms]
+
+    @classmethod
+    def of(cls, task: TaskSpec, training: Sequence[Example], analysers: Mapping[str, str]) -> "_Columns":
+        names = [field.name for field in task.fields]
+        parsed = [read_fields(example.text, names) for example in training]
+        numbers, categories, texts = {}, {}, {}
+        for field in task.fields:
+            values = [fields.get(field.name, "") for fields in parsed]
+            if _is_number(field):
+                found = np.array([read_number(value) for value in values])
+                edges = _edges(found)
+                numbers[field.name] = (edges, _codes(found, edges))
+                continue
+            analyser = analysers.get(field.name, "words")
+            if analyser == "whole":
+                categories[field.name] = _categories(values, task.max_tokens)
+                continue
+            cut = ANALYSERS[analyser]
+            vectorizer = TfidfVectorizer(
+                analyzer=lambda text, cut=cut: cut(text, task.max_tokens),
+                sublinear_tf=True,
+                max_features=MOST_TERMS,
+                min_df=2 if len(values) > 2000 else 1,
+            )
+            texts[field.name] = (analyser, vectorizer, vectorizer.fit_transform(values))
+        return cls(numbers, categories, texts)
+
+
+def _is_number(field: Field) -> bool:
+    return field.kind != "text"
+
+
+def _categories(values: Sequence[str], most: int) -> tuple[list[str], NDArray[np.int64]]:
+    """Number the values of a category; rare ones count as any other."""
+    cut = ANALYSERS["whole"]
+    terms = [next(iter(cut(value, most)), "") for value in values]
+    counts = Counter(terms)
+    known = sorted(term for term, n in counts.items() if term and n >= LEAST_OF_CATEGORY)
+    places = {term: i for i, term in enumerate(known)}
+    return known, np.array([places.get(term, len(known)) for term in terms], dtype=np.int64)
+
+
+def _edges(values: Floats) -> list[float]:
+    """Cut a column into about equally full bins; every value of a short list gets its own."""
+    present = np.unique(values[~np.isnan(values)])
+    bins = max(4, min(BINS, len(values) // CASES_PER_BIN))
+    if len(present) > bins:
+        present = np.unique(np.quantile(values[~np.isnan(values)], np.linspace(0, 1, bins + 1)[1:-1]))
+        return [float(edge) for edge in present]
+    return [float(edge) for edge in (present[1:] + present[:-1]) / 2]
+
+
+def _codes(values: Floats, edges: Sequence[float]) -> NDArray[np.int64]:
+    """Return the bin of each value; the one after the last where it is missing."""
+    codes = np.searchsorted(np.asarray(edges), values, side="right")
+    return np.where(np.isnan(values), len(edges) + 1, codes).astype(np.int64)
+
+
+def _boosted(
+    task: TaskSpec, columns: _Columns, labels: NDArray[np.int64], weight: Floats, seed: int
+) -> tuple[list[dict[str, Any]], Floats]:
+    """Fit trees of one split each: their sum is a step function per field, read off by asking the model."""
+    coded = {**columns.numbers, **columns.categories}
+    names = list(coded)
+    matrix = np.stack([coded[name][1] for name in names], axis=1).astype(np.float64)
+    sizes = [len(edges) + 2 for edges, _ in columns.numbers.values()]
+    sizes += [len(known) + 1 for known, _ in columns.categories.values()]
+    is_small = len(labels) < SMALL
+    model = HistGradientBoostingClassifier(
+        max_leaf_nodes=2,
+        learning_rate=0.1,
+        max_iter=(200 if len(task.labels) == 2 else 60) if is_small else 600,
+        min_samples_leaf=10 if is_small else 20,
+        early_stopping=not is_small,
+        n_iter_no_change=25,
+        random_state=seed,
+    )
+    present = np.unique(labels)
+    with threadpool_limits(1):  # its threads wait for each other by spinning, on cores that others use
+        model.fit(matrix, labels, sample_weight=weight)
+    base = np.zeros((1, len(names)))
+    grid = np.concatenate([base] + [_varied(base, j, size) for j, size in enumerate(sizes)])
+    logits = _all_labels(np.atleast_2d(model.decision_function(grid).T).T, present, len(task.labels))
+    at, fields, intercept = 1, [], logits[0].copy()
+    share = weight / weight.sum()
+    for name, size in zip(names, sizes, strict=True):
+        part, rest = _coded(columns, name, logits[at : at + size] - logits[0], share)
+        fields.append(part)
+        intercept += rest
+        at += size
+    return fields, intercept
+
+
+def _varied(base: Floats, column: int, size: int) -> Floats:
+    rows = np.repeat(base, size, axis=0)
+    rows[:, column] = np.arange(size)
+    return rows
+
+
+def _all_labels(decision: Floats, present: NDArray[np.int64], count: int) -> Floats:
+    """Spread decision values over all labels; one that never occurred is as good as impossible."""
+    logits = np.full((len(decision), count), -20.0)
+    if decision.shape[1] == 1 and len(present) == 2:
+        # Half to each side, so that both labels have a share to explain.
+        logits[:, present[0]], logits[:, present[1]] = -decision[:, 0] / 2, decision[:, 0] / 2
+    else:
+        logits[:, present] = decision
+    return logits
+
+
+def _linear(
+    task: TaskSpec, columns: _Columns, labels: NDArray[np.int64], weight: Floats, seed: int
+) -> tuple[list[dict[str, Any]], Floats]:
+    blocks: list[Any] = [rows for _, _, rows in columns.texts.values()]
+    for edges, codes in columns.numbers.values():
+        blocks.append(csr_matrix(np.eye(len(edges) + 2)[codes]))
+    for known, codes in columns.categories.values():
+        blocks.append(csr_matrix(np.eye(len(known) + 1)[codes]))
+    present = np.unique(labels)
+    matrix = hstack(blocks).tocsr()
+    strength = _strength(matrix, labels, weight, seed) if len(labels) < SMALL else 4.0
+    model = LogisticRegression(C=strength, max_iter=300, random_state=seed)
+    model.fit(matrix, labels, sample_weight=weight)
+    coefficients = _all_weights(model.coef_, present, len(task.labels))
+    share = weight / weight.sum()
+    at, fields = 0, []
+    for name, (analyser, vectorizer, rows) in columns.texts.items():
+        width = rows.shape[1]
+        block = coefficients[at : at + width]
+        at += width
+        terms = [str(term) for term in vectorizer.get_feature_names_out()]
+        # What is written is rounded; means are taken of what is written.
+        fields.append(
+            {
+                "name": name,
+                "kind": "terms",
+                "analyser": analyser,
+                "terms": terms,
+                "rarity": _rounded(vectorizer.idf_),
+                "weights": _rounded(block),
+                "mean": _rounded(share @ (rows @ block)),
+            }
+        )
+    sizes = {name: len(edges) + 2 for name, (edges, _) in columns.numbers.items()}
+    sizes |= {name: len(known) + 1 for name, (known, _) in columns.categories.items()}
+    intercept = _all_weights(np.atleast_2d(model.intercept_).T, present, len(task.labels), missing=-20.0)[0]
+    for name, size in sizes.items():
+        part, rest = _coded(columns, name, coefficients[at : at + size], share)
+        fields.append(part)
+        intercept += rest
+        at += size
+    return fields, intercept
+
+
+def _strength(matrix: Any, labels: NDArray[np.int64], weight: Floats, seed: int) -> float:
+    """Choose how freely to fit few cases: the least log loss over five parts, each judged by the rest's model."""
+    losses = []
+    for strength in STRENGTHS:
+        total = 0.0
+        for rest, part in StratifiedKFold(5, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels):
+            model = LogisticRegression(C=strength, max_iter=300, random_state=seed)
+            model.fit(matrix[rest], labels[rest], sample_weight=weight[rest])
+            total += log_loss(
+                labels[part], model.predict_proba(matrix[part]), sample_weight=weight[part], labels=model.classes_
+            )
+        losses.append(total)
+    return STRENGTHS[int(np.argmin(losses))]
+
+
+def _all_weights(weights: Floats, present: NDArray[np.int64], count: int, missing: float = 0.0) -> Floats:
+    """Return weights as [features, labels] over all labels."""
+    found = np.full((weights.shape[1], count), missing)
+    if len(weights) == 1 and len(present) == 2:
+        found[:, present[0]], found[:, present[1]] = -weights[0] / 2, weights[0] / 2
+    else:
+        found[:, present] = weights.T
+    return found
+
+
+def _coded(columns: _Columns, name: str, values: Floats, share: Floats) -> tuple[dict[str, Any], Floats]:
+    """Write what a number's bins or a category's values add, [codes, labels], and return what is left for all cases."""
+    if name in columns.numbers:
+        edges, codes = columns.numbers[name]
+        return {
+            "name": name,
+            "kind": "steps",
+            "edges": [float(edge) for edge in edges],
+            "values": _rounded(values),
+            "mean": _rounded(share @ values[codes]),
+        }, np.zeros(values.shape[1])
+    known, codes = columns.categories[name]
+    # A term that is not there adds nothing, so what any other value adds goes to all cases.
+    return {
+        "name": name,
+        "kind": "terms",
+        "analyser": "whole",
+        "terms": known,
+        "rarity": [1.0] * len(known),
+        "weights": _rounded(values[:-1] - values[-1]),
+        "mean": _rounded(share @ (values[codes] - values[-1])),
+    }, values[-1]
+
+
+def _rounded(values: Any) -> Any:
+    return np.round(np.asarray(values, dtype=np.float64), DECIMALS).tolist()
+
+
+def _temperature(logits: Floats, targets: NDArray[np.int64]) -> float:
+    """Choose the temperature of least log loss on a grid."""
+
+    def loss(temperature: float) -> float:
+        scaled = logits / temperature
+        scaled -= scaled.max(1, keepdims=True)
+        told = scaled[np.arange(len(targets)), targets] - np.log(np.exp(scaled).sum(1))
+        return -float(told.mean())
+
+    grid: list[float] = np.geomspace(0.25, 8.0, 121).tolist()
+    return round(grid[int(np.argmin([loss(temperature) for temperature in grid]))], 6)

@@ -1,0 +1,68 @@
+"""What additive engines read of a rendered text: named fields, and the terms of text fields.
+
+Training writes models over these features and the worker answers from them, so both sides must
+cut text alike.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+_EDGE = re.compile(r"\W+")
+CHARACTERS_PER_TOKEN = 4
+CHARACTER_SIZES = (3, 4, 5)
+
+
+def read_fields(text: str, names: Sequence[str]) -> dict[str, str]:
+    """Take a text of lines ``name: value`` apart; a name's first line counts.
+
+    What follows a line without a known name belongs to the value before it. A text without any known
+    name is the value of the first one: the template of such a task is the bare field.
+    """
+    pattern = re.compile("^(" + "|".join(map(re.escape, names)) + "): ?", re.MULTILINE)
+    marks = list(pattern.finditer(text))
+    if not marks or marks[0].start() != 0:
+        return {names[0]: text}
+    ends = [mark.start() - 1 for mark in marks[1:]] + [len(text)]
+    found: dict[str, str] = {}
+    for mark, end in zip(marks, ends, strict=True):
+        found.setdefault(mark[1], text[mark.end() : end])
+    return found
+
+
+def read_number(text: str) -> float:
+    """Read a rendered number or flag; NaN for anything else, an empty value before all."""
+    if text in ("True", "False"):
+        return float(text == "True")
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def words(text: str, most: int) -> list[str]:
+    """Return words, symbols and pairs of neighbours, lower case, of at most ``most`` words."""
+    found = [match[0] for match in _WORD.finditer(text[: 16 * most].lower())][:most]
+    return found + [f"{a} {b}" for a, b in zip(found, found[1:], strict=False)]
+
+
+def characters(text: str, most: int) -> list[str]:
+    """Return runs of three to five characters of each word and its edges, lower case: for names such as domains."""
+    found: list[str] = []
+    for word in _EDGE.split(text[: CHARACTERS_PER_TOKEN * most].lower()):
+        if word:
+            padded = f" {word} "
+            found += [padded[i : i + n] for n in CHARACTER_SIZES for i in range(len(padded) - n + 1)]
+    return found
+
+
+def whole(text: str, most: int) -> list[str]:
+    """Return the value itself: for codes and categories."""
+    return [text.strip().lower()[: CHARACTERS_PER_TOKEN * most]] if text.strip() else []
+
+
+ANALYSERS: Mapping[str, Callable[[str, int], list[str]]] = MappingProxyType(
+    {"words": words, "characters": characters, "whole": whole}
+)

@@ -1,0 +1,153 @@
+"""Bid shading: the cheapest decision is the one of most surplus, and learning closes most of the gap to the best."""
+
+import random
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.packs.bid_shading.auction import Auction, draw_auction
+from controlplane.packs.bid_shading.buckets import (
+    BOUNDS,
+    DECISIONS,
+    LABELS,
+    bound_of,
+    cost_matrix,
+    label_of,
+    labels_left,
+    win_probability,
+)
+from controlplane.packs.bid_shading.censored import Notice, fit_censored
+from controlplane.packs.bid_shading.scenarios import fields_of
+from controlplane.packs.bid_shading.tenders import prepare
+from controlplane.packs.folder import to_input
+from controlplane.packs.registry import load_pack
+from controlplane.training.additive import Fitted, fit
+from protos.contract.additive import Additive
+from protos.contract.fields import FieldInvalid
+from protos.contract.task import InputInvalid, render
+
+PACK = load_pack("bid-shading")
+TASK = PACK.task
+
+
+def text_of(auction: Auction) -> str:
+    return render(TASK, to_input(TASK, fields_of(auction)))
+
+
+def auctions(n: int, seed: int, *, wave: bool = False) -> list[Auction]:
+    rng = random.Random(seed)
+    return [draw_auction(rng, wave=wave) for _ in range(n)]
+
+
+def probabilities(fitted: Fitted, texts: list[str]) -> np.ndarray:
+    logits = Additive.from_json(TASK, fitted.body, "m").logits(texts) / fitted.temperature
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
+
+
+def log_loss(fitted: Fitted, cases: list[Auction]) -> float:
+    found = probabilities(fitted, [text_of(a) for a in cases])
+    truth = [LABELS.index(label_of(a.least / a.price)) for a in cases]
+    return -float(np.log(found[np.arange(len(cases)), truth]).mean())
+
+
+def test_the_task_holds_the_cost_matrix_of_the_buckets() -> None:
+    raw = tomllib.loads((Path(__file__).parents[3] / "controlplane/packs/bid_shading/task.toml").read_text())
+    assert raw["cost"] == cost_matrix()
+    assert (tuple(raw["labels"]), tuple(raw["decisions"])) == (LABELS, DECISIONS)
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=len(LABELS), max_size=len(LABELS)))
+def test_the_cheapest_decision_keeps_the_most_surplus(weights: list[float]) -> None:
+    told = [w / sum(weights) for w in weights]
+    surplus = [(1 - bound_of(d)) * win_probability(told, d) for d in DECISIONS]
+    assert surplus[TASK.decide(told)] == pytest.approx(max(surplus), abs=1e-6)
+
+
+@given(st.floats(0.01, 2), st.sampled_from(BOUNDS))
+def test_a_notice_never_rules_out_what_is_true(needed: float, submitted: float) -> None:
+    assert label_of(needed) in labels_left(submitted, is_won=needed <= submitted)
+
+
+def test_the_known_optimum_is_one() -> None:
+    for auction in auctions(50, 3):
+        best = auction.best_bid()
+        others = [auction.expected_surplus(auction.price * share) for share in np.linspace(0.02, 1, 60)]
+        assert auction.expected_surplus(best) >= max(others) - 0.005 * auction.price
+
+
+@pytest.fixture(scope="module")
+def shader() -> Fitted:
+    return fit(TASK, PACK.training_set(2500, 1), PACK.held_out(200, 2), seed=1, analysers=PACK.analysers)
+
+
+def surplus_of(fitted: Fitted, cases: list[Auction]) -> float:
+    found = probabilities(fitted, [text_of(a) for a in cases]).tolist()
+    shares = [bound_of(TASK.decisions[TASK.decide(row)]) for row in found]
+    return sum(a.expected_surplus(max(s * a.price, a.floor)) for a, s in zip(cases, shares, strict=True))
+
+
+def test_a_trained_shader_regrets_less_than_any_constant_share(shader: Fitted) -> None:
+    cases = auctions(1500, 11)
+    best = sum(a.expected_surplus(a.best_bid()) for a in cases)
+    constant = max(sum(a.expected_surplus(max(b * a.price, a.floor)) for a in cases) for b in BOUNDS)
+    regret, of_constant = 1 - surplus_of(shader, cases) / best, 1 - constant / best
+    assert 0 < regret < 0.75 * of_constant
+
+
+def test_untold_minimums_teach_too() -> None:
+    rng = random.Random(5)
+    notices, told = [], []
+    for auction in auctions(350, 21):
+        needed, submitted = auction.least / auction.price, rng.choice(BOUNDS)
+        text, is_won = text_of(auction), needed <= submitted
+        # Exchanges tell the minimum to few, and more often to those who lost.
+        if rng.random() < (0.02 if is_won else 0.2):
+            notices.append(Notice(text, (label_of(needed),)))
+            told.append(notices[-1])
+        else:
+            notices.append(Notice(text, labels_left(submitted, is_won=is_won)))
+    dev = PACK.held_out(100, 2)
+    cases = auctions(600, 31)
+    assert log_loss(fit_censored(TASK, notices, dev, seed=1), cases) < log_loss(
+        fit_censored(TASK, told, dev, seed=1), cases
+    )
+
+
+def test_a_notice_without_a_label_left_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"notices\[0\].possible is empty"):
+        fit_censored(TASK, [Notice("x", ())], [], seed=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"price": None}, "input.fields['price'] is missing, expected number"),
+        ({"exchange": None}, "input.fields['exchange'] is missing, expected text"),
+        ({"price": float("nan")}, "input.fields['price'] is nan, expected a finite number"),
+        ({"site": "x" * 5000}, "expected at most 2048"),
+    ],
+    ids=["no price", "no exchange", "not a number", "too long"],
+)
+def test_a_wrong_input_is_refused_by_field(change: dict[str, float | str | None], words: str) -> None:
+    fields = {**fields_of(auctions(1, 1)[0]), **change}
+    with pytest.raises(InputInvalid) as refused:
+        to_input(TASK, {name: value for name, value in fields.items() if value is not None})
+    assert words in str(refused.value)
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(FieldInvalid, match="field is 'bid', expected one of floor_share"):
+        to_input(TASK, {"bid": 1.0})
+
+
+def test_a_tender_is_an_auction_with_the_sign_mirrored() -> None:
+    row = {"best_losing_ratio": 1.25, "winning_price": 1e6, "n_bids_total": 3, "country": None, "currency": "USD"}
+    assert prepare(row) == {"label": "80", "magnitude": 6.0, "n_bids": 3, "country": "unknown", "currency": "USD"}
+    assert prepare({**row, "best_losing_ratio": 0.9})["label"] == "beyond"  # the winner was not the lowest
+    with pytest.raises(ValueError, match="winning_price is 0"):
+        prepare({**row, "winning_price": 0})
