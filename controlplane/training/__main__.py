@@ -143,9 +143,8 @@ def _additive(
 
     fitted = fit(config.task, examples, dev, seed=config.seed, analysers=config.analysers)
     logits = Additive.from_json(config.task, fitted.body, "model").logits([example.text for example in dev])
-    scaled = np.exp(logits / fitted.temperature - (logits / fitted.temperature).max(1, keepdims=True))
     labels = np.array([config.task.labels.index(example.label) for example in dev])
-    loss = float(log_loss(labels, scaled / scaled.sum(1, keepdims=True))[0])
+    loss = float(log_loss(labels, fitted.head.probabilities(logits))[0])
     return {
         "bundle_digest": fitted.export(config.task, BundleStore(config.bundles_dir), lineage),
         "seconds": time.monotonic() - started,

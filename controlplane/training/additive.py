@@ -16,10 +16,13 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from controlplane.packs.example import Example
+from controlplane.training.calibration import fit_head
+from controlplane.training.dataset import dataset_digest
 from protos.contract.additive import Additive
-from protos.contract.bundle import BundleStore, head_json
+from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
 from protos.contract.features import ANALYSERS, read_fields, read_number
+from protos.contract.head import HEAD, Head
 from protos.contract.task import Field, TaskSpec
 
 Floats = NDArray[np.float64]
@@ -35,17 +38,17 @@ DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What ``additive.json`` holds, and the temperature beside it."""
+    """What ``additive.json`` holds, and the calibration beside it."""
 
     body: Mapping[str, Any]
-    temperature: float
+    head: Head
 
     def export(self, task: TaskSpec, store: BundleStore, lineage: Mapping[str, Any]) -> str:
         """Write a bundle and return its digest."""
         manifest = store.add(
             task=task,
             engine={"backend": "additive", "reasons": REASONS},
-            contents={"additive.json": canonical_json(self.body), "head.json": head_json(self.temperature)},
+            contents={"additive.json": canonical_json(self.body), HEAD: self.head.to_bytes()},
             base={},
             lineage=lineage,
         )
@@ -64,7 +67,7 @@ def fit(
     """Fit on rendered texts; numbers alone by boosted steps, with texts by logistic regression on both.
 
     Args:
-        dev: Cases that only the temperature is fitted on.
+        dev: Cases that only the calibration is fitted on; none leaves the model as it is.
         analysers: How a text field is cut into terms; "words" where none is named.
         weights: How many real cases each training case stands for.
     """
@@ -74,9 +77,11 @@ def fit(
     made = _boosted if not columns.texts else _linear
     fields, intercept = made(task, columns, labels, weight, seed)
     body = {"version": 1, "intercept": _rounded(intercept), "fields": fields}
+    if not dev:
+        return Fitted(body, Head())
     logits = Additive.from_json(task, body, "model").logits([example.text for example in dev])
     targets = np.array([task.labels.index(example.label) for example in dev])
-    return Fitted(body, _temperature(logits, targets))
+    return Fitted(body, fit_head(logits, targets, task, dataset_digest(dev)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,16 +296,3 @@ def _coded(columns: _Columns, name: str, values: Floats, share: Floats) -> tuple
 
 def _rounded(values: Any) -> Any:
     return np.round(np.asarray(values, dtype=np.float64), DECIMALS).tolist()
-
-
-def _temperature(logits: Floats, targets: NDArray[np.int64]) -> float:
-    """Choose the temperature of least log loss on a grid."""
-
-    def loss(temperature: float) -> float:
-        scaled = logits / temperature
-        scaled -= scaled.max(1, keepdims=True)
-        told = scaled[np.arange(len(targets)), targets] - np.log(np.exp(scaled).sum(1))
-        return -float(told.mean())
-
-    grid: list[float] = np.geomspace(0.25, 8.0, 121).tolist()
-    return round(grid[int(np.argmin([loss(temperature) for temperature in grid]))], 6)

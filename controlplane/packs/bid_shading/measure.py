@@ -35,9 +35,8 @@ def shader(pack: FolderPack, fitted: Fitted) -> Bid:
     model = Additive.from_json(pack.task, fitted.body, "model")
 
     def bid(auction: Auction) -> float:
-        logits = model.logits([render(pack.task, to_input(pack.task, fields_of(auction)))])[0] / fitted.temperature
-        told = np.exp(logits - logits.max())
-        decision = pack.task.decide((told / told.sum()).tolist())
+        logits = model.logits([render(pack.task, to_input(pack.task, fields_of(auction)))])
+        decision = fitted.head.decide(pack.task, fitted.head.probabilities(logits)[0].tolist())
         return bound_of(pack.task.decisions[decision]) * auction.price
 
     return bid

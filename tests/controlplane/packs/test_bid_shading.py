@@ -44,9 +44,7 @@ def auctions(n: int, seed: int, *, wave: bool = False) -> list[Auction]:
 
 
 def probabilities(fitted: Fitted, texts: list[str]) -> np.ndarray:
-    logits = Additive.from_json(TASK, fitted.body, "m").logits(texts) / fitted.temperature
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
+    return fitted.head.probabilities(Additive.from_json(TASK, fitted.body, "m").logits(texts))
 
 
 def log_loss(fitted: Fitted, cases: list[Auction]) -> float:
@@ -87,7 +85,7 @@ def shader() -> Fitted:
 
 def surplus_of(fitted: Fitted, cases: list[Auction]) -> float:
     found = probabilities(fitted, [text_of(a) for a in cases]).tolist()
-    shares = [bound_of(TASK.decisions[TASK.decide(row)]) for row in found]
+    shares = [bound_of(TASK.decisions[fitted.head.decide(TASK, row)]) for row in found]
     return sum(a.expected_surplus(max(s * a.price, a.floor)) for a, s in zip(cases, shares, strict=True))
 
 
