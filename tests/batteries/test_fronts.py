@@ -43,8 +43,8 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
     front: GrpcioFront | EnvoyFront
     if request.param == "envoy":
         if not is_installed():
-            pytest.skip("pyvoy or a shared libpython is not installed here")
-        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=2_000), "tests.batteries.echo:application")
+            pytest.skip("Envoy is not installed here")
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=2_000), Echo().methods())
     else:
         front = GrpcioFront(Echo().methods(), address="127.0.0.1:0", max_message_bytes=MAX_BYTES)
     started: Future[int] = Future()

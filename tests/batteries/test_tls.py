@@ -67,8 +67,8 @@ async def serving(kind: str, tls: Tls) -> AsyncIterator[int]:
     front: GrpcioFront | EnvoyFront
     if kind == "envoy":
         if not is_installed():
-            pytest.skip("pyvoy or a shared libpython is not installed here")
-        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, tls), "tests.batteries.echo:application")
+            pytest.skip("Envoy is not installed here")
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, tls), Echo().methods())
         port = await front.start()
         try:
             yield port
@@ -125,10 +125,10 @@ def test_without_a_client_authority_tls_names_nobody(kind: str, tmp_path: Path) 
     asyncio.run(run())
 
 
-@pytest.mark.skipif(not is_installed(), reason="pyvoy or a shared libpython is not installed here")
+@pytest.mark.skipif(not is_installed(), reason="Envoy is not installed here")
 def test_envoy_says_what_is_wrong_with_its_files_before_it_serves(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("no certificate")
-    front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, Tls(wrong, wrong, None)), "tests.batteries.echo:application")
+    front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, Tls(wrong, wrong, None)), Echo().methods())
     with pytest.raises(FrontFailed, match="refuses its configuration"):
         asyncio.run(front.start())

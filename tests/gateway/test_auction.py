@@ -29,7 +29,7 @@ def auction(name: str, title: str, *, test: bool = False) -> artf_pb2.RTBRequest
 @pytest.mark.parametrize("front", ["grpcio", "envoy"])
 def test_an_exchange_gets_mutations_and_its_verdicts_become_outcomes(front: str, tmp_path: Path) -> None:
     if front == "envoy" and not is_installed():
-        pytest.skip("pyvoy or a shared libpython is not installed here")
+        pytest.skip("Envoy is not installed here")
 
     async def story() -> None:
         deployment = Deployment(tmp_path)

@@ -196,7 +196,7 @@ def test_an_error_counts_as_a_request_that_was_not_answered(tmp_path: Path) -> N
         with pytest.raises(grpc.aio.AioRpcError):
             await deployment.decide()
         async with asyncio.timeout(PATIENCE_S):
-            while not any(report.arms for report in deployment.control.reports):
+            while not any(arm.requests for report in deployment.control.reports for arm in report.arms):
                 await asyncio.sleep(0.01)
         (arm,) = deployment.control.reports[-1].arms
         assert (arm.requests, arm.errors, arm.in_time, sum(arm.latency_counts)) == (1, 1, 0, 1)

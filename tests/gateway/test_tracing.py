@@ -249,7 +249,7 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
 @pytest.mark.parametrize("front", ["envoy", "grpcio"])
 def test_a_gateway_sends_the_spans_of_sampled_calls_before_it_ends(tmp_path: Path, front: str) -> None:
     if front == "envoy":
-        pytest.importorskip("pyvoy")
+        pytest.importorskip("envoy")
     with collector() as (url, taken):
 
         async def story(deployment: Deployment) -> None:

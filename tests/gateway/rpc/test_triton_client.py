@@ -34,7 +34,7 @@ async def client(argument: str) -> Any:
 def said(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that the client was told."""
     if request.param == "envoy" and not is_installed():
-        pytest.skip("pyvoy or a shared libpython is not installed here")
+        pytest.skip("Envoy is not installed here")
     told: dict[str, Any] = {}
 
     async def story(deployment: Deployment) -> None:

@@ -1,0 +1,457 @@
+"""gRPC over HTTP/2: the method table as Envoy sees it. Every path ends a call with exactly one status.
+
+A unary call costs no task: its handler runs as soon as the request is whole, on the spot, and goes
+on when what it waits for is there.
+"""
+
+import asyncio
+import contextvars
+import struct
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+from hpack.huffman_table import decode_huffman
+
+from gateway.errors import FramingBroken, UnknownMethod
+from gateway.rpc.header_block import read_block, write_block
+from gateway.rpc.http2 import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, Connection, Stream
+from gateway.rpc.http2 import frame as http2_frame
+from gateway.rpc.status import INTERRUPTED, LATE, OK, Status, status_of
+from gateway.rpc.wire import (
+    ARRIVED,
+    PREFIX,
+    BidiStream,
+    Call,
+    Kind,
+    MessageReader,
+    Method,
+    ServerStream,
+    Unary,
+    certificate_name,
+    closing,
+    frame,
+    percent_encode,
+    read_metadata,
+    timeout_s,
+)
+
+LOOK_S = 0.01  # how often calls are looked at: is the deadline over?
+UPLOAD_S = 10.0  # how long a caller may take over sending a request when it named no deadline
+# A handler knows the deadline and answers by it; this much later the front answers for it.
+GRACE_S = 0.005
+LONGEST_WAIT_S = 10.0  # for this process; a clock that was set in between says more
+MINUTE_S = 60.0  # the front's stamp counts the seconds in it
+GIVE_BACK_BYTES = 1 << 15  # of a stream's window, at once
+MOST_KEPT = 4096  # header blocks whose meaning is kept
+
+_HEADERS = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity,gzip"))
+_START = write_block(_HEADERS)
+_START_GZIPPED = write_block((*_HEADERS, (b"grpc-encoding", b"gzip")))
+_OK = write_block(((b"grpc-status", b"0"),))
+_REFUSED = write_block(((b":status", b"415"),))
+# The stamp as Envoy writes it: always the last field of a block, a new name and five digits, both Huffman coded.
+_STAMP_BYTES = 4
+_STAMP_NAME = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(ARRIVED)
+_STAMP_HEAD = bytes((0x80 | len(_STAMP_NAME),)) + _STAMP_NAME + bytes((0x80 | _STAMP_BYTES,))
+_STAMP_WHOLE = len(_STAMP_HEAD) + _STAMP_BYTES
+
+# The three frames of an answer but for its bytes: headers; the head of the data and of the message in it; trailers.
+_BEFORE = struct.Struct(f">5sI{len(_START)}sBHHIBI")
+_AFTER = struct.Struct(f">5sI{len(_OK)}s")
+_START_HEAD = http2_frame(HEADERS, END_HEADERS, 0, _START)[:5]
+_OK_HEAD = http2_frame(HEADERS, END_HEADERS | END_STREAM, 0, _OK)[:5]
+
+
+class Asked(NamedTuple):
+    """What the headers of a request say, which is the same for very many requests."""
+
+    path: str
+    method: Method | None
+    error: Exception | None  # why there is nothing to be done
+    is_grpc: bool
+    timeout_s: float | None
+    encoding: str
+    metadata: dict[str, str | bytes]
+    identity: str
+
+
+class GrpcServer:
+    """Serves a method table to Envoy's connections. Use from one event loop."""
+
+    def __init__(self, methods: Iterable[Method], *, max_message_bytes: int = 262_144) -> None:
+        self.methods = {method.path: method for method in methods}
+        self.max_message_bytes = max_message_bytes
+        self.running: dict[_Exchange, None] = {}  # in the order they began
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._asked: dict[bytes, Asked] = {}
+        self._is_looking = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls have not ended."""
+        return len(self.running)
+
+    async def listen(self, path: str) -> None:
+        """Take connections on a Unix socket."""
+        self._server = await asyncio.get_running_loop().create_unix_server(self.connect, path)
+
+    def connect(self) -> Connection:
+        """Make the protocol of one connection."""
+        window = 2 * self.max_message_bytes + (1 << 16)  # a whole message fits however much of it is owed
+        connection = Connection(lambda of, number: _Exchange(self, of, number), window, self._connections.discard)
+        self._connections.add(connection)
+        return connection
+
+    async def close(self) -> None:
+        """End every connection."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.close()
+        for exchange in list(self.running):
+            exchange.on_reset()
+
+    def asked(self, block: bytes) -> Asked:
+        """Read a request's header block, but for the stamp, which differs each time; what was read is kept."""
+        key = block[:-_STAMP_BYTES] if block[-_STAMP_WHOLE:-_STAMP_BYTES] == _STAMP_HEAD else block
+        found = self._asked.get(key)
+        if found is None:
+            if len(self._asked) >= MOST_KEPT:
+                self._asked.clear()
+            found = self._asked[key] = self._read(block)
+        return found
+
+    def _read(self, block: bytes) -> Asked:
+        headers = dict(read_block(block))
+        path = headers.get(b":path", b"").decode("latin-1")
+        is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
+        is_grpc = is_grpc and headers.get(b":method") == b"POST"
+        method, error, limit, metadata = self.methods.get(path), None, None, {}
+        encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
+        try:
+            if method is None:
+                raise UnknownMethod(path)
+            timeout = headers.get(b"grpc-timeout")
+            limit = None if timeout is None else timeout_s(timeout)
+            metadata = read_metadata(headers)
+            MessageReader(encoding, 0)  # raises where the encoding is unknown
+        except Exception as problem:
+            error = problem
+        certificate = headers.get(b"x-forwarded-client-cert")
+        identity = certificate_name(certificate.decode("latin-1")) if certificate else ""
+        return Asked(path, method, error, is_grpc, limit, encoding, metadata, identity)
+
+    def began(self, exchange: "_Exchange") -> None:
+        """Count a call."""
+        self.running[exchange] = None
+        if not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """End what is late."""
+        now = time.monotonic()
+        for exchange in list(self.running):
+            if exchange.give_up_at is not None and now >= exchange.give_up_at:
+                exchange.late()
+        self._is_looking = bool(self.running)
+        if self._is_looking:
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+
+@lru_cache(maxsize=1 << 16)
+def _moment(raw: bytes) -> float:
+    """Read a stamp: seconds in the minute. Every millisecond of it comes again a minute later."""
+    return int(decode_huffman(raw)) / 1000
+
+
+def _waited_s(block: bytes) -> float:
+    """Return how long a request has waited for this process since the front had its headers, in seconds."""
+    if block[-_STAMP_WHOLE:-_STAMP_BYTES] != _STAMP_HEAD:
+        return 0.0
+    waited = (time.time() - _moment(block[-_STAMP_BYTES:])) % MINUTE_S
+    return min(waited, LONGEST_WAIT_S) if waited < MINUTE_S / 2 else 0.0
+
+
+class _Exchange(Stream):
+    """One call: what came of it, the work, the answer."""
+
+    __slots__ = (
+        "_asked",
+        "_call",
+        "_chunks",
+        "_has_begun_answer",
+        "_is_gzip",
+        "_is_late",
+        "_is_over",
+        "_messages",
+        "_more",
+        "_reader",
+        "_server",
+        "_work",
+        "began",
+        "give_up_at",
+    )
+
+    def __init__(self, server: GrpcServer, connection: Connection, number: int) -> None:
+        super().__init__(connection, number)
+        self._server = server
+        self._has_begun_answer = self._is_gzip = self._is_late = self._is_over = False
+        self._reader: MessageReader | None = None
+        self._work: asyncio.Task[None] | Step | None = None
+
+    # What comes
+
+    def on_headers(self, block: bytes, is_last: bool) -> None:
+        """Begin: refuse what can be refused now; a call with a stream of requests starts at once."""
+        server = self._server
+        asked = self._asked = server.asked(block)
+        self.began = began = time.monotonic() - _waited_s(block)
+        self.give_up_at: float | None = began + UPLOAD_S
+        if not asked.is_grpc:
+            self._is_over = True
+            super().end(_REFUSED)
+            return
+        server.began(self)
+        method = asked.method
+        if asked.error is not None or method is None:
+            self._end(status_of(asked.error or UnknownMethod(asked.path), asked.path))
+            return
+        deadline = None
+        if asked.timeout_s is not None:
+            deadline = began + asked.timeout_s
+            self.give_up_at = deadline + GRACE_S
+            if time.monotonic() >= deadline:
+                self._end(LATE)  # nobody waits any more, and others do
+                return
+        self._call = Call(asked.path, asked.metadata, deadline, "", asked.identity)
+        if method.kind is Kind.BIDI_STREAM:
+            if deadline is None:
+                self.give_up_at = None
+            self._chunks: deque[bytes] = deque()
+            self._more: asyncio.Future[None] | None = None
+            self._start(self._stream(cast(BidiStream, method.handler)(self._call, self._requests())))
+        elif is_last:
+            self.on_data(b"", True)
+
+    def on_data(self, data: bytes, is_last: bool) -> None:
+        """Take a piece of the request; the last one of a unary request starts the work."""
+        if self._is_over:
+            return
+        method = self._asked.method
+        assert method is not None
+        if method.kind is Kind.BIDI_STREAM:
+            self._chunks.append(data)
+            if self._more is not None:
+                self._more.set_result(None)
+                self._more = None
+            return
+        try:
+            payload = self._only_message(data, is_last)
+        except Exception as error:
+            self._end(status_of(error, self._asked.path))
+            return
+        if payload is None:
+            return
+        call = self._call
+        if call.deadline is None:
+            self.give_up_at = None  # from now on only the handler takes time
+        if method.kind is Kind.SERVER_STREAM:
+            self._start(self._stream(cast(ServerStream, method.handler)(call, payload)))
+            return
+        if method.is_plain:
+            handler = cast(Callable[[Call, bytes], Coroutine[Any, Any, bytes]], method.handler)
+            step = self._work = Step(handler(call, payload), self._answered)
+            step.begin()
+        else:
+            self._start(self._unary(cast(Unary, method.handler), call, payload))
+
+    def on_reset(self) -> None:
+        """Nobody waits any more: stop the work."""
+        if not self._is_over:
+            self._forgotten()
+            if self._work is not None:
+                self._work.cancel()
+
+    def late(self) -> None:
+        """Answer for a handler that has not, or for a caller who has not sent everything."""
+        if self._is_over or self._is_late:
+            return
+        self._is_late = True
+        if self._work is None:
+            self._end(LATE)
+        else:
+            self._work.cancel()
+
+    def _only_message(self, data: bytes, is_last: bool) -> bytes | None:
+        """Return a request's message once it is whole; raises FramingBroken and what a MessageReader raises."""
+        reader = self._reader
+        if reader is None:
+            if is_last and len(data) >= PREFIX.size:  # the rule: one piece, not compressed
+                flag, length = PREFIX.unpack_from(data)
+                if flag == 0 and length == len(data) - PREFIX.size <= self._server.max_message_bytes:
+                    return data[PREFIX.size :]
+            reader = self._reader = MessageReader(self._asked.encoding, self._server.max_message_bytes)
+            self._messages: list[bytes] = []
+            self._is_gzip = data[:1] == b"\x01"
+        self._messages += reader.feed(data)
+        if is_last:
+            reader.end()
+        elif len(self._messages) <= 1:
+            return None
+        if len(self._messages) != 1:
+            raise FramingBroken(f"the request has {len(self._messages)} messages or more, expected one")
+        return self._messages[0]
+
+    async def _requests(self) -> AsyncIterator[bytes]:
+        """Yield the messages of a stream. The peer may send no more than the window until they are taken."""
+        reader = MessageReader(self._asked.encoding, self._server.max_message_bytes)
+        taken = 0
+        while True:
+            while self._chunks:
+                chunk = self._chunks.popleft()
+                taken += len(chunk)
+                if taken >= GIVE_BACK_BYTES:
+                    self.connection.give_back(self, taken)
+                    taken = 0
+                for message in reader.feed(chunk):
+                    yield message
+            if self.is_asked:
+                reader.end()
+                return
+            self._more = asyncio.get_running_loop().create_future()
+            await self._more
+
+    # What is done
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._work = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed(error)
+
+    async def _unary(self, handler: Unary, call: Call, payload: bytes) -> None:
+        self._answer(await handler(call, payload))
+
+    async def _stream(self, answers: AsyncIterator[bytes]) -> None:
+        async with closing(answers):
+            async for answer in answers:
+                if self._is_over:
+                    return
+                self._begin_answer()
+                self.send(frame(answer, compress=self._is_gzip))
+                await self.drained()
+        self._end(OK)
+
+    def _answered(self, payload: bytes | None, error: BaseException | None) -> None:
+        if payload is not None:
+            self._answer(payload)
+        elif error is not None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._end(LATE if self._is_late else INTERRUPTED)
+        else:
+            self._end(status_of(error, self._asked.path))
+
+    # What goes
+
+    def _answer(self, payload: bytes) -> None:
+        """Send the only answer of a call that went well."""
+        if self._is_over:
+            return
+        size, number = len(payload) + PREFIX.size, self.number
+        if size <= FRAME_BYTES and not self._is_gzip:
+            before = _BEFORE.pack(
+                _START_HEAD, number, _START, size >> 16, size & 0xFFFF, DATA << 8, number, 0, len(payload)
+            )
+            frames = b"".join((before, payload, _AFTER.pack(_OK_HEAD, number, _OK)))
+            if self.connection.send_whole(self, frames, size):
+                self._forgotten()
+                return
+        self._begin_answer()
+        self.send(frame(payload, compress=self._is_gzip))
+        self._end(OK)
+
+    def _begin_answer(self) -> None:
+        if not self._has_begun_answer:
+            self._has_begun_answer = True
+            block = _START_GZIPPED if self._is_gzip else _START
+            self.connection.write(http2_frame(HEADERS, END_HEADERS, self.number, block))
+
+    def _end(self, status: Status) -> None:
+        """End the call; without an answer before it, in headers alone (Trailers-Only)."""
+        if self._is_over:
+            return
+        self._forgotten()
+        fields = [(b"grpc-status", b"%d" % status.code.value[0])]
+        if status.message:
+            fields.append((b"grpc-message", percent_encode(status.message)))
+        fields += [(name.encode(), value.encode()) for name, value in status.trailing]
+        super().end(write_block(fields if self._has_begun_answer else (*_HEADERS, *fields)))
+
+    def _forgotten(self) -> None:
+        self._is_over = True
+        self._server.running.pop(self, None)
+
+
+class Step:
+    """A coroutine that is driven from here instead of by a task of its own.
+
+    It begins on the spot and its answer is told on the spot. What it awaits must be futures, and
+    nothing in it may ask for the current task: ``asyncio.timeout`` and task groups do.
+    """
+
+    __slots__ = ("_context", "_done", "_is_cancelled", "_waits_for", "_work")
+
+    def __init__(
+        self, work: Coroutine[Any, Any, bytes], done: Callable[[bytes | None, BaseException | None], None]
+    ) -> None:
+        self._work = work
+        self._done = done
+        self._context = contextvars.copy_context()  # one of its own, as a task has
+        self._waits_for: asyncio.Future[Any] | None = None
+        self._is_cancelled = False
+
+    def begin(self) -> None:
+        """Run until the first wait."""
+        self._context.run(self._run)
+
+    def cancel(self) -> None:
+        """Have what is awaited raise CancelledError inside."""
+        if self._waits_for is None or not self._waits_for.cancel():
+            self._is_cancelled = True
+
+    def _run(self, _: object = None) -> None:
+        self._waits_for = None
+        try:
+            if self._is_cancelled:
+                self._is_cancelled = False
+                waits = self._work.throw(asyncio.CancelledError())
+            else:
+                waits = self._work.send(None)
+        except StopIteration as stopped:
+            self._done(stopped.value, None)
+            return
+        except Exception as error:
+            self._done(None, error)
+            return
+        except asyncio.CancelledError as error:
+            self._done(None, error)
+            return
+        if waits is None:
+            asyncio.get_running_loop().call_soon(self._run, context=self._context)
+            return
+        waits._asyncio_future_blocking = False  # as asyncio.Task does: the wait was seen
+        self._waits_for = waits
+        waits.add_done_callback(self._run, context=self._context)
