@@ -54,6 +54,7 @@ class Gateway:
     """Everything behind a front. ``start`` and ``stop`` once each, on the event loop that serves the calls."""
 
     def __init__(self, settings: GatewaySettings) -> None:
+        tracing = _tracing_class(settings)  # first: what is missing is told before anything is begun
         operators = Operators.read(settings.operators)
         key = read_public(settings.plan_key)
         run_id = secrets.token_hex(4)
@@ -100,7 +101,7 @@ class Gateway:
             network_s=settings.mutation_network_ms / 1000,
             note=metrics.mutation_decided,
         )
-        if (tracing := _tracing_class(settings)) is None:
+        if tracing is None:
             self.methods = with_override(
                 build(dispatcher), settings.testers, lambda wanted: build(Overridden(dispatcher, wanted))
             )

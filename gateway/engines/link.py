@@ -205,14 +205,14 @@ class WorkerLink(asyncio.Protocol):
     ) -> tuple[int, "asyncio.Future[engine_pb2.Result]"]:
         """Queue one job and return its number and its answer to come; never blocks."""
         number = next(self._ids)
-        job = engine_pb2.Job(
-            id=number,
-            bundle_digest=bundle,
-            remaining_us=max(remaining_us, 0),
-            priority=priority,  # type: ignore[arg-type]
-            input=given,
-        )
-        self._send(engine_pb2.Frame(job=job))
+        frame = engine_pb2.Frame()
+        job = frame.job  # written in place: a message that is passed on is copied
+        job.id = number
+        job.bundle_digest = bundle
+        job.remaining_us = max(remaining_us, 0)
+        job.priority = priority  # type: ignore[assignment]
+        job.input.CopyFrom(given)
+        self._send(frame)
         future: asyncio.Future[engine_pb2.Result] = asyncio.get_running_loop().create_future()
         self._results[number] = future
         return number, future

@@ -51,7 +51,7 @@ class DecisionService:
     def methods(self) -> tuple[Method, ...]:
         """Return this service's rows of the method table."""
         return (
-            Method(f"/{SERVICE}/Decide", Kind.UNARY, self.decide, is_plain=True),
+            Method(f"/{SERVICE}/Decide", Kind.UNARY, self.decide),
             Method(f"/{SERVICE}/DecideBatch", Kind.UNARY, self.decide_batch),
             Method(f"/{SERVICE}/Generate", Kind.SERVER_STREAM, self.generate),
             Method(f"/{SERVICE}/ReportOutcome", Kind.UNARY, self.report_outcome),

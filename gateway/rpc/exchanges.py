@@ -31,7 +31,6 @@ from gateway.rpc.wire import (
     MessageReader,
     Method,
     ServerStream,
-    Unary,
     certificate_name,
     closing,
     frame,
@@ -265,12 +264,9 @@ class _Exchange(Stream):
         if method.kind is Kind.SERVER_STREAM:
             self._start(self._stream(cast(ServerStream, method.handler)(call, payload)))
             return
-        if method.is_plain:
-            handler = cast(Callable[[Call, bytes], Coroutine[Any, Any, bytes]], method.handler)
-            step = self._work = Step(handler(call, payload), self._answered)
-            step.begin()
-        else:
-            self._start(self._unary(cast(Unary, method.handler), call, payload))
+        handler = cast(Callable[[Call, bytes], Coroutine[Any, Any, bytes]], method.handler)
+        step = self._work = Step(handler(call, payload), self._answered)
+        step.begin()
 
     def on_reset(self) -> None:
         """Nobody waits any more: stop the work."""
@@ -339,9 +335,6 @@ class _Exchange(Stream):
         if error is not None:
             self._failed(error)
 
-    async def _unary(self, handler: Unary, call: Call, payload: bytes) -> None:
-        self._answer(await handler(call, payload))
-
     async def _stream(self, answers: AsyncIterator[bytes]) -> None:
         async with closing(answers):
             async for answer in answers:
@@ -406,34 +399,56 @@ class _Exchange(Stream):
 
 
 class Step:
-    """A coroutine that is driven from here instead of by a task of its own.
+    """A coroutine that is driven from here instead of by an asyncio.Task.
 
-    It begins on the spot and its answer is told on the spot. What it awaits must be futures, and
-    nothing in it may ask for the current task: ``asyncio.timeout`` and task groups do.
+    It begins on the spot and its answer is told on the spot, where a task costs two turns of the loop. Inside, it is
+    the current task, as asyncio lets other implementations be (its manual, "Extending"), so timeouts and task groups
+    work.
     """
 
-    __slots__ = ("_context", "_done", "_is_cancelled", "_waits_for", "_work")
+    __slots__ = ("_context", "_done", "_is_cancelled", "_loop", "_requests", "_waits_for", "_work")
 
     def __init__(
         self, work: Coroutine[Any, Any, bytes], done: Callable[[bytes | None, BaseException | None], None]
     ) -> None:
         self._work = work
         self._done = done
+        self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()  # one of its own, as a task has
         self._waits_for: asyncio.Future[Any] | None = None
         self._is_cancelled = False
+        self._requests = 0
 
     def begin(self) -> None:
-        """Run until the first wait."""
-        self._context.run(self._run)
+        """Run until the first wait; from inside another task, on the next turn."""
+        if asyncio.current_task() is None:
+            self._context.run(self._run)
+        else:
+            self._loop.call_soon(self._run, context=self._context)
 
-    def cancel(self) -> None:
+    # As of asyncio.Task.
+
+    def cancel(self, msg: object = None) -> bool:
         """Have what is awaited raise CancelledError inside."""
+        self._requests += 1
         if self._waits_for is None or not self._waits_for.cancel():
             self._is_cancelled = True
+        return True
+
+    def cancelling(self) -> int:
+        """Return how many cancellations were asked for and not taken back."""
+        return self._requests
+
+    def uncancel(self) -> int:
+        """Take a cancellation back."""
+        self._requests = max(0, self._requests - 1)
+        return self._requests
 
     def _run(self, _: object = None) -> None:
         self._waits_for = None
+        loop = self._loop
+        ended: tuple[bytes | None, BaseException | None] | None = None
+        asyncio._enter_task(loop, self)  # type: ignore[arg-type]
         try:
             if self._is_cancelled:
                 self._is_cancelled = False
@@ -441,17 +456,18 @@ class Step:
             else:
                 waits = self._work.send(None)
         except StopIteration as stopped:
-            self._done(stopped.value, None)
-            return
-        except Exception as error:
-            self._done(None, error)
-            return
-        except asyncio.CancelledError as error:
-            self._done(None, error)
-            return
-        if waits is None:
-            asyncio.get_running_loop().call_soon(self._run, context=self._context)
-            return
-        waits._asyncio_future_blocking = False  # as asyncio.Task does: the wait was seen
-        self._waits_for = waits
-        waits.add_done_callback(self._run, context=self._context)
+            waits, ended = None, (stopped.value, None)
+        except (Exception, asyncio.CancelledError) as error:
+            waits, ended = None, (None, error)
+        finally:
+            asyncio._leave_task(loop, self)  # type: ignore[arg-type]
+        if ended is not None:
+            self._done(*ended)
+        elif waits is None:
+            loop.call_soon(self._run, context=self._context)
+        else:
+            waits._asyncio_future_blocking = False  # as a task does: the wait was seen
+            self._waits_for = waits
+            waits.add_done_callback(self._run, context=self._context)
+            if self._is_cancelled and waits.cancel():  # asked for while it ran
+                self._is_cancelled = False

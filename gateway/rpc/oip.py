@@ -4,7 +4,6 @@ Triton's methods for loading models, shared memory, tracing and logging are not 
 change only by an approved plan, and the rest is the operator's.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from gateway.errors import GatewayError, PromptRejected, UnknownSpecialist
@@ -47,7 +46,7 @@ class InferenceService:
             "ModelInfer": self.model_infer,
         }
         return (
-            *(Method(f"/{SERVICE}/{name}", Kind.UNARY, handler, is_plain=True) for name, handler in handlers.items()),
+            *(Method(f"/{SERVICE}/{name}", Kind.UNARY, handler) for name, handler in handlers.items()),
             Method(f"/{SERVICE}/ModelStreamInfer", Kind.BIDI_STREAM, self.model_stream_infer),
         )
 
@@ -144,8 +143,7 @@ class InferenceService:
             except GatewayError as error:
                 raise error.at("row[0]") from error.__cause__
         else:
-            deciding = decide_all(self._gateway, question.decisions, call.deadline, "row")
-            answers = await asyncio.get_running_loop().create_task(deciding)
+            answers = await decide_all(self._gateway, question.decisions, call.deadline, "row")
         return write_answer(request.id, task, question, answers)
 
     def _task(self, name: str, version: str) -> TaskSpec:

@@ -49,16 +49,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row of the method table. Handlers raise GatewayError; the front turns errors into statuses.
-
-    ``is_plain`` says of a unary handler that it awaits futures and never asks for its own task, as
-    timeouts and task groups do: it may be run without one.
-    """
+    """One row of the method table. Handlers raise GatewayError; the front turns errors into statuses."""
 
     path: str
     kind: Kind
     handler: Unary | ServerStream | BidiStream
-    is_plain: bool = False
 
     @property
     def service(self) -> str:

@@ -86,6 +86,15 @@ class SharesBase(Protocol):
         """Name of the loaded base; equal for bundles that can run together."""
 
 
+@runtime_checkable
+class Instant(Protocol):
+    """A backend that may cost nothing; ``score`` then runs on the event loop."""
+
+    @property
+    def is_instant(self) -> bool:
+        """Whether it never waits and computes next to nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """What a worker lends its backends.
@@ -167,24 +176,35 @@ class Answer:
     reasons: tuple[tuple[str, float], ...] = ()
 
 
+_NOT_FINITE = Answer(np.empty(0), problem="logits are not finite")
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A bundle made ready: its task, its calibration and its model."""
+    """A bundle made ready: its task, its calibration and its model.
+
+    Attributes:
+        can_generate: Whether the backend writes text.
+        group: What its batches may be shared by; empty when nothing else can join them.
+        is_instant: Whether a batch costs less than handing it to another thread would.
+        score_index: Place of the task's score among its labels.
+    """
 
     digest: str
     task: TaskSpec
     head: Head
     backend: Backend
+    can_generate: bool = field(init=False)
+    group: str = field(init=False)
+    is_instant: bool = field(init=False)
+    score_index: int = field(init=False)
 
-    @property
-    def can_generate(self) -> bool:
-        """Whether the backend writes text."""
-        return isinstance(self.backend, Generates)
-
-    @property
-    def group(self) -> str:
-        """What its batches may be shared by; empty when nothing else can join them."""
-        return self.backend.group if isinstance(self.backend, SharesBase) else ""
+    def __post_init__(self) -> None:
+        backend = self.backend  # asked once: asking what an object can do costs more than many a job
+        object.__setattr__(self, "can_generate", isinstance(backend, Generates))
+        object.__setattr__(self, "group", backend.group if isinstance(backend, SharesBase) else "")
+        object.__setattr__(self, "is_instant", isinstance(backend, Instant) and backend.is_instant)
+        object.__setattr__(self, "score_index", self.task.score_index)
 
     def probabilities(self, batch: Sequence[Prepared]) -> NDArray[np.float64]:
         """Score a batch and calibrate, shape [rows, labels].
@@ -213,14 +233,19 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
     if len(scores.logits) != len(batch) or len(masses) not in (0, len(batch)):
         raise BackendFailed(f"logits have {len(scores.logits)} rows, expected {len(batch)}")
     rows: dict[str, list[int]] = {}
-    answers = [Answer(np.empty(0), problem="logits are not finite")] * len(batch)
     for i, (engine, row) in enumerate(zip(engines, scores.logits, strict=True)):
         if row.shape != (len(engine.task.labels),):
             raise BackendFailed(f"a row of logits has shape {row.shape}, expected {(len(engine.task.labels),)}")
-        if np.isfinite(row).all():
-            rows.setdefault(engine.digest, []).append(i)
+        rows.setdefault(engine.digest, []).append(i)
+    answers = [_NOT_FINITE] * len(batch)
     for places in rows.values():
-        calibrated = engines[places[0]].head.probabilities(np.stack([scores.logits[i] for i in places]))
+        logits = np.stack([scores.logits[i] for i in places])
+        is_finite = np.isfinite(logits).all(axis=1)
+        if not is_finite.all():
+            places, logits = [i for i, fits in zip(places, is_finite, strict=True) if fits], logits[is_finite]
+            if not places:
+                continue
+        calibrated = engines[places[0]].head.probabilities(logits)
         for i, probabilities in zip(places, calibrated, strict=True):
             reasons = scores.reasons[i] if len(scores.reasons) else ()
             answers[i] = Answer(probabilities, float(masses[i]) if len(masses) else None, reasons=reasons)

@@ -40,6 +40,11 @@ class Faults:
         self._faults[bundle] = Fault(kind, delay_us / 1e6 if kind == engine_pb2.FAULT_KIND_DELAY else 0.0)
         return ""
 
+    @property
+    def are_none(self) -> bool:
+        """Whether every bundle is well."""
+        return not self._faults
+
     def is_failing(self, bundle: str) -> bool:
         """Whether every job of this bundle must fail."""
         fault = self._faults.get(bundle)

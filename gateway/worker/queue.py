@@ -117,12 +117,20 @@ class Queue(Generic[W]):
             return [], expired
         chosen = min(self._lanes, key=lambda lane: (lane[0], *self._lanes[lane][0][:2]))
         batch: list[Waiting[W]] = []
-        self._fill(batch, chosen)
+        counts = [(chosen, self._fill(batch, chosen))]
         rider = RIDES_WITH.get(chosen[0])
         if rider is not None and batch[0].group and not batch[0].alone:
-            self._fill(batch, (rider, chosen[1], False))
+            riding = (rider, chosen[1], False)
+            if riders := self._fill(batch, riding):
+                counts.append((riding, riders))
+        for lane, taken in counts:
+            entries = self._lanes[lane]
+            if taken == len(entries):
+                del self._lanes[lane]
+            else:
+                del entries[:taken]
         for job in batch:
-            self._remove(job)
+            del self._by_id[job.owner, job.id]
         return batch, expired
 
     def expire(self, now: float) -> list[Waiting[W]]:
@@ -151,14 +159,16 @@ class Queue(Generic[W]):
             self._remove(job)
         return unwanted
 
-    def _fill(self, batch: list[Waiting[W]], lane: Lane) -> None:
-        """Add jobs of a lane while the batch stays within the budget."""
+    def _fill(self, batch: list[Waiting[W]], lane: Lane) -> int:
+        """Add the first jobs of a lane while the batch stays within the budget; returns how many."""
         longest = max((job.tokens for job in batch), default=0)
+        before = len(batch)
         for _, _, job in self._lanes.get(lane, ()):
             longest = max(longest, job.tokens)
             if batch and (job.alone or longest * (len(batch) + 1) > self._token_budget):
-                return
+                break
             batch.append(job)
+        return len(batch) - before
 
     def _insert(self, job: Waiting[W]) -> None:
         key = job.owner, job.id

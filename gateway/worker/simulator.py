@@ -1,11 +1,11 @@
 """A backend without a model: deterministic answers after a known time, for demos and tests."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from gateway.worker.backend import Prepared, Scores
 from protos.contract.bundle import Bundle
@@ -39,21 +39,25 @@ class SimulatorBackend:
         self._resident_bytes = sum(map(len, bundle.contents.values()))
 
     @property
+    def is_instant(self) -> bool:
+        """Whether no wait was asked for."""
+        return not (self._latency_us or self._jitter_us)
+
+    @property
     def resident_bytes(self) -> int:
         """Size of the bundle's files."""
         return self._resident_bytes
 
     def prepare(self, text: str) -> Prepared:
-        """Count words as tokens."""
-        words = len(text.split())
+        """Count words as tokens, no further than they matter."""
+        words = len(text.split(None, self._max_tokens))
         return Prepared(max(1, min(words, self._max_tokens)), words > self._max_tokens, text)
 
     def score(self, batch: Sequence[Prepared]) -> Scores:
         """Wait as long as told, then answer."""
-        wait_us = self._latency_us + self._jitter_us * self._draw("jitter", batch[0].data)
-        if wait_us:
-            time.sleep(wait_us / 1e6)
-        return Scores([self._logits(prepared.data) for prepared in batch])
+        if not self.is_instant:
+            time.sleep((self._latency_us + self._jitter_us * self._draw("jitter", batch[0].data)) / 1e6)
+        return Scores(np.array([self._logits(prepared.data) for prepared in batch], dtype=np.float32))
 
     def generate(self, text: str, max_tokens: int) -> Iterator[str]:
         """Write ``max_tokens`` words that depend on the text and the seed only."""
@@ -73,7 +77,7 @@ class SimulatorBackend:
         """Return a number in [0, 1) that depends on seed, purpose and text only."""
         return xxhash.xxh3_64_intdigest(f"{purpose}\0{text}".encode(), seed=self._seed) / 2**64
 
-    def _logits(self, text: str) -> NDArray[np.float32]:
+    def _logits(self, text: str) -> list[float]:
         count = len(self._labels)
         label = min(int(self._draw("label", text) * count), count - 1)
         confidence = 0.6 + 0.39 * self._draw("confidence", text)
@@ -84,6 +88,7 @@ class SimulatorBackend:
                 confidence = 0.95 + 0.04 * self._draw("confidence", text)
                 if self._draw("accuracy", text) >= self._accuracy:
                     label = (label + 1) % count
-        probabilities = np.full(count, (1.0 - confidence) / (count - 1))
-        probabilities[label] = max(confidence, probabilities[label])
-        return np.asarray(np.log(probabilities), dtype=np.float32)
+        rest = (1.0 - confidence) / (count - 1)
+        logits = [math.log(rest)] * count
+        logits[label] = math.log(max(confidence, rest))
+        return logits

@@ -9,6 +9,7 @@ from protos import engine_pb2
 MAX_FRAME_BYTES = 1 << 23
 PROTOCOL = 1
 _LENGTH = struct.Struct("<I")
+_read = engine_pb2.Frame.FromString
 
 
 class FrameMalformed(Exception):
@@ -25,7 +26,7 @@ class FrameDecoder:
     """Cut a byte stream into frames, however it was split on the way."""
 
     def __init__(self) -> None:
-        self._pending = bytearray()
+        self._pending = b""
 
     def feed(self, data: bytes) -> list[engine_pb2.Frame]:
         """Take bytes, return the frames they complete.
@@ -33,21 +34,21 @@ class FrameDecoder:
         Raises:
             FrameMalformed: A length over MAX_FRAME_BYTES, or bytes that are no Frame.
         """
-        pending = self._pending
-        pending += data
+        if self._pending:
+            data = self._pending + data
         frames = []
-        at = 0
-        while len(pending) - at >= 4:
-            (length,) = _LENGTH.unpack_from(pending, at)
+        at, end = 0, len(data)
+        while end - at >= 4:
+            (length,) = _LENGTH.unpack_from(data, at)
             if length > MAX_FRAME_BYTES:
                 raise FrameMalformed(f"frame of {length} bytes, expected at most {MAX_FRAME_BYTES}")
-            if len(pending) - at - 4 < length:
+            after = at + 4 + length
+            if after > end:
                 break
             try:
-                frames.append(engine_pb2.Frame.FromString(bytes(pending[at + 4 : at + 4 + length])))
+                frames.append(_read(data[at + 4 : after]))
             except DecodeError as error:
                 raise FrameMalformed(f"not a Frame message: {error}") from error
-            at += 4 + length
-        if at:
-            del pending[:at]
+            at = after
+        self._pending = data[at:]
         return frames

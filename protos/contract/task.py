@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import mul
 from typing import Any, Self
 
 from protos.contract.fields import FieldInvalid, Reader
@@ -73,9 +74,7 @@ class TaskSpec:
 
     def decide(self, probabilities: Sequence[float]) -> int:
         """Choose the decision of least expected cost; the earliest listed wins a tie."""
-        expected = [
-            sum(p * row[d] for p, row in zip(probabilities, self.cost, strict=True)) for d in range(len(self.decisions))
-        ]
+        expected = [sum(map(mul, probabilities, costs)) for costs in zip(*self.cost, strict=True)]
         return expected.index(min(expected))
 
     @property

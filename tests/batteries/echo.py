@@ -32,10 +32,7 @@ class Echo:
             "WaitStream": (Kind.SERVER_STREAM, self.wait_stream),
             "Chat": (Kind.BIDI_STREAM, self.chat),
         }
-        return tuple(
-            Method(SERVICE + name, kind, handler, is_plain=kind is Kind.UNARY)
-            for name, (kind, handler) in table.items()
-        )
+        return tuple(Method(SERVICE + name, kind, handler) for name, (kind, handler) in table.items())
 
     async def echo(self, call: Call, payload: bytes) -> bytes:
         return payload

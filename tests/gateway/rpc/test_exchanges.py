@@ -313,6 +313,7 @@ def test_a_lost_connection_ends_all_its_work() -> None:
 
     async def story(peer: Peer, server: GrpcServer) -> None:
         peer.say(HELLO + b"".join(request(n, SERVICE + "Wait", message(b"")) for n in range(1, 20, 2)))
+        await turns()
         assert echo.waiting == 10
         peer.connection.connection_lost(None)
         await turns()
@@ -357,8 +358,48 @@ def test_a_step_cancelled_while_it_waits_ends_cancelled_and_one_that_refuses_goe
         for work in (plain(), stubborn()):
             step = Step(work, lambda payload, error: told.append(payload if error is None else type(error)))
             step.begin()
+            await turns()
             step.cancel()
         await turns()
 
     asyncio.run(story())
     assert told == [asyncio.CancelledError, b"done"]
+
+
+def test_timeouts_and_task_groups_work_inside_a_handler() -> None:
+    never = asyncio.Event()
+
+    async def handle(call: Call, payload: bytes) -> bytes:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(asyncio.sleep(0, number)) for number in range(3)]
+        try:
+            async with asyncio.timeout(0):
+                await never.wait()
+        except TimeoutError:
+            return bytes(task.result() for task in tasks)
+        return b"never"
+
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        peer.say(HELLO + request(1, "/s/m", message(b"")))
+        while server.in_flight:
+            await asyncio.sleep(0)
+        await turns()
+        assert peer.answer(1)[1] == message(b"\0\1\2")
+
+    serve(story, (Method("/s/m", Kind.UNARY, handle),))
+
+
+def test_a_deadline_reaches_a_handler_that_is_inside_a_timeout_of_its_own() -> None:
+    async def handle(call: Call, payload: bytes) -> bytes:
+        async with asyncio.timeout(60):
+            await asyncio.Event().wait()
+        return b""
+
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        peer.say(HELLO + request(1, "/s/m", message(b""), ("grpc-timeout", "1m")))
+        while server.in_flight:
+            await asyncio.sleep(0.001)
+        await turns()
+        assert peer.answer(1)[0]["grpc-status"] == "4"
+
+    serve(story, (Method("/s/m", Kind.UNARY, handle),))
