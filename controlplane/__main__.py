@@ -18,6 +18,7 @@ import structlog
 from controlplane.evals.suite import SuiteInvalid
 from controlplane.loop import advance, drift, observe
 from controlplane.loop.deployment import Deployment
+from controlplane.loop.embedding import best_embedder
 from controlplane.loop.schedule import Schedule
 from controlplane.loop.work import Worker
 from controlplane.packs.labelled_file import LabelledFileInvalid
@@ -64,6 +65,7 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
         packs=packs,
         sources=sources,
         clock=lambda: time.time_ns() // 1_000_000,
+        embedder=best_embedder(),
         changed=changed,
     )
     deployment.operators()
@@ -107,6 +109,7 @@ async def serve(settings: ControlSettings) -> None:
     await server.stop()
     for pool in pools.values():
         pool.shutdown(wait=True, cancel_futures=True)
+    deployment.embedder.close()
     deployment.store.close()
     log.info("control_stopped")
 

@@ -47,8 +47,9 @@ class DriftSettings:
     Attributes:
         reference: Samples that make up the reference, the first ones after a promotion.
         window: Samples of one live window; windows do not overlap.
-        persistence: Windows in a row over their threshold before anything is done.
-        false_alarm_rate: Alarms per window on unchanged traffic, at most.
+        persistence: Windows in a row over their threshold before anything is done; one that is as unlikely as
+            so many together counts for them.
+        false_alarm_rate: Chance that a window of unchanged traffic stands out in any signal, before persistence.
         cooldown_s: Least time between two retrainings for drift.
         least_labelled: Live samples with a known outcome that a retraining needs.
     """
@@ -67,8 +68,8 @@ class DriftSettings:
         drift = cls(
             reference=read.integer("reference", 50, 100_000, 1000),
             window=read.integer("window", 20, 50_000, 250),
-            persistence=read.integer("persistence", 1, 100, 3),
-            false_alarm_rate=read.number("false_alarm_rate", 0.02, 0.5, 0.02),
+            persistence=read.integer("persistence", 1, 100, 2),
+            false_alarm_rate=read.number("false_alarm_rate", 0.0005, 0.5, 0.01),
             cooldown_s=read.number("cooldown_s", 0, 31 * 86_400, 3600),
             least_labelled=read.integer("least_labelled", 1, 1_000_000, 300),
         )

@@ -5,11 +5,15 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
+from controlplane.cli.drift_backtest import backtest
 from controlplane.cli.output import JsonFlag, as_dict, command, marked, say, say_json, table
 from protos import control_pb2 as pb
 
 app = typer.Typer(help="Drift of live traffic.", no_args_is_help=True)
 COLOURS = {"drift": "red", "watch": "yellow", "no_drift": "green", "unknown": "dim"}
+
+
+app.command("backtest")(backtest)
 
 
 @app.command("status")

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.detectors import TooFewSamples
+from controlplane.detectors.resampling import Members, Numbers, chunks
 
 
-def kolmogorov_smirnov(reference: Sequence[float], live: Sequence[float]) -> float:
+def kolmogorov_smirnov(reference: Sequence[float] | Numbers, live: Sequence[float] | Numbers) -> float:
     """Return the largest gap between two empirical distribution functions.
 
     Args:
@@ -28,7 +29,20 @@ def kolmogorov_smirnov(reference: Sequence[float], live: Sequence[float]) -> flo
     return float(np.max(np.abs(below_first - below_second)))
 
 
-def _ordered(values: Sequence[float], name: str) -> NDArray[np.float64]:
+def resampled(values: Numbers, members: Members) -> Numbers:
+    """Return the statistic between each window of one sample and the rest of it, shape [resamples]."""
+    order = np.argsort(values, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))  # equal values step together
+    inside = members[0].sum()
+    found = []
+    for part in chunks(members[:, order]):
+        steps = np.cumsum(part, axis=1, dtype=np.int32)[:, ends]
+        gap = steps / inside - (ends + 1 - steps) / (len(values) - inside)
+        found.append(np.abs(gap).max(axis=1))
+    return np.concatenate(found)
+
+
+def _ordered(values: Sequence[float] | Numbers, name: str) -> NDArray[np.float64]:
     found = np.sort(np.asarray(values, dtype=np.float64))
     if found.size == 0:
         raise TooFewSamples(f"{name} has no values, expected at least 1")

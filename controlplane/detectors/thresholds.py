@@ -1,25 +1,7 @@
 """Where a statistic becomes an alarm, learned from windows of the same traffic compared with itself."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
-
-from controlplane.detectors import TooFewSamples
-
-RESAMPLES = 60
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """The value a statistic exceeds by chance at most ``false_alarm_rate`` of the time, on unchanged traffic."""
-
-    value: float
-    false_alarm_rate: float
-    resamples: int
+from collections.abc import Sequence
 
 
 def conformal_quantile(scores: Sequence[float], false_alarm_rate: float) -> float:
@@ -39,36 +21,3 @@ def conformal_quantile(scores: Sequence[float], false_alarm_rate: float) -> floa
         needed = math.ceil(round(1 / false_alarm_rate, 9)) - 1
         raise ValueError(f"{len(scores)} scores cannot bound a rate of {false_alarm_rate}, expected at least {needed}")
     return sorted(scores)[rank - 1]
-
-
-def learn_threshold(
-    statistic: Callable[[Sequence[Item], Sequence[Item]], float],
-    reference: Sequence[Item],
-    window: int,
-    false_alarm_rate: float,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> Threshold:
-    """Compare a deployment's reference with itself and set the threshold above what chance brings.
-
-    Each round draws ``window`` items as if they were live and compares them with the items left over, so
-    both sides are disjoint. Rounds share a pool and are exchangeable only approximately; comparing
-    with less than the whole pool makes the statistic noisier, and so the threshold higher.
-
-    Args:
-        statistic: Takes reference items and live items.
-        window: Items of a live window that the threshold will be used for.
-        false_alarm_rate: Alarms per window on unchanged traffic, at most.
-    Raises:
-        TooFewSamples: The pool holds fewer than two windows.
-        ValueError: As ``conformal_quantile``.
-    """
-    if window < 1 or len(reference) < 2 * window:
-        raise TooFewSamples(f"reference has {len(reference)} items, expected at least two windows of {window}")
-    rng = np.random.default_rng(seed)
-    scores = []
-    for _ in range(resamples):
-        order = rng.permutation(len(reference))
-        live = [reference[i] for i in order[:window]]
-        scores.append(float(statistic([reference[i] for i in order[window:]], live)))
-    return Threshold(conformal_quantile(scores, false_alarm_rate), false_alarm_rate, resamples)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.errors import UnknownSpecialist
+from controlplane.loop.embedding import Embedder
 from controlplane.packs.registry import Pack
 from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store.artifacts import Artifacts
@@ -23,6 +24,7 @@ class Deployment:
     Attributes:
         packs: Specialists by name; ``sources`` says where each pack came from.
         clock: Unix milliseconds.
+        embedder: Turns texts into vectors, for what is compared as such.
         changed: Called after a step that may have offered a plan, from any thread.
     """
 
@@ -34,6 +36,7 @@ class Deployment:
     packs: Mapping[str, Pack]
     sources: Mapping[str, SpecialistSettings]
     clock: Callable[[], int]
+    embedder: Embedder
     changed: Callable[[], None]
 
     @property

@@ -2,26 +2,41 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import structlog
 
 from controlplane.detectors import TooFewSamples
-from controlplane.detectors.ks import kolmogorov_smirnov
-from controlplane.detectors.thresholds import learn_threshold
 from controlplane.detectors.two_sample import classifier_two_sample
 from controlplane.domain.drift import DriftReading, DriftVerdict, Measurement, read
 from controlplane.loop import retrain
 from controlplane.loop.deployment import LOOP, Deployment
+from controlplane.loop.frame import Frame
+from controlplane.loop.maturity import matured_before
+from controlplane.loop.monitor import CALIBRATION, INPUT, LEAST_LABELLED, SUDDEN, Budget, Monitor, WindowReading
 from controlplane.loop.publish import standing_split
-from controlplane.store import jobs, observations, rollouts
+from controlplane.store import jobs, observations, performance, rollouts
 from controlplane.store.store import Unit
+from protos.contract.task import TaskSpec
 
 log = structlog.get_logger()
 
-INPUT, SCORE = "input", "score"
 SEED = 11
-LEAST_CLASSIFIED = 20
+LEAST_MEASURED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one step for one specialist works on: rows of its primary since the last step."""
+
+    bundle: str
+    reference: Any  # its row, or None
+    rows: list[Any]
+    matured: list[Any]
+    past: list[Any]  # the reference's own samples, with what has become known of them since
+    history: list[Any]
 
 
 def watch(deployment: Deployment) -> None:
@@ -33,99 +48,173 @@ def watch(deployment: Deployment) -> None:
 
 def _watch(deployment: Deployment, specialist: str) -> bool:
     """Take one step for one specialist; return whether another may follow at once."""
+    step = _next(deployment, specialist)
+    if step is None:
+        return False
+    # Embedding and statistics take seconds, so no transaction is open meanwhile.
+    frame = _frame(deployment, specialist, step.rows)
+    if step.reference is None or step.reference.embedding != deployment.embedder.name:
+        _begin(deployment, specialist, step, frame)
+        return True
+    budget = _budget(deployment)
+    monitor = Monitor.restore(Frame.from_bytes(step.reference.frame), budget, step.reference.state)
+    relearned = _relearned(deployment, specialist, step, monitor)
+    matured = _frame(deployment, specialist, step.matured) if step.matured else frame[:0]
+    found = (relearned or monitor).read(frame, SEED + step.rows[-1].id, matured)
+    texts = [row.text for row in step.rows]
+    readings = _readings(deployment, step, found, texts)
+    state: dict[str, Any] = {"state": (relearned or monitor).state()}
+    if relearned is not None:
+        state |= {"frame": relearned.reference.to_bytes(), "thresholds": _finite(relearned.thresholds())}
+    with deployment.store.writing(deployment.clock()) as unit:
+        known = observations.readings(unit, specialist, step.bundle, limit=1)
+        if known and known[-1].last_sample >= step.rows[-1].id:
+            return True
+        observations.set_reference(unit, specialist, step.bundle, state)
+        if found.performance is not None:
+            performance.add(unit, specialist, step.bundle, step.rows[-1].id, asdict(found.performance))
+        _act(unit, deployment, specialist, step.bundle, step.rows[0].id, step.rows[-1].id, readings)
+    return True
+
+
+def _next(deployment: Deployment, specialist: str) -> _Step | None:
     settings = deployment.settings.drift
     with deployment.store.reading() as unit:
         split = standing_split(unit, specialist)
         if split is None:
-            return False
+            return None
         bundle = split.primary
         reference = observations.reference(unit, specialist, bundle)
         history = observations.readings(unit, specialist, bundle)
-        if reference is None:
-            rows = observations.primary_samples(unit, specialist, bundle, 0, settings.reference)
-            if len(rows) < settings.reference:
-                return False
+        matured: list[Any] = []
+        past: list[Any] = []
+        if reference is None or reference.embedding != deployment.embedder.name:
+            after, wanted = 0, settings.reference
         else:
-            last = history[-1].last_sample if history else reference.last_sample
-            rows = observations.primary_samples(unit, specialist, bundle, last, settings.window)
-            if len(rows) < settings.window:
-                return False
-    texts, scores = [row.text for row in rows], [float(row.score) for row in rows]
-    # The statistics take seconds, so no transaction is open meanwhile.
-    if reference is None:
-        thresholds = _learn(deployment, texts, scores)
-        with deployment.store.writing(deployment.clock()) as unit:
-            if observations.reference(unit, specialist, bundle) is None:
-                values = {
-                    "specialist": specialist,
-                    "bundle": bundle,
-                    "last_sample": rows[-1].id,
-                    "texts": texts,
-                    "scores": scores,
-                    "thresholds": thresholds,
-                }
-                observations.add_reference(unit, values)
-                said = {"specialist": specialist, "bundle": bundle, "samples": len(rows), "thresholds": thresholds}
-                unit.record(LOOP, "drift.reference", said)
-        log.info("drift_reference", specialist=specialist, samples=len(rows), **thresholds)
-        return True
-    readings = _measure(deployment, reference, history, texts, scores)
-    with deployment.store.writing(deployment.clock()) as unit:
-        known = observations.readings(unit, specialist, bundle, limit=1)
-        if known and known[-1].last_sample >= rows[-1].id:
-            return True
-        _act(unit, deployment, specialist, bundle, rows[0].id, rows[-1].id, readings)
-    return True
+            after, wanted = history[-1].last_sample if history else reference.last_sample, settings.window
+            before = matured_before(unit, specialist, deployment.clock())
+            if before is not None:
+                matured = observations.matured_samples(
+                    unit, specialist, bundle, before, reference.last_sample, settings.window
+                )
+            if CALIBRATION not in reference.thresholds:
+                past = observations.samples_between(
+                    unit, specialist, bundle, reference.first_sample, reference.last_sample
+                )
+        rows = observations.primary_samples(unit, specialist, bundle, after, wanted)
+    return _Step(bundle, reference, rows, matured, past, history) if len(rows) == wanted else None
 
 
-def _learn(deployment: Deployment, texts: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
+def _budget(deployment: Deployment) -> Budget:
     settings = deployment.settings.drift
-    resamples = math.ceil(1 / settings.false_alarm_rate) + 9
+    return Budget(settings.window, settings.false_alarm_rate)
 
-    def auc(a: Sequence[str], b: Sequence[str]) -> float:
-        return classifier_two_sample(a, b, SEED).auc
 
-    found = {}
-    if all(texts):
-        limit = learn_threshold(auc, texts, settings.window, settings.false_alarm_rate, SEED, resamples)
-        found[INPUT] = limit.value
-    limit = learn_threshold(
-        kolmogorov_smirnov, list(scores), settings.window, settings.false_alarm_rate, SEED, 10 * resamples
+def _frame(deployment: Deployment, specialist: str, rows: Sequence[Any]) -> Frame:
+    """Turn samples into columns: fields the task declares as numbers and flags, its text as vectors."""
+    task = deployment.pack(specialist).task
+    kept = [f for f in task.fields if f.capture]
+    numbers = {
+        f.name: np.array([float(row.fields.get(f.name, -math.inf)) for row in rows])
+        for f in kept
+        if f.kind in ("number", "integer")
+    }
+    categories = {f.name: np.array([str(row.fields.get(f.name, "")) for row in rows]) for f in kept if f.kind == "flag"}
+    has_text = any(f.kind == "text" for f in kept)
+    labels = [(row.label, row.outcome) for row in rows]
+    return Frame(
+        numbers=numbers,
+        categories=categories,
+        vectors=deployment.embedder.embed([row.text for row in rows]) if has_text else None,
+        score=np.array([float(row.score) for row in rows]),
+        decision=np.array([str(row.decision) for row in rows]),
+        confidence=np.array([float(row.confidence) for row in rows]),
+        hit=_outcomes([(task.score_label, truth) for _, truth in labels]),
+        correct=_outcomes(labels),
     )
-    found[SCORE] = limit.value
-    return found
 
 
-def _measure(
-    deployment: Deployment, reference: Any, history: Sequence[Any], texts: Sequence[str], scores: Sequence[float]
-) -> list[DriftReading]:
-    settings = deployment.settings.drift
-    found = []
-    for signal, threshold in reference.thresholds.items():
-        words: tuple[str, ...] = ()
-        try:
-            if signal == INPUT:
-                shift = classifier_two_sample(reference.texts, texts, SEED)
-                value, words = shift.auc, shift.words
-            else:
-                value = kolmogorov_smirnov(reference.scores, scores)
-        except TooFewSamples:
-            value = math.nan
-        past = [Measurement(_number(r.value), r.threshold, r.sample) for r in history if r.signal == signal]
-        reading = read(
-            signal, [*past, Measurement(value, threshold, len(texts))], settings.persistence, LEAST_CLASSIFIED
-        )
-        if words and reading.verdict in (DriftVerdict.DRIFT, DriftVerdict.WATCH):
-            reading = DriftReading(
-                signal,
-                reading.verdict,
-                reading.value,
-                reading.threshold,
-                reading.sample,
-                f"{reading.summary}; words that speak for now: {', '.join(words)}",
-            )
-        found.append(reading)
-    return found
+def _outcomes(said: Sequence[tuple[str, str | None]]) -> Any:
+    return np.array([math.nan if truth is None else float(answer == truth) for answer, truth in said])
+
+
+def _begin(deployment: Deployment, specialist: str, step: _Step, frame: Frame) -> None:
+    """Learn a reference and its thresholds."""
+    monitor = Monitor.learn(frame, _budget(deployment), SEED)
+    thresholds = _finite(monitor.thresholds())
+    values = {
+        "first_sample": step.rows[0].id,
+        "last_sample": step.rows[-1].id,
+        "texts": [row.text for row in step.rows],
+        "embedding": deployment.embedder.name,
+        "frame": frame.to_bytes(),
+        "state": monitor.state(),
+        "thresholds": thresholds,
+    }
+    with deployment.store.writing(deployment.clock()) as unit:
+        known = observations.reference(unit, specialist, step.bundle)
+        if known is None:
+            observations.add_reference(unit, {"specialist": specialist, "bundle": step.bundle, **values})
+        elif known.embedding != deployment.embedder.name:
+            observations.set_reference(unit, specialist, step.bundle, values)
+        else:
+            return
+        said = {
+            "specialist": specialist,
+            "bundle": step.bundle,
+            "samples": len(step.rows),
+            "embedding": deployment.embedder.name,
+            "thresholds": thresholds,
+        }
+        unit.record(LOOP, "drift.reference", said)
+    log.info("drift_reference", specialist=specialist, samples=len(step.rows), **thresholds)
+
+
+def _relearned(deployment: Deployment, specialist: str, step: _Step, monitor: Monitor) -> Monitor | None:
+    """Learn what outcomes of the reference have to say, once enough of them are known."""
+    reference = monitor.reference
+    if len(step.past) != len(reference):
+        return None
+    task: TaskSpec = deployment.pack(specialist).task
+    correct = _outcomes([(row.label, row.outcome) for row in step.past])
+    if float((~np.isnan(correct)).mean()) < LEAST_LABELLED:
+        return None
+    hit = _outcomes([(task.score_label, row.outcome) for row in step.past])
+    return monitor.with_outcomes(hit, correct, SEED)
+
+
+def _readings(deployment: Deployment, step: _Step, found: WindowReading, texts: Sequence[str]) -> list[DriftReading]:
+    persistence = deployment.settings.drift.persistence
+    readings = []
+    for signal in found.signals:
+        if signal.signal == SUDDEN:
+            # Its threshold bounds false alarms over all windows already: once is enough.
+            reading = read(SUDDEN, [signal.measurement], 1, 1)
+            where = f"; most unlike before: {found.sudden_column}"
+        else:
+            past = [
+                Measurement(_number(r.value), r.threshold, r.sample, r.counts_for)
+                for r in step.history
+                if r.signal == signal.signal
+            ]
+            reading = read(signal.signal, [*past, signal.measurement], persistence, LEAST_MEASURED)
+            where = _words(step, texts) if signal.signal == INPUT else ""
+        if where and reading.verdict in (DriftVerdict.DRIFT, DriftVerdict.WATCH):
+            reading = replace(reading, summary=reading.summary + where)
+        readings.append(reading)
+    return readings
+
+
+def _words(step: _Step, texts: Sequence[str]) -> str:
+    try:
+        shift = classifier_two_sample(step.reference.texts, texts, SEED)
+    except TooFewSamples:
+        return ""
+    return f"; words that speak for now: {', '.join(shift.words)}" if shift.words else ""
+
+
+def _finite(thresholds: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in thresholds.items() if math.isfinite(value)}
 
 
 def _act(
@@ -154,6 +243,7 @@ def _act(
             "value": None if math.isnan(reading.value) else reading.value,
             "threshold": reading.threshold,
             "sample": reading.sample,
+            "counts_for": reading.counts_for,
             "summary": reading.summary,
             "action": action,
         }

@@ -8,6 +8,7 @@ import structlog
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.gates import added_cost
 from controlplane.store import observations
+from controlplane.store import outcomes as outcome_rows
 from controlplane.store.store import Unit
 from protos import capture_pb2, decide_pb2
 from protos.contract.segment import SegmentInvalid, read_segment
@@ -91,7 +92,7 @@ def _keep(unit: Unit, deployment: Deployment, records: list[capture_pb2.CaptureR
                 )
     observations.add_samples(unit, samples)
     observations.add_pairs(unit, pairs)
-    observations.add_outcomes(unit, outcomes)
+    outcome_rows.add(unit, outcomes)
 
 
 def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
@@ -109,7 +110,14 @@ def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
         "bundle": answer.bundle_digest,
         "generation": answer.plan_generation,
         "text": text,
+        "fields": {
+            name: getattr(value, value.WhichOneof("kind"))
+            for name, value in said.input.fields.items()
+            if value.WhichOneof("kind") not in (None, "text")
+        },
         "decision": answer.decision,
+        "label": answer.label,
+        "confidence": max((p.probability for p in answer.probabilities), default=float(answer.score)),
         "score": float(answer.score),
         "fallback": answer.fallback.used,
         "at_ms": said.at_unix_ms,

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import and_, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import (
@@ -19,6 +18,7 @@ from controlplane.store.tables import (
 )
 from protos import traffic_pb2
 
+BY_RATE = "rate"
 MAIN_ARMS = (1, 2)  # decide.v1 ARM_PRIMARY and ARM_BASELINE: what the primary answered
 
 
@@ -53,16 +53,6 @@ def add_pairs(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
         unit.connection.execute(insert(shadow_pair), rows)
 
 
-def add_outcomes(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep outcomes; a later word on the same decision replaces an earlier one."""
-    if not rows:
-        return
-    dialect = postgresql if unit.connection.dialect.name == "postgresql" else sqlite
-    adding = dialect.insert(outcome)
-    said = {name: adding.excluded[name] for name in ("label", "source", "observed_ms", "received_ms")}
-    unit.connection.execute(adding.on_conflict_do_update(index_elements=["specialist", "decision_id"], set_=said), rows)
-
-
 def prune(unit: Unit, specialist: str, keep: int) -> None:
     """Forget the oldest samples, pairs and outcomes beyond ``keep`` of each."""
     for table, order in ((sample, sample.c.id), (shadow_pair, shadow_pair.c.id), (outcome, outcome.c.received_ms)):
@@ -80,20 +70,45 @@ def count(unit: Unit, specialist: str) -> tuple[int, int]:
 
 
 def primary_samples(unit: Unit, specialist: str, bundle: str, after_id: int, limit: int) -> list[Any]:
-    """Return what a bundle answered as primary (id, text, score), oldest first; fallbacks are not its answers."""
+    """Return what a bundle answered as primary, oldest first; fallbacks are not its answers.
+
+    Rows are (id, text, fields, decision, label, score, confidence, at_ms, outcome); the outcome is None while
+    unknown. Only requests drawn by rate: the others were recorded for being unlike the rest.
+    """
+    query = _primary(specialist, bundle).where(sample.c.id > after_id).order_by(sample.c.id).limit(limit)
+    return list(unit.connection.execute(query))
+
+
+def matured_samples(unit: Unit, specialist: str, bundle: str, before_ms: int, after_id: int, limit: int) -> list[Any]:
+    """Return the newest such rows that were answered before a moment, oldest of them first."""
     query = (
-        select(sample.c.id, sample.c.text, sample.c.score)
+        _primary(specialist, bundle)
+        .where(sample.c.id > after_id, sample.c.at_ms <= before_ms)
+        .order_by(sample.c.id.desc())
+        .limit(limit)
+    )
+    return list(reversed(unit.connection.execute(query).all()))
+
+
+def samples_between(unit: Unit, specialist: str, bundle: str, first_id: int, last_id: int) -> list[Any]:
+    """Return such rows of a stretch, oldest first."""
+    query = _primary(specialist, bundle).where(sample.c.id.between(first_id, last_id)).order_by(sample.c.id)
+    return list(unit.connection.execute(query))
+
+
+def _primary(specialist: str, bundle: str) -> Any:
+    names = ("id", "text", "fields", "decision", "label", "score", "confidence", "at_ms")
+    return (
+        select(*(sample.c[name] for name in names), outcome.c.label.label("outcome"))
+        .outerjoin(outcome, _with_outcomes(sample))
         .where(
             sample.c.specialist == specialist,
             sample.c.bundle == bundle,
-            sample.c.id > after_id,
             sample.c.arm.in_(MAIN_ARMS),
             sample.c.fallback.is_(False),
+            sample.c.drawn_for == BY_RATE,
         )
-        .order_by(sample.c.id)
-        .limit(limit)
     )
-    return list(unit.connection.execute(query))
 
 
 def _with_outcomes(table: Any) -> Any:
@@ -234,6 +249,12 @@ def reference(unit: Unit, specialist: str, bundle: str) -> Any:
 def add_reference(unit: Unit, values: dict[str, Any]) -> None:
     """Keep a reference window and its thresholds."""
     unit.connection.execute(insert(drift_reference).values(made_ms=unit.now_ms, **values))
+
+
+def set_reference(unit: Unit, specialist: str, bundle: str, values: dict[str, Any]) -> None:
+    """Replace parts of a reference: what was learned of it, and the evidence since."""
+    where = (drift_reference.c.specialist == specialist) & (drift_reference.c.bundle == bundle)
+    unit.connection.execute(update(drift_reference).where(where).values(values))
 
 
 def add_reading(unit: Unit, values: dict[str, Any]) -> None:

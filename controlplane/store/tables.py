@@ -173,9 +173,14 @@ sample = Table(
     Column("bundle", _DIGEST, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("text", Text, nullable=False),  # rendered, declared fields only
+    Column("fields", JSON, nullable=False, default=dict),  # declared numbers and categories
     Column("decision", _NAME, nullable=False),
+    Column("label", _NAME, nullable=False, default=""),  # the answer behind the decision; empty for a fallback
     Column("score", Float, nullable=False),
+    Column("confidence", Float, nullable=False, default=0.0),  # probability of the label
     Column("fallback", Boolean, nullable=False),
+    Column("inclusion", Float, nullable=False, default=1.0),  # probability that such a request was recorded
+    Column("drawn_for", String(20), nullable=False, default="rate"),  # why it was recorded
     Column("at_ms", BigInteger, nullable=False),
     Index("ix_sample_stage", "specialist", "salt", "generation"),
     Index("ix_sample_bundle", "specialist", "bundle", "id"),
@@ -225,6 +230,8 @@ outcome = Table(
     Column("source", _NAME, nullable=False),
     Column("observed_ms", BigInteger, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),  # when anything was first said of it
+    Column("said", JSON, nullable=False),  # every label ever said, and how often
 )
 drift_reference = Table(
     "drift_reference",
@@ -232,8 +239,11 @@ drift_reference = Table(
     Column("specialist", _NAME, primary_key=True),
     Column("bundle", _DIGEST, primary_key=True),
     Column("last_sample", Integer, nullable=False),  # windows begin after it
+    Column("first_sample", Integer, nullable=False),
     Column("texts", JSON, nullable=False),
-    Column("scores", JSON, nullable=False),
+    Column("embedding", _NAME, nullable=False),  # by what texts became vectors; of another kind, nothing compares
+    Column("frame", LargeBinary, nullable=False),
+    Column("state", LargeBinary, nullable=False),  # thresholds, and the evidence of every row since
     Column("thresholds", JSON, nullable=False),  # by signal
     Column("made_ms", BigInteger, nullable=False),
 )
@@ -244,15 +254,31 @@ drift_reading = Table(
     Column("specialist", _NAME, nullable=False),
     Column("bundle", _DIGEST, nullable=False),
     Column("last_sample", Integer, nullable=False),
-    Column("signal", String(40), nullable=False),
+    Column("signal", _NAME, nullable=False),
     Column("verdict", String(20), nullable=False),
     Column("value", Float),  # empty: it could not be computed
     Column("threshold", Float, nullable=False),
     Column("sample", Integer, nullable=False),
+    Column("counts_for", Integer, nullable=False, default=1),
     Column("summary", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     UniqueConstraint("specialist", "bundle", "last_sample", "signal"),
+)
+performance_estimate = Table(
+    "performance_estimate",
+    metadata,
+    Column("specialist", _NAME, primary_key=True),
+    Column("bundle", _DIGEST, primary_key=True),
+    Column("last_sample", Integer, primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("lower", Float, nullable=False),
+    Column("upper", Float, nullable=False),
+    Column("realised", Float),  # empty: too few outcomes are known
+    Column("known", Integer, nullable=False),
+    Column("holds", Boolean),  # empty: nothing to check the assumption on yet
+    Column("why", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 

@@ -41,8 +41,8 @@ def test_the_commands_a_user_was_promised_exist() -> None:
         "init, up, gateway serve, worker serve, control serve, decide, outcome, specialist list, specialist show, "
         "specialist train, specialist eval, specialist jobs, rollout list, rollout start, rollout status, "
         "rollout approve, rollout reject, rollout pause, rollout resume, rollout rollback, rollout history, "
-        "shadow report, plan status, drift status, eval run, eval metrics, evidence show, evidence verify, "
-        "ledger show, ledger verify, operator keygen, operator list"
+        "shadow report, plan status, drift status, drift backtest, eval run, eval metrics, evidence show, "
+        "evidence verify, ledger show, ledger verify, operator keygen, operator list"
     )
     assert set(COMMANDS) == {tuple(name.split()) for name in promised.split(", ")}
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.detectors import TooFewSamples
-from controlplane.detectors.ks import kolmogorov_smirnov
-from controlplane.detectors.thresholds import conformal_quantile, learn_threshold
+from controlplane.detectors import ks
+from controlplane.detectors.resampling import Null, draw_members
+from controlplane.detectors.thresholds import conformal_quantile
 
 
 @given(st.permutations(range(1, 61)))
@@ -30,20 +30,13 @@ def test_a_rate_outside_its_range_is_refused(rate: float) -> None:
 
 def test_nan_never_becomes_a_threshold() -> None:
     with pytest.raises(ValueError, match="NaN"):
-        learn_threshold(lambda a, b: math.nan, range(100), 10, 0.1, 0)
+        conformal_quantile([math.nan] * 100, 0.1)
 
 
-def test_a_pool_shorter_than_two_windows_is_refused() -> None:
-    with pytest.raises(TooFewSamples):
-        learn_threshold(kolmogorov_smirnov, range(19), 10, 0.1, 0)
-
-
-def test_both_sides_of_a_round_are_disjoint_and_cover_the_pool() -> None:
-    def check(reference: object, live: object) -> float:
-        assert sorted([*reference, *live]) == list(range(50))  # type: ignore[misc]
-        return float(len(live))  # type: ignore[arg-type]
-
-    assert learn_threshold(check, range(50), 20, 0.1, 0).value == 20
+def test_both_sides_of_a_round_are_disjoint_and_cover_the_reference() -> None:
+    members = draw_members(50, 20, 200, 0)
+    assert members.shape == (200, 50) and set(members.sum(axis=1)) == {20}
+    assert len({row.tobytes() for row in members}) == 200
 
 
 def test_false_alarms_stay_near_the_stated_rate_and_changes_are_found() -> None:
@@ -51,8 +44,9 @@ def test_false_alarms_stay_near_the_stated_rate_and_changes_are_found() -> None:
     alarms = found = 0
     for seed in range(150):
         pool = rng.normal(size=400)
-        threshold = learn_threshold(kolmogorov_smirnov, pool, 100, 0.1, seed).value
-        alarms += kolmogorov_smirnov(pool, rng.normal(size=100)) > threshold
-        found += kolmogorov_smirnov(pool, rng.normal(1, 1, size=100)) > threshold
+        drawn = draw_members(400, 100, 99, seed)
+        threshold = Null.of(ks.resampled(pool, drawn), np.zeros(1), 0.1).quantile(0.1)
+        alarms += ks.kolmogorov_smirnov(pool, rng.normal(size=100)) > threshold
+        found += ks.kolmogorov_smirnov(pool, rng.normal(1, 1, size=100)) > threshold
     assert alarms <= 150 * 0.1 + 3 * math.sqrt(150 * 0.1 * 0.9)
     assert found == 150

@@ -25,10 +25,11 @@ FEW, BROKEN = Measurement(0.9, 0.2, 9), Measurement(math.nan, 0.2, 100)
         pytest.param([OVER, OVER, UNDER], DriftVerdict.NO_DRIFT, id="recovered"),
         pytest.param([OVER, OVER, UNDER, OVER], DriftVerdict.WATCH, id="broken-by-a-good-window"),
         pytest.param([OVER, OVER, FEW, OVER], DriftVerdict.WATCH, id="broken-by-an-unmeasured-window"),
-        pytest.param([(0.4, 0.2, 100)] * 3, DriftVerdict.DRIFT, id="plain-tuples"),
+        pytest.param([Measurement(0.9, 0.2, 100, 3)], DriftVerdict.DRIFT, id="as-unlikely-as-three"),
+        pytest.param([Measurement(0.1, 0.2, 100, 3)], DriftVerdict.NO_DRIFT, id="within-whatever-it-counts-for"),
     ],
 )
-def test_the_verdict_follows_the_windows(history: list[tuple[float, float, int]], verdict: DriftVerdict) -> None:
+def test_the_verdict_follows_the_windows(history: list[Measurement], verdict: DriftVerdict) -> None:
     assert judge(history, persistence=3, minimum_sample=10) is verdict
     reading = read("psi", history, persistence=3, minimum_sample=10)
     assert reading.verdict is verdict and "psi" in reading.summary

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.loop.deployment import Deployment
+from controlplane.loop.embedding import HashedWords
 from controlplane.loop.publish import publish
 from controlplane.packs.registry import load_pack
 from controlplane.settings import ControlSettings, SpecialistSettings
@@ -91,7 +92,9 @@ class World:
         writer.close()
         return path
 
-    def sample(self, text: str, *, bundle: str, arm: int = 1, score: float = 0.1, **answer: Any) -> Any:
+    def sample(
+        self, text: str, *, bundle: str, arm: int = 1, score: float = 0.1, label: str = "safe", **answer: Any
+    ) -> Any:
         number = self.numbers["sample"] = self.numbers.get("sample", 0) + 1
         return capture_pb2.CaptureRecord(
             sample=capture_pb2.Sample(
@@ -99,7 +102,13 @@ class World:
                 specialist=NAME,
                 input=decide_pb2.Input(text=text),
                 answer=decide_pb2.DecideResponse(
-                    decision="allow", score=score, arm=arm, bundle_digest=bundle, plan_generation=1, **answer
+                    decision="allow",
+                    label=label,
+                    score=score,
+                    arm=arm,
+                    bundle_digest=bundle,
+                    plan_generation=1,
+                    **answer,
                 ),
                 at_unix_ms=self.clock(),
                 salt="r-0",
@@ -138,6 +147,7 @@ def world(root: Path, **settings: Any) -> World:
         packs={NAME: load_pack(NAME)},
         sources={NAME: SpecialistSettings(NAME, None, None)},
         clock=clock,
+        embedder=HashedWords(),
         changed=lambda: None,
     )
     return World(root, made, clock)

@@ -1,0 +1,121 @@
+"""Sudden changes, row by row: evidence that grows with every row unlike those before it.
+
+Each row's rank among the rows before it is uniform as long as nothing changes (a conformal p-value).
+Bets against that earn nothing on average; a Shiryaev-Roberts sum of them lets the change begin at
+any row. Its expectation after N unchanged rows is at most N, so by Doob's inequality the chance
+that it ever reaches N/a within N rows is at most a, whatever the columns hold.
+
+Sources: Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2nd ed. (2022), chapter 8;
+Shin, Ramdas, Rinaldo, E-detectors (2023).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.detectors.resampling import Numbers
+
+POWERS = np.array([0.15, 0.5, 0.8])  # bets k * p**(k-1): on the very unlikely, and on slow shifts
+BETS = 4 * len(POWERS)  # low values, high values, both tails, the middle
+CEILING = 1e200
+BLOCK = 256  # rows ranked together: the cost of ranking grows with their square
+MOST = 10_000  # rows remembered a column: what a rank is read from, precise to about 1/sqrt(MOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How much speaks for a change, column by column.
+
+    Attributes:
+        bags: Each column's rows so far, sorted, shape [columns, rows].
+        sums: Shiryaev-Roberts sums, shape [columns, BETS].
+    """
+
+    bags: Numbers
+    sums: Numbers
+
+    @classmethod
+    def begin(cls, reference: Numbers) -> "Evidence":
+        """Start after a reference, shape [rows, columns]."""
+        return cls(np.sort(reference.T, axis=1)[:, -MOST:], np.zeros((reference.shape[1], BETS)))
+
+    @property
+    def logs(self) -> Numbers:
+        """The evidence for each column, the mean over its bets, in nats."""
+        with np.errstate(divide="ignore"):
+            found: Numbers = np.log(self.sums.mean(axis=1))
+        return found
+
+
+def limit(columns: int, chance: float, rows: int) -> float:
+    """Return the evidence, in nats, that some column reaches with at most ``chance`` within ``rows`` unchanged rows."""
+    if not 0 < chance < 1 or columns < 1 or rows < 1:
+        raise ValueError(f"columns is {columns}, chance {chance}, rows {rows}, expected 1.., 0..1, 1..")
+    return math.log(columns * rows / chance)
+
+
+def follow(evidence: Evidence, rows: Numbers, seed: int) -> tuple[Evidence, Numbers]:
+    """Take rows in their order, shape [rows, columns]; return the evidence after them, and after each of them.
+
+    Args:
+        seed: Breaks ties between equal values at random, which is what keeps ranks uniform.
+    Returns:
+        The new evidence, and its logs after every row, shape [rows, columns].
+    """
+    rng = np.random.default_rng(seed)
+    bags, sums = evidence.bags, evidence.sums.copy()
+    found = np.empty(rows.shape)
+    for at in range(0, len(rows), BLOCK):
+        part = rows[at : at + BLOCK]
+        for i, bet in enumerate(_bets(_ranks(bags, part, rng)), at):
+            sums += 1.0
+            sums *= bet
+            np.minimum(sums, CEILING, out=sums)
+            found[i] = sums.mean(axis=1)
+        room = MOST - bags.shape[1]
+        if room > 0:
+            bags = np.sort(np.concatenate([bags, part[:room].T], axis=1), axis=1)
+    with np.errstate(divide="ignore"):
+        return Evidence(bags, sums), np.log(found)
+
+
+def restless(reference: Numbers, enough: float, seed: int) -> NDArray[np.bool_]:
+    """Say which columns of a reference change all the time, in its own order: they would never be silent.
+
+    Ranks are uniform only where rows may come in any order. A column whose second half already
+    gathers most of the evidence that an alarm takes is not of that kind.
+
+    Args:
+        reference: Rows in the order of time, shape [rows, columns].
+        enough: The evidence of an alarm, in nats.
+    """
+    half = len(reference) // 2
+    _, logs = follow(Evidence.begin(reference[:half]), reference[half:], seed)
+    found: NDArray[np.bool_] = logs.max(axis=0) > 0.75 * enough
+    return found
+
+
+def _ranks(bags: Numbers, rows: Numbers, rng: np.random.Generator) -> Numbers:
+    """Return each row's rank among the rows before it, in (0, 1), shape [rows, columns]."""
+    n, columns = rows.shape
+    before = np.tri(n, k=-1, dtype=np.bool_)
+    ranks = np.empty(rows.shape)
+    for j in range(columns):
+        bag, new = bags[j], rows[:, j]
+        less = np.searchsorted(bag, new, side="left").astype(np.float64)
+        equal = np.searchsorted(bag, new, side="right") - less
+        less += ((new[None, :] < new[:, None]) & before).sum(axis=1)
+        equal += ((new[None, :] == new[:, None]) & before).sum(axis=1)
+        ranks[:, j] = (less + rng.uniform(1e-9, 1, n) * (equal + 1)) / (len(bag) + np.arange(n) + 1)
+    return ranks
+
+
+def _bets(ranks: Numbers) -> Numbers:
+    """Return what each bet multiplies its stake by, shape [rows, columns, BETS]; the mean over ranks is 1."""
+    extreme = 2 * np.minimum(ranks, 1 - ranks)
+    sides = np.stack([ranks, 1 - ranks, extreme, 1 - extreme], axis=-1)
+    bets = POWERS * np.maximum(sides, 1e-12)[..., None] ** (POWERS - 1)
+    found: Numbers = bets.reshape(*ranks.shape, BETS)
+    return found

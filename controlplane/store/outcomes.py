@@ -1,0 +1,93 @@
+"""What really happened, by decision: told late, twice, out of order or in contradiction, and kept as one row."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, insert, select, update
+
+from controlplane.store.store import Unit
+from controlplane.store.tables import outcome, sample
+
+_MOST = 500  # decisions looked up at once: SQLite's limit on variables is far above
+
+
+class Delay(NamedTuple):
+    """One decision: when it was made, when its outcome first came (None: not yet), the answer and the truth."""
+
+    at_ms: int
+    received_ms: int | None
+    answer: str
+    truth: str | None
+
+
+def add(unit: Unit, said: Sequence[dict[str, Any]]) -> None:
+    """Join what was said of decisions; the order in which it arrives changes nothing.
+
+    The label in force is the one observed last, then received last. Every label ever said is counted:
+    more than one of them is a contradiction, which a person may want to look at.
+
+    Args:
+        said: Dicts of specialist, decision_id, label, source, observed_ms, received_ms.
+    """
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in said:
+        key = (row["specialist"], row["decision_id"])
+        told = row | {"first_ms": row["received_ms"], "said": {row["label"]: 1}}
+        merged[key] = _joined(merged[key], told) if key in merged else told
+    keys = list(merged)
+    known: set[tuple[str, str]] = set()
+    for at in range(0, len(keys), _MOST):
+        part = keys[at : at + _MOST]
+        query = select(outcome).where(outcome.c.decision_id.in_([decision for _, decision in part]))
+        for found in unit.connection.execute(query).mappings():
+            key = (found["specialist"], found["decision_id"])
+            if key in merged:
+                known.add(key)
+                merged[key] = _joined(dict(found), merged[key])
+    fresh = [row for key, row in merged.items() if key not in known]
+    changed = [{f"b_{k}": v for k, v in merged[key].items()} for key in known]
+    if fresh:
+        unit.connection.execute(insert(outcome), fresh)
+    if changed:
+        names = ("label", "source", "observed_ms", "received_ms", "first_ms", "said")
+        unit.connection.execute(
+            update(outcome)
+            .where(
+                outcome.c.specialist == bindparam("b_specialist"), outcome.c.decision_id == bindparam("b_decision_id")
+            )
+            .values({name: bindparam(f"b_{name}") for name in names}),
+            changed,
+        )
+
+
+def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    last = max(first, second, key=lambda row: (row["observed_ms"], row["received_ms"], row["label"], row["source"]))
+    counts = {
+        label: first["said"].get(label, 0) + second["said"].get(label, 0)
+        for label in sorted({*first["said"], *second["said"]})
+    }
+    return last | {"first_ms": min(first["first_ms"], second["first_ms"]), "said": counts}
+
+
+def delays(unit: Unit, specialist: str, limit: int) -> list[Delay]:
+    """Return the newest decisions with when their outcome first came, newest first."""
+    is_same = (outcome.c.specialist == sample.c.specialist) & (outcome.c.decision_id == sample.c.decision_id)
+    query = (
+        select(sample.c.at_ms, outcome.c.first_ms, sample.c.label, outcome.c.label.label("truth"))
+        .outerjoin(outcome, is_same)
+        .where(sample.c.specialist == specialist)
+        .order_by(sample.c.id.desc())
+        .limit(limit)
+    )
+    return [Delay(*row) for row in unit.connection.execute(query)]
+
+
+def contradicted(unit: Unit, specialist: str, limit: int) -> list[Any]:
+    """Return decisions of which different things were said, the newest first, at most ``limit``."""
+    query = (
+        select(outcome)
+        .where(outcome.c.specialist == specialist)
+        .order_by(outcome.c.received_ms.desc())
+        .limit(50 * limit)
+    )
+    return [row for row in unit.connection.execute(query) if len(row.said) > 1][:limit]

@@ -1,0 +1,67 @@
+import math
+
+import numpy as np
+import pytest
+
+from controlplane.detectors.shiryaev_roberts import BETS, Evidence, _bets, follow, limit, restless
+
+
+def test_every_bet_is_fair_on_uniform_ranks() -> None:
+    fine = np.geomspace(1e-12, 0.25, 20_000)  # close to 0, to the middle and to 1, where some bet grows without bound
+    ranks = np.concatenate([fine, 0.5 - fine[-2::-1], 0.5 + fine, 1 - fine[-2::-1]])
+    earned = np.trapezoid(_bets(ranks[:, None])[:, 0], ranks, axis=0)
+    # What is closer than 1e-12 is not in the grid: 1e-12 ** 0.15 of the boldest bet.
+    assert earned == pytest.approx(np.ones(BETS), abs=0.03) and earned.max() < 1.001
+
+
+@pytest.mark.parametrize("draw", ["normal", "heavy-tailed", "two-values", "constant"])
+def test_unchanged_rows_raise_alarms_no_more_often_than_stated(draw: str) -> None:
+    rng = np.random.default_rng(5)
+    shapes = {
+        "normal": lambda size: rng.normal(size=size),
+        "heavy-tailed": lambda size: rng.standard_cauchy(size=size),
+        "two-values": lambda size: (rng.random(size) < 0.02).astype(float),
+        "constant": lambda size: np.zeros(size),
+    }
+    rows, chance = 1000, 0.1
+    columns = shapes[draw]((200 + rows, 150))  # 150 streams of one column each
+    _, logs = follow(Evidence.begin(columns[:200]), columns[200:], 1)
+    alarmed = (logs > limit(1, chance, rows)).any(axis=0).mean()
+    assert alarmed <= chance + 3 * math.sqrt(chance * (1 - chance) / 150)
+
+
+@pytest.mark.parametrize(
+    "change, most",
+    [
+        pytest.param(lambda rng: rng.normal(8, 1, 300), 10, id="values-never-seen"),
+        pytest.param(lambda rng: rng.normal(1.5, 1, 300), 60, id="a-shift"),
+        pytest.param(lambda rng: rng.normal(0, 3, 300), 90, id="more-spread"),
+        pytest.param(lambda rng: rng.normal(0, 0.1, 300), 60, id="less-spread"),
+    ],
+)
+def test_a_sudden_change_is_found_within_rows(change: object, most: int) -> None:
+    rng = np.random.default_rng(6)
+    before = rng.normal(size=1500)
+    rows = np.concatenate([before[500:], change(rng)])[:, None]  # type: ignore[operator]
+    _, logs = follow(Evidence.begin(before[:500, None]), rows, 2)
+    over = np.flatnonzero(logs[:, 0] > limit(10, 0.02, 100_000))
+    assert 1000 <= over[0] < 1000 + most
+
+
+def test_following_in_parts_remembers_as_following_at_once() -> None:
+    rng = np.random.default_rng(7)
+    rows = rng.normal(size=(600, 2))
+    begun = Evidence.begin(rows[:100])
+    half, _ = follow(begun, rows[100:356], 3)
+    whole, _ = follow(begun, rows[100:356], 3)
+    assert np.array_equal(half.sums, whole.sums) and np.array_equal(half.bags, np.sort(rows[:356].T, axis=1))
+    assert follow(half, rows[356:], 4)[0].bags.shape == (2, 600)
+
+
+def test_columns_that_follow_on_themselves_are_told_from_those_that_do_not() -> None:
+    rng = np.random.default_rng(8)
+    walk = np.cumsum(rng.normal(size=1000))
+    assert restless(np.stack([walk, rng.normal(size=1000)], axis=1), limit(2, 0.02, 100_000), 0).tolist() == [
+        True,
+        False,
+    ]
