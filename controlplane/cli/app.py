@@ -7,6 +7,7 @@ import typer
 from controlplane.cli import (
     decide,
     drift,
+    engine,
     eval,
     evidence,
     init,
@@ -41,6 +42,7 @@ app.add_typer(shadow.app, name="shadow")
 app.add_typer(plan.app, name="plan")
 app.add_typer(drift.app, name="drift")
 app.add_typer(eval.app, name="eval")
+app.add_typer(engine.app, name="engine")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(operator.app, name="operator")

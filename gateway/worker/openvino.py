@@ -1,6 +1,10 @@
-"""Encoders exported to OpenVINO IR, on the CPU. Loaded from the bytes that were verified, never from a path."""
+"""Encoders and small decoders exported to OpenVINO IR, on the CPU. Loaded from verified bytes, never from a path.
+
+A decoder's graph ends in its label rows: it reads a prompt and gives one logit a label, so both kinds are run alike.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,8 +12,10 @@ import openvino as ov
 from tokenizers import Tokenizer
 
 from gateway.worker.backend import BackendFailed, Prepared, Scores
+from gateway.worker.prompt import Prompt
 from protos.contract.bundle import Bundle
-from protos.contract.fields import Reader
+from protos.contract.digest import parse_digest
+from protos.contract.fields import FieldInvalid, Reader
 
 MODEL, WEIGHTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
 REQUIRED = frozenset({"input_ids", "attention_mask"})
@@ -17,14 +23,62 @@ OPTIONAL = frozenset({"token_type_ids"})
 PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 
 
+MAX_ACCURACY_LOSS = 0.005  # of int8 against the float model, on held-out texts
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``manifest.engine`` of a bundle for this backend.
+
+    Attributes:
+        precision: ``auto`` is bf16 where the CPU has it, else f32; ``int8`` is a quantised graph.
+        label_tokens: The tokens whose rows a decoder's graph ends in.
+    """
+
+    precision: str
+    kind: str
+    overlong: str
+    verbalizers: dict[str, Any]
+    label_tokens: tuple[int, ...]
+
+    @classmethod
+    def read(cls, engine: Any) -> "Settings":
+        """Read and check; raises FieldInvalid."""
+        read = Reader(engine, "manifest.engine")
+        read.text("backend")
+        found = cls(
+            precision=read.text("precision", "auto", choices=("auto", "bf16", "f32", "int8")),
+            kind=read.text("kind", "encoder", choices=("encoder", "decoder")),
+            overlong=read.text("overlong", "cut", choices=("cut", "refuse")),
+            verbalizers=read.object("verbalizers", {}),
+            label_tokens=tuple(read.items("label_tokens", [])),
+        )
+        accuracy = read.object("accuracy", {})
+        read.done()
+        if found.precision == "int8":
+            _check_accuracy(accuracy)
+        return found
+
+
+def _check_accuracy(value: dict[str, Any]) -> None:
+    """Refuse a quantised graph that was not compared with the float model, or lost too much; raises FieldInvalid."""
+    where = "manifest.engine.accuracy"
+    read = Reader(value, where)
+    plain, quantised = read.number("float", 0.0, 1.0), read.number("int8", 0.0, 1.0)
+    read.integer("rows", 1, 2**53)
+    parse_digest(read.text("data"), f"{where}.data")
+    read.done()
+    if not plain - quantised <= MAX_ACCURACY_LOSS:
+        raise FieldInvalid(
+            f"{where} falls from {plain:g} to {quantised:g}, expected at most {100 * MAX_ACCURACY_LOSS:g} points less"
+        )
+
+
 class OpenVinoBackend:
     """A classifier with inputs ``input_ids`` and ``attention_mask`` and the output ``logits``."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        read = Reader(bundle.manifest.engine, "manifest.engine")
-        read.text("backend")
-        precision = read.text("precision", "auto", choices=("auto", "bf16", "f32"))
-        read.done()
+        settings = Settings.read(bundle.manifest.engine)
         for name in (MODEL, WEIGHTS, TOKENIZER):
             if name not in bundle.contents:
                 raise BackendFailed(f"{name} is missing from the bundle, expected an OpenVINO IR and its tokenizer")
@@ -36,10 +90,21 @@ class OpenVinoBackend:
             raise BackendFailed(f"{TOKENIZER}: {error}") from error
         self._pad = self._pad_id()
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length=task.max_tokens)
+        self._tokenizer.no_truncation()
+        self._prompt: Prompt | None = None
+        if settings.kind == "decoder":
+            verbalizers = {str(label): str(text) for label, text in settings.verbalizers.items()}
+            self._prompt = Prompt(self._tokenizer, task, verbalizers, settings.overlong, task.max_tokens)
+            if settings.label_tokens != self._prompt.labels:
+                raise BackendFailed(
+                    f"manifest.engine.label_tokens is {list(settings.label_tokens)}, "
+                    f"expected {list(self._prompt.labels)} of the labels behind this template"
+                )
+        else:
+            self._tokenizer.enable_truncation(max_length=task.max_tokens)
         # The tensor only borrows these bytes, so they must live as long as the model.
         self._weights = bundle.contents[WEIGHTS]
-        self._request, self._inputs = self._compile(bundle.contents[MODEL], threads, precision)
+        self._request, self._inputs = self._compile(bundle.contents[MODEL], threads, settings.precision)
 
     @property
     def resident_bytes(self) -> int:
@@ -47,7 +112,14 @@ class OpenVinoBackend:
         return len(self._weights)
 
     def prepare(self, text: str) -> Prepared:
-        """Tokenise, cutting at the task's limit."""
+        """Tokenise, cutting at the task's limit; a decoder's prompt keeps its end.
+
+        Raises:
+            InputInvalid: A decoder's prompt is over the limit and the bundle wants such refused.
+        """
+        if self._prompt is not None:
+            tokens, truncated = self._prompt.encode(text)
+            return Prepared(len(tokens), truncated, np.asarray(tokens, dtype=np.int64))
         encoding = self._tokenizer.encode(text)
         ids = np.asarray(encoding.ids, dtype=np.int64)
         return Prepared(max(1, len(ids)), bool(encoding.overflowing), ids)
@@ -91,7 +163,7 @@ class OpenVinoBackend:
 
     def _compile(self, xml: bytes, threads: int, precision: str) -> tuple[Any, frozenset[str]]:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-        if precision != "auto":
+        if precision in ("bf16", "f32"):
             options["INFERENCE_PRECISION_HINT"] = precision
         try:
             core = ov.Core()

@@ -113,3 +113,19 @@ def test_a_model_with_other_inputs_is_refused(tmp_path: Path, contents: dict[str
 def test_an_unknown_precision_is_refused(tmp_path: Path, contents: dict[str, bytes]) -> None:
     with pytest.raises(BackendFailed, match="precision"):
         open_engine(bundle(tmp_path, contents, precision="int1"), Host())
+
+
+COMPARED = {"float": 0.9, "int8": 0.896, "rows": 100, "data": "sha256:" + "0" * 64}
+
+
+def test_eight_bits_are_served_only_with_the_comparison_that_allows_it(
+    tmp_path: Path, contents: dict[str, bytes]
+) -> None:
+    assert open_engine(bundle(tmp_path, contents, precision="int8", accuracy=COMPARED), Host()).digest
+    for accuracy, message in (
+        ({}, "accuracy.float is missing"),
+        ({**COMPARED, "int8": 0.894}, "falls from 0.9 to 0.894, expected at most 0.5 points less"),
+        ({**COMPARED, "data": "somewhere"}, "accuracy.data"),
+    ):
+        with pytest.raises(BackendFailed, match=message):
+            open_engine(bundle(tmp_path, contents, precision="int8", accuracy=accuracy), Host())

@@ -1,0 +1,199 @@
+"""Another engine for the same specialist: a decoder on a base as one OpenVINO graph, or a graph in eight bits.
+
+What is written was compared with what it came from, on held-out texts and through a real worker; the comparison is in
+the new bundle.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from controlplane.evals.engine import WORKER, Engine, EngineFailed
+from controlplane.packs.example import Example
+from controlplane.training.calibration import fit_head
+from controlplane.training.dataset import dataset_digest
+from protos.contract.base import FOLDER, TOKENIZER, BaseInvalid, BaseStore
+from protos.contract.bundle import Bundle, BundleInvalid, BundleStore
+from protos.contract.head import HEAD, LEAST
+from protos.contract.label_tokens import LabelTokensInvalid, label_token_ids
+
+PRECISIONS = ("auto", "int8")
+MAX_DIFFERENCE = 0.05  # of a probability, in single precision: a wrong conversion is far beyond it
+MAX_ACCURACY_LOSS = 0.005  # of int8
+ADAPTER = "adapter/adapter_config.json"
+
+Progress = Callable[[float, str], None]
+
+
+class ConversionFailed(Exception):
+    """The bundle cannot be converted, or what came out is not as good; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A new bundle and how it compares with what it came from, on ``rows`` held-out texts."""
+
+    digest: str
+    rows: int
+    accuracy_before: float
+    accuracy: float
+    most_difference: float  # of a probability
+
+
+def convert(
+    store: BundleStore, digest: str, dev: Sequence[Example], precision: str, author: str, progress: Progress
+) -> Converted:
+    """Write a bundle that answers like another through OpenVINO.
+
+    Raises:
+        ConversionFailed: Not a bundle this can be done to, another answer than before, or too much accuracy lost.
+    """
+    try:
+        source = store.load(digest)
+        engine, contents = _float_graph(store, source, dev, progress)
+    except (BundleInvalid, BaseInvalid, LabelTokensInvalid) as error:
+        raise ConversionFailed(str(error)) from error
+    is_same_graph = source.manifest.backend == "openvino"
+    with tempfile.TemporaryDirectory(prefix="interlock-convert-") as folder:
+        scratch = BundleStore(Path(folder))
+        command = (*WORKER, "--bases", str((store.root / FOLDER).resolve()))
+        try:
+            with Engine(scratch.root, command) as worker:
+                progress(0.3, "scoring the float graph")
+                before = _scores(worker, scratch, source, {**engine, "precision": "f32"}, contents, dev)
+                if not is_same_graph:
+                    progress(0.4, "scoring the bundle it came from")
+                    _compare(_scores(worker, scratch, source, source.manifest.engine, source.contents, dev), before)
+                after = before
+                if precision == "int8":
+                    progress(0.5, "quantising")
+                    contents = {**contents, **_quantised(source, contents, dev)}
+                    engine = {**engine, "precision": "int8"}
+                    promised = {"float": 1.0, "int8": 1.0, "rows": 1, "data": digest}  # of a bundle nobody else sees
+                    progress(0.8, "scoring the quantised graph")
+                    after = _scores(worker, scratch, source, {**engine, "accuracy": promised}, contents, dev)
+        except EngineFailed as error:
+            raise ConversionFailed(str(error)) from error
+    targets = np.array([source.manifest.task.labels.index(example.label) for example in dev])
+    accuracies = [float((found.argmax(1) == targets).mean()) for found in (before, after)]
+    data = dataset_digest(dev)
+    if precision == "int8":
+        if not accuracies[0] - accuracies[1] <= MAX_ACCURACY_LOSS:
+            raise ConversionFailed(
+                f"int8 answers {100 * accuracies[1]:.2f} % right and the float graph {100 * accuracies[0]:.2f} %, "
+                f"expected at most {100 * MAX_ACCURACY_LOSS:g} points less"
+            )
+        compared = {"float": accuracies[0], "int8": accuracies[1], "rows": len(dev), "data": data}
+        engine = {**engine, "accuracy": compared}
+    # Probabilities without a head are the softmax of the logits: their logarithms are logits too.
+    head = fit_head(np.log(np.maximum(after, LEAST)), targets, source.manifest.task, data)
+    lineage = {**source.manifest.lineage, "parent": digest, "author": author}
+    made = _add(store, source, engine, {**contents, HEAD: head.to_bytes()}, lineage)
+    progress(1.0, "done")
+    return Converted(made, len(dev), accuracies[0], accuracies[1], float(np.abs(after - before).max()))
+
+
+def _add(
+    store: BundleStore,
+    source: Bundle,
+    engine: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    lineage: Mapping[str, Any] | None = None,
+) -> str:
+    manifest = source.manifest
+    kept = manifest.lineage if lineage is None else lineage
+    return store.add(task=manifest.task, engine=engine, contents=contents, base=manifest.base, lineage=kept).digest
+
+
+def _scores(
+    worker: Engine,
+    scratch: BundleStore,
+    source: Bundle,
+    engine: Mapping[str, Any],
+    contents: Mapping[str, bytes],
+    dev: Sequence[Example],
+) -> np.ndarray:
+    """Ask a worker for what a bundle without its head says, shape [texts, labels]; raises EngineFailed."""
+    made = _add(scratch, source, engine, {name: data for name, data in contents.items() if name != HEAD})
+    worker.load(made)
+    return worker.score(made, [example.text for example in dev]).probabilities
+
+
+def _compare(expected: np.ndarray, found: np.ndarray) -> None:
+    difference = float(np.abs(expected - found).max())
+    if not difference <= MAX_DIFFERENCE:
+        raise ConversionFailed(f"a probability differs by {difference:.4f}, expected {MAX_DIFFERENCE} at most")
+
+
+def _float_graph(
+    store: BundleStore, source: Bundle, dev: Sequence[Example], progress: Progress
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the engine settings and files of the float OpenVINO bundle."""
+    engine = dict(source.manifest.engine)
+    if engine["backend"] == "openvino":
+        if engine.get("precision") == "int8":
+            raise ConversionFailed("the bundle is in eight bits already, expected the one it came from")
+        return engine, dict(source.contents)
+    if engine["backend"] != "transformers" or engine.get("kind", "decoder") != "decoder":
+        kind = f"{engine['backend']} {engine.get('kind', '')}".strip()
+        raise ConversionFailed(f"manifest.engine is {kind}, expected openvino or a transformers decoder")
+    progress(0.05, "converting the decoder")
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from controlplane.training.ir import LabelRows, to_ir
+
+    bases = BaseStore(store.root / FOLDER)
+    base = str(source.manifest.base["digest"])
+    listing = bases.listing(base)
+    for name in listing.files:
+        bases.read(base, listing, name)  # verified, then read by the library from where it lies
+    tokenizer_file = source.contents.get(TOKENIZER) or bases.read(base, listing, TOKENIZER)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(bases.path(base)), local_files_only=True, dtype=torch.float32, attn_implementation="sdpa"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        if ADAPTER in source.contents:
+            for name, data in source.contents.items():
+                if name.startswith("adapter/"):
+                    (Path(folder) / Path(name).name).write_bytes(data)
+            model = PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[no-untyped-call]
+    task = source.manifest.task
+    tokenizer = _tokenizer(tokenizer_file)
+    verbalizers = engine.get("verbalizers", {})
+    prompt = task.template.format_map({field.name: dev[0].text for field in task.fields})
+    answers = [verbalizers.get(label, " " + label) for label in task.labels]
+    tokens = label_token_ids(lambda text: tokenizer.encode(text).ids, prompt, answers)
+    ids = torch.tensor([tokenizer.encode(prompt).ids[: task.max_tokens]] * 2)
+    graph = to_ir(LabelRows(model.eval(), tokens).eval(), ids, torch.ones_like(ids))
+    kept = {name: engine[name] for name in ("verbalizers", "overlong") if name in engine}
+    settings = {"backend": "openvino", "kind": "decoder", "precision": "auto", "label_tokens": tokens, **kept}
+    files: dict[str, bytes] = {
+        name: data for name, data in source.contents.items() if name == HEAD or name.startswith("adapter/")
+    }
+    files |= {"model.xml": graph.xml, "model.bin": graph.weights, TOKENIZER: tokenizer_file}
+    return settings | kept, files
+
+
+def _quantised(source: Bundle, contents: Mapping[str, bytes], dev: Sequence[Example]) -> dict[str, bytes]:
+    from controlplane.training.ir import Graph, quantise
+
+    task = source.manifest.task
+    tokenizer = _tokenizer(contents[TOKENIZER])
+    texts = [task.template.format_map({field.name: example.text for field in task.fields}) for example in dev]
+    rows = [tokenizer.encode(text).ids[: task.max_tokens] for text in texts]
+    graph = quantise(Graph(contents["model.xml"], contents["model.bin"]), rows)
+    return {"model.xml": graph.xml, "model.bin": graph.weights}
+
+
+def _tokenizer(data: bytes) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(data.decode())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,125 @@
+"""A converted bundle answers as the one it came from, or is not written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+for needed in ("torch", "transformers", "peft", "openvino", "nncf", "llguidance"):
+    pytest.importorskip(needed)
+
+from typer.testing import CliRunner  # noqa: E402
+
+from controlplane.cli.app import app  # noqa: E402
+from controlplane.packs.example import Example  # noqa: E402
+from controlplane.training import convert, ir  # noqa: E402
+from controlplane.training.dataset import dataset_digest, write_dataset  # noqa: E402
+from gateway.worker.backend import Engine, Host, open_engine  # noqa: E402
+from protos.contract.base import BaseStore  # noqa: E402
+from protos.contract.bundle import BundleStore  # noqa: E402
+from tests.gateway.worker import tiny_models  # noqa: E402
+
+WORDS = ("lemons", "news", "a page", "knock twice", "safe", "tonight", "5 per head", "advertisement", "goes on")
+
+
+class Made:
+    """A tiny decoder with an adapter, in a store, and texts labelled as it answers them."""
+
+    def __init__(self, root: Path) -> None:
+        model = tiny_models.write_base(root / "model", "gemma3")
+        self.store = BundleStore(root / "bundles")
+        bases = BaseStore(self.store.root / "bases")
+        digest = bases.add("tiny", root / "model")
+        files, _ = tiny_models.adapter(model, "tiny", 1)
+        engine = {"backend": "transformers", "kind": "decoder"}
+        base = {"name": "tiny", "digest": digest}
+        lineage = {"author": "trainer"}
+        self.digest = self.store.add(
+            task=tiny_models.DECODER_TASK, engine=engine, contents=files, base=base, lineage=lineage
+        ).digest
+        self.host = Host(bases=bases)
+        texts = [f"{a} {b}" for a in WORDS for b in WORDS]
+        found = self.answers(self.digest, texts)
+        sure = np.argsort(-np.abs(found[:, 0] - 0.5))[:40]
+        labels = tiny_models.DECODER_TASK.labels
+        self.dev = [Example(texts[i], labels[int(found[i].argmax())], "") for i in sure]
+        self.file = root / "dev.jsonl"
+        write_dataset(self.file, self.dev)
+
+    def engine(self, digest: str) -> Engine:
+        return open_engine(self.store.load(digest), self.host)
+
+    def answers(self, digest: str, texts: list[str]) -> np.ndarray:
+        engine = self.engine(digest)
+        rendered = [engine.task.template.format(text=text) for text in texts]
+        return engine.probabilities([engine.backend.prepare(text) for text in rendered])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("convert"))
+
+
+def command(made: Made, digest: str, *options: str) -> Any:
+    line = ["engine", "convert", digest, "--bundles", str(made.store.root), "--dev", str(made.file), "--as", "ann"]
+    return CliRunner().invoke(app, [*line, "--json", *options])
+
+
+@pytest.fixture(scope="module")
+def converted(made: Made) -> str:
+    done = command(made, made.digest)
+    assert done.exit_code == 0, done.output
+    return str(json.loads(done.stdout)["bundle"])
+
+
+def test_a_decoder_becomes_an_openvino_bundle_that_answers_alike(made: Made, converted: str) -> None:
+    manifest = made.store.manifest(converted)
+    assert (manifest.backend, manifest.author, manifest.lineage["parent"]) == ("openvino", "ann", made.digest)
+    engine = made.engine(converted)
+    assert engine.head.fit["data"] == dataset_digest(made.dev)
+    texts = [example.text for example in made.dev] + ["lemons " * 60]
+    found, expected = made.answers(converted, texts), made.answers(made.digest, texts)
+    np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
+
+
+def test_eight_bits_that_answer_as_well_are_kept_with_their_comparison(made: Made, converted: str) -> None:
+    done = command(made, converted, "--precision", "int8")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    manifest = made.store.manifest(found["bundle"])
+    assert manifest.engine["precision"] == "int8"
+    assert manifest.engine["accuracy"] == {
+        "float": 1.0,
+        "int8": found["accuracy"],
+        "rows": 40,
+        "data": dataset_digest(made.dev),
+    }
+    assert found["most_difference"] > 0  # it is another graph
+    assert made.engine(found["bundle"]).digest == found["bundle"]
+
+
+def test_eight_bits_that_lose_accuracy_are_refused_and_leave_nothing(
+    made: Made, converted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upside_down(graph: ir.Graph, rows: Any) -> ir.Graph:
+        import openvino as ov
+
+        model = ov.Core().read_model(graph.xml, graph.weights)
+        negated = ov.opset13.multiply(model.output(0).get_node().input_value(0), np.float32(-1))
+        negated.output(0).set_names({"logits"})
+        return ir._saved(ov.Model([negated], model.get_parameters()), compress=False)
+
+    monkeypatch.setattr(ir, "quantise", upside_down)
+    before = made.store.digests()
+    with pytest.raises(convert.ConversionFailed, match=r"int8 answers 0.00 % right and the float graph 100.00 %"):
+        convert.convert(made.store, converted, made.dev, "int8", "ann", lambda *_: None)
+    assert made.store.digests() == before
+
+
+def test_what_cannot_be_converted_is_refused_with_the_reason(made: Made) -> None:
+    done = command(made, made.digest, "--precision", "int3")
+    assert (done.exit_code, "--precision is 'int3'" in done.output) == (2, True)
+    done = command(made, "sha256:" + "0" * 64)
+    assert (done.exit_code, "manifest.json cannot be read" in done.output) == (1, True)
