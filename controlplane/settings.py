@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from controlplane.training.recipe import Recipe
+from controlplane.training.search import Search
 from protos.contract.draws import BASIS_POINTS
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.plan import MAX_HOLDBACK_BP
@@ -89,6 +91,11 @@ class TrainingSettings:
         examples: Examples drawn from the pack.
         live_examples: Most labelled live samples added to them.
         held_out: Cases of each evaluation part, never trained on.
+        base: ``minilm``, or the directory of a Hugging Face encoder or decoder.
+        recipe: How adapters are trained (controlplane/training/recipe.py); epochs and threads are here.
+        search: Ranks, rates and epochs to choose from by short trials first, and their budget; none without it.
+        max_seconds: Time a training may take over all attempts; ``memory_mb`` the memory, 0 for no limit.
+        stall_s: A child that says nothing for so long is ended, and its job is run again.
     """
 
     examples: int
@@ -97,18 +104,33 @@ class TrainingSettings:
     epochs: int
     threads: int
     max_seconds: float
+    base: str
+    recipe: Recipe
+    search: Search | None
+    memory_mb: int
+    stall_s: float
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """Read the table; raises FieldInvalid."""
         read = Reader(value, "controlplane.training")
+        recipe, search = read.object("recipe", {}), read.object("search", {})
+        if misplaced := sorted({"epochs", "threads", "seed"} & set(recipe)):
+            raise FieldInvalid(f"controlplane.training.recipe.{misplaced[0]} is set, expected outside of recipe")
+        epochs, threads = read.integer("epochs", 1, 100, 2), read.integer("threads", 1, 256, 2)
+        whole = {**recipe, "epochs": epochs, "threads": threads}
         training = cls(
             examples=read.integer("examples", 10, 1_000_000, 1500),
             live_examples=read.integer("live_examples", 0, 1_000_000, 1000),
             held_out=read.integer("held_out", 10, 100_000, 400),
-            epochs=read.integer("epochs", 1, 100, 2),
-            threads=read.integer("threads", 1, 256, 2),
+            epochs=epochs,
+            threads=threads,
             max_seconds=read.number("max_seconds", 1, 86_400, 1800),
+            base=read.text("base", "minilm"),
+            recipe=Recipe.from_json(whole, "controlplane.training.recipe"),
+            search=Search.from_json(search, "controlplane.training.search") if search else None,
+            memory_mb=read.integer("memory_mb", 0, 1 << 24, 0),
+            stall_s=read.number("stall_s", 1, 86_400, 900),
         )
         read.done()
         return training

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +38,7 @@ class Worker:
     def __init__(self, deployment: Deployment, in_thread: InThread[Any]) -> None:
         self._deployment = deployment
         self._in_thread = in_thread
+        self._stall_s = deployment.settings.training.stall_s
 
     async def run_one(self) -> bool:
         """Run the oldest job that nobody works on; return whether there was one."""
@@ -86,19 +89,28 @@ class Worker:
         return now is not None and now.state == jobs.RUNNING and now.attempt == job.attempt
 
     async def _run(self, job: Any) -> dict[str, Any]:
-        folder = self._deployment.settings.work_dir / f"{job.id}.{job.attempt}"
+        # One folder for all attempts: a training goes on from the checkpoint that a killed one left there.
+        folder = self._deployment.settings.work_dir / job.id
         folder.mkdir(parents=True, exist_ok=True)
         state = _State()
         beats = asyncio.create_task(self._keep_lease(job, state))
         try:
-            config = await self._in_thread(lambda: PREPARE[job.kind](self._deployment, job, folder))
-            path = folder / "config.json"
-            path.write_bytes(canonical_json(config))
-            return await self._child(job, path, folder / "log.txt", state)
+            path = await self._in_thread(lambda: self._prepare(job, folder))
+            return await self._child(job, path, folder / f"log.{job.attempt}.txt", state)
         finally:
             beats.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await beats
+
+    def _prepare(self, job: Any, folder: Path) -> Path:
+        """Write a job's configuration; a training's is made once, so that every attempt trains on the same data."""
+        path = folder / "config.json"
+        if job.kind != "train" or not path.exists():
+            config = PREPARE[job.kind](self._deployment, job, folder)
+            partial = folder / "config.partial"
+            partial.write_bytes(canonical_json(config))
+            os.replace(partial, path)
+        return path
 
     async def _child(self, job: Any, config: Path, log_path: Path, state: "_State") -> dict[str, Any]:
         with log_path.open("wb") as log_file:
@@ -113,13 +125,14 @@ class Worker:
                 stderr=log_file,
                 limit=1 << 24,
             )
-        state.process = process
+        state.process, state.heard = process, time.monotonic()
         result: dict[str, Any] | None = None
         problem = ""
         assert process.stdout is not None
         try:
             async for line in process.stdout:
                 event = json.loads(line)
+                state.heard = time.monotonic()
                 match event["event"]:
                     case "progress":
                         state.progress, state.message = float(event["fraction"]), str(event["message"])
@@ -134,6 +147,8 @@ class Worker:
                 await process.wait()
         if state.is_lost:
             raise JobFailed("another attempt took this job over")
+        if state.is_stalled:
+            raise JobFailed(f"the child said nothing for {self._stall_s:g} s and was ended")
         if result is None:
             lines = log_path.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
             raise JobFailed(problem or f"the child ended with {process.returncode}: {' | '.join(lines)[-1000:]}")
@@ -144,9 +159,11 @@ class Worker:
             await asyncio.sleep(min(1.0, self._deployment.settings.lease_s / 4))
             if not await self._in_thread(lambda: self._beat(job, state.progress, state.message)):
                 state.is_lost = True
-                if state.process is not None and state.process.returncode is None:
-                    state.process.kill()
-                return
+                return state.kill()
+            if state.process is not None and time.monotonic() - state.heard > self._stall_s:
+                # A child that hangs would keep its lease for ever.
+                state.is_stalled = True
+                return state.kill()
 
 
 class _State:
@@ -156,4 +173,11 @@ class _State:
         self.progress = 0.0
         self.message = "preparing"
         self.process: asyncio.subprocess.Process | None = None
+        self.heard = time.monotonic()
         self.is_lost = False
+        self.is_stalled = False
+
+    def kill(self) -> None:
+        """End the child, if it is still there."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()

@@ -1,5 +1,6 @@
 """Train one bundle as a child process: ``python -m controlplane.training --config FILE``."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,30 @@ from controlplane.packs.example import Example
 from controlplane.packs.folder import TRAINERS
 from controlplane.training.child import Child, ConfigInvalid, config_from_arguments, run_child
 from controlplane.training.dataset import DatasetInvalid, fence, read_dataset
+from controlplane.training.limits import is_out_of_memory, limit
+from controlplane.training.recipe import PACKAGED, Recipe
+from controlplane.training.search import Search, Trial, search
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import DigestMalformed, digest_json, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec
 
+_SEARCHING, _TRAINING = 0.3, 0.9  # where the bar stands at the end of each
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """What to train, on what, and where to put it."""
+    """What to train, on what, and where to put it.
+
+    Attributes:
+        base: ``minilm``, or a Hugging Face directory of an encoder or decoder.
+        verbalizers: What a decoder writes for each label.
+        search: Short trials that choose rank, rate and epochs first; None: the recipe as it is.
+        checkpoint_dir: Where a killed training goes on from; None: it starts over. One is made every
+            ``checkpoint_every`` steps.
+        memory_mb: Memory the process may write to, 0 for no limit.
+        dataset_digest: The data manifest; ``suite_digest`` the suite that was locked before.
+    """
 
     specialist: str
     pack: str
@@ -32,10 +48,14 @@ class TrainingConfig:
     train_file: Path
     dev_file: Path
     bundles_dir: Path
-    seed: int
-    epochs: int
+    base: str
+    verbalizers: Mapping[str, str]
+    recipe: Recipe
+    search: Search | None
+    checkpoint_dir: Path | None
+    checkpoint_every: int
     max_seconds: float
-    threads: int
+    memory_mb: int
     author: str
     parent: str | None
     dataset_digest: str
@@ -45,7 +65,8 @@ class TrainingConfig:
     def from_json(cls, value: Any) -> Self:
         """Read and check a configuration; raises FieldInvalid or DigestMalformed."""
         read = Reader(value, "config")
-        parent = read.maybe_text("parent")
+        parent, checkpoint_dir = read.maybe_text("parent"), read.maybe_text("checkpoint_dir")
+        sought = read.object("search", {})
         config = cls(
             specialist=read.text("specialist"),
             pack=read.text("pack"),
@@ -56,10 +77,14 @@ class TrainingConfig:
             train_file=Path(read.text("train_file")),
             dev_file=Path(read.text("dev_file")),
             bundles_dir=Path(read.text("bundles_dir")),
-            seed=read.integer("seed", 0, 2**31 - 1),
-            epochs=read.integer("epochs", 1, 100),
+            base=read.text("base", "minilm"),
+            verbalizers=read.object("verbalizers", {}),
+            recipe=Recipe.from_json(read.object("recipe", {}), "config.recipe"),
+            search=Search.from_json(sought, "config.search") if sought else None,
+            checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
+            checkpoint_every=read.integer("checkpoint_every", 1, 1_000_000, 100),
             max_seconds=read.number("max_seconds", 1, 86_400),
-            threads=read.integer("threads", 1, 256),
+            memory_mb=read.integer("memory_mb", 0, 1 << 24, 0),
             author=read.text("author"),
             parent=None if parent is None else parse_digest(parent, "config.parent"),
             dataset_digest=parse_digest(read.text("dataset_digest"), "config.dataset_digest"),
@@ -70,12 +95,37 @@ class TrainingConfig:
             raise FieldInvalid(f"config.specialist is {config.specialist!r}, expected the task's {config.task.name!r}")
         return config
 
+    def lineage(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Say in the bundle where it comes from."""
+        return {
+            "author": self.author,
+            "parent": self.parent,
+            "dataset": self.dataset_digest,
+            "suite": self.suite_digest,
+            "recipe": dict(recipe),
+            "configuration": digest_json(dict(recipe)),
+        }
+
+    def key(self, base_digest: str, examples: list[Example], dev: list[Example]) -> str:
+        """Name everything that decides the result, so that a checkpoint of anything else is not gone on from."""
+        rows = [[[e.text, e.label] for e in part] for part in (examples, dev)]
+        return digest_json(
+            {
+                "task": self.task.to_json(),
+                "rows": digest_json(rows),
+                "base": base_digest,
+                "verbalizers": dict(self.verbalizers),
+                "recipe": self.recipe.to_json(),
+                "search": self.search.to_json() if self.search else None,
+            }
+        )
+
 
 def run(value: Any, child: Child) -> dict[str, Any]:
     """Train, export and add a bundle; return what the parent wants to know.
 
     Raises:
-        ConfigInvalid: The configuration or a file it names is wrong.
+        ConfigInvalid: The configuration or a file it names is wrong, or a limit was reached.
     """
     started = time.monotonic()
     try:
@@ -87,71 +137,126 @@ def run(value: Any, child: Child) -> dict[str, Any]:
     examples, removed = fence(given, dev)
     if not examples:
         raise ConfigInvalid(f"{config.train_file} holds only texts of {config.dev_file}, expected others")
+    if config.base != PACKAGED and not (Path(config.base) / "config.json").is_file():
+        raise ConfigInvalid(f"config.base is {config.base!r}, expected {PACKAGED!r} or a folder with config.json")
     child.progress(0.0, f"{len(examples)} examples, {removed} removed by the fence")
+    # The parent's clock is the limit; this one ends a child whose parent is gone and whose loop is stuck.
+    limit(config.memory_mb, 2 * config.max_seconds * max(1, config.recipe.threads))
+    try:
+        if config.trainer == "additive":
+            return _additive(config, examples, dev, started)
+        return _train(config, examples, dev, child, started)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if config.memory_mb and is_out_of_memory(error):
+            raise ConfigInvalid(f"training needs more than memory_mb {config.memory_mb}: {error}") from error
+        raise
 
-    recipe = {"pack": config.pack, "seed": config.seed, "epochs": config.epochs, "trainer": config.trainer}
-    lineage = {
-        "author": config.author,
-        "parent": config.parent,
-        "dataset": config.dataset_digest,
-        "suite": config.suite_digest,
-        "recipe": recipe,
-        "configuration": digest_json(recipe),
-    }
-    if config.trainer == "additive":
-        return _additive(config, examples, dev, lineage, started)
+
+def _train(
+    config: TrainingConfig, examples: list[Example], dev: list[Example], child: Child, started: float
+) -> dict[str, Any]:
     # The learning libraries take seconds to import: a wrong configuration is refused before that.
+    from controlplane.training.checkpoint import Checkpoints
     from controlplane.training.export import export
-    from controlplane.training.lora import train
+    from controlplane.training.fit import fit
+    from controlplane.training.lora import open_base
+    from controlplane.training.provenance import provenance
 
-    result = train(
+    base = open_base(config.base)
+    key = config.key(base.digest, examples, dev)
+    recipe, trials = config.recipe, list[Trial]()
+    given: dict[str, Any] = {"max_seconds": config.max_seconds, "verbalizers": config.verbalizers}
+    if config.search is not None:
+        done = 0
+
+        def tried(trial: Recipe) -> float:
+            nonlocal done
+            found = fit(base, config.task, examples, dev, trial, tell=lambda *_: None, **given)
+            done += found.steps
+            assert config.search is not None
+            child.progress(
+                min(_SEARCHING, _SEARCHING * done / config.search.budget_steps), f"trial: {found.dev_loss:.3f}"
+            )
+            return found.dev_loss
+
+        recipe, trials = search(config.search, recipe, tried, lambda said: child.progress(0.0, said))
+    low = _SEARCHING if trials else 0.0
+    result = fit(
+        base,
         config.task,
         examples,
         dev,
-        seed=config.seed,
-        epochs=config.epochs,
-        max_seconds=config.max_seconds,
-        threads=config.threads,
-        progress=child.progress,
+        recipe,
+        tell=lambda done, said: child.progress(low + (_TRAINING - low) * done, said),
+        checkpoint=config.checkpoint_dir,
+        checkpoint_every=config.checkpoint_every,
+        key=key,
+        **given,
     )
-    child.progress(0.92, "exporting")
+    child.progress(_TRAINING, "exporting")
+    named = {"pack": config.pack, "trainer": config.trainer, "base": base.name, **recipe.to_json()}
+    if config.search is not None:
+        named["search"] = config.search.to_json()
     digest = export(
         result.model,
+        base,
         config.task,
         dev,
+        verbalizers=config.verbalizers,
         store=BundleStore(config.bundles_dir),
-        lineage=lineage,
+        lineage=config.lineage(named),
     )
-    stride = max(1, -(-len(result.losses) // 200))
+    Checkpoints(config.checkpoint_dir, key).remove()
+    stride = max(1, math.ceil(len(result.losses) / 400))
     return {
         "bundle_digest": digest,
         "seconds": time.monotonic() - started,
+        "training_seconds": result.seconds,
         "steps": result.steps,
+        "best_step": result.best_step,
+        "ended_early": result.ended_early,
+        "resumed_at": result.resumed_at,
         "final_loss": result.losses[-1],
         "dev_macro_f1": result.dev_macro_f1,
-        "losses": list(result.losses[::stride]),
+        "dev_accuracy": result.dev_accuracy,
+        "losses": _thinned(result.losses, stride),
+        "losses_every": stride,
+        "looks": [dict(look) for look in result.looks],
+        "trials": [trial.to_json() for trial in trials],
+        "examples": len(examples),
+        "provenance": provenance() | {"key": key, "seed": recipe.seed, "dataset": config.dataset_digest},
     }
 
 
+def _thinned(losses: tuple[float, ...], stride: int) -> list[float]:
+    """Return the mean of every ``stride`` losses: a curve that a person can look at."""
+    return [sum(losses[i : i + stride]) / len(losses[i : i + stride]) for i in range(0, len(losses), stride)]
+
+
 def _additive(
-    config: TrainingConfig, examples: Sequence[Example], dev: Sequence[Example], lineage: dict[str, Any], started: float
+    config: TrainingConfig, examples: Sequence[Example], dev: Sequence[Example], started: float
 ) -> dict[str, Any]:
     """Fit the additive model; its one loss is that of the dev cases."""
     from controlplane.evals.metrics import log_loss, macro_f1
     from controlplane.training.additive import fit
+    from controlplane.training.provenance import provenance
     from protos.contract.additive import Additive
 
-    fitted = fit(config.task, examples, dev, seed=config.seed, analysers=config.analysers)
+    fitted = fit(config.task, examples, dev, seed=config.recipe.seed, analysers=config.analysers)
     logits = Additive.from_json(config.task, fitted.body, "model").logits([example.text for example in dev])
     labels = np.array([config.task.labels.index(example.label) for example in dev])
+    recipe = {"pack": config.pack, "trainer": config.trainer, "seed": config.recipe.seed}
     loss = float(log_loss(labels, fitted.head.probabilities(logits))[0])
     return {
-        "bundle_digest": fitted.export(config.task, BundleStore(config.bundles_dir), lineage),
+        "bundle_digest": fitted.export(config.task, BundleStore(config.bundles_dir), config.lineage(recipe)),
         "seconds": time.monotonic() - started,
         "steps": 1,
         "final_loss": loss,
         "dev_macro_f1": float(macro_f1(labels, logits.argmax(1), len(config.task.labels))[0]),
         "losses": [loss],
+        "losses_every": 1,
+        "examples": len(examples),
+        "provenance": provenance() | {"seed": config.recipe.seed, "dataset": config.dataset_digest},
     }
 
 

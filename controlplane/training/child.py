@@ -43,16 +43,19 @@ class Child:
 
 
 def config_from_arguments(program: str) -> Path:
-    """Read ``--config FILE``."""
+    """Read ``--config FILE``; without ``--foreground`` take only the time that nobody else wants from now on."""
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="JSON configuration")
-    path: Path = parser.parse_args().config
+    parser.add_argument("--foreground", action="store_true", help="take a full share of the machine")
+    chosen = parser.parse_args()
+    if not chosen.foreground:
+        _give_way()
+    path: Path = chosen.config
     return path
 
 
 def run_child(work: Callable[[Any, Child], dict[str, Any]], config: Path) -> int:
     """Run the work and say how it ended; return the exit status."""
-    _give_way()
     child = Child()
     try:
         try:

