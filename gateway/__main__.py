@@ -27,6 +27,7 @@ from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import Counters
 from gateway.serving.current_plan import CurrentPlan
 from gateway.serving.dispatch import Dispatcher
+from gateway.serving.hedge import Hedger
 from gateway.serving.lanes import Lanes
 from gateway.serving.overridden import Overridden
 from gateway.serving.shadow import ShadowLane
@@ -85,12 +86,20 @@ class Gateway:
             state_dir=settings.state_dir,
             metrics=metrics,
         )
-        shadow = ShadowLane(pool, capture, counters, metrics, max_in_flight=settings.shadow_max_in_flight)
+        hedger = Hedger(pool, settings.hedge_share) if settings.hedge_share else None
+        shadow = ShadowLane(pool, capture, counters, max_in_flight=settings.shadow_max_in_flight)
         self._dispatcher = dispatcher = Dispatcher(
-            plan, pool, shadow, capture, counters, metrics, max_in_flight=settings.max_in_flight
+            plan,
+            pool,
+            shadow,
+            capture,
+            counters,
+            metrics,
+            max_in_flight=settings.max_in_flight,
+            hedger=hedger,
         )
         metrics.in_flight.set_function(lambda: dispatcher.in_flight)
-        metrics.read_at_scrape(Sources(dispatcher.all_statistics, pool.links, lanes, cache))
+        metrics.read_at_scrape(Sources(dispatcher.all_statistics, pool, lanes, cache, hedger, counters))
         self._health = HealthState()
         self._tracing = None
         build = functools.partial(

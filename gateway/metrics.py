@@ -1,7 +1,8 @@
 """Every metric, named once. Labels are closed sets: specialists, arms and reasons, never a caller's value."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter as Counts
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from gateway.engines.link import WorkerLink
+    from gateway.engines.pool import Pool
     from gateway.serving.cache import DecisionCache
+    from gateway.serving.counters import Counters
+    from gateway.serving.hedge import Hedger
     from gateway.serving.lanes import Lanes
     from gateway.serving.statistics import SpecialistStatistics
 
@@ -44,15 +47,6 @@ class Metrics:
         self.errors = Counter("interlock_errors", "Calls that ended in an error", arms, registry=self.registry)
         self.drops = Counter(
             "interlock_drops", "Shadow and capture records dropped", ("cause",), registry=self.registry
-        )
-        self.shadow_pairs = Counter(
-            "interlock_shadow_pairs", "Requests answered by both bundles", ("agreed", "in_time"), registry=self.registry
-        )
-        self.mutation_decisions = Counter(
-            "interlock_mutation_decisions",
-            "Decisions asked for by auctions",
-            ("specialist", "result"),
-            registry=self.registry,
         )
         self.refusals = Counter("interlock_plan_refusals", "Plans refused", ("reason",), registry=self.registry)
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
@@ -92,9 +86,11 @@ class Sources:
     """Where counts and states are kept for other reasons."""
 
     statistics: Callable[[], "Mapping[str, SpecialistStatistics]"]
-    links: "Iterable[WorkerLink]"
+    pool: "Pool"
     lanes: "Lanes"
     cache: "DecisionCache"
+    hedger: "Hedger | None"
+    counters: "Counters"
 
 
 class _AtScrape(Collector):
@@ -107,6 +103,7 @@ class _AtScrape(Collector):
         yield from self._workers()
         yield from self._engines()
         yield from self._cache()
+        yield from self._shadows()
 
     def _specialists(self) -> Iterator[Metric]:
         by_name = ["specialist"]
@@ -128,13 +125,29 @@ class _AtScrape(Collector):
             "interlock_worker_expected_seconds", "Time the next job there is expected to take", labels=worker
         )
         connected = GaugeMetricFamily("interlock_worker_connected", "Is there a connection", labels=worker)
-        for link in self._sources.links:
+        for link in self._sources.pool.links:
             waiting.add_metric([link.socket], link.in_flight)
             expected.add_metric([link.socket], link.load_of_late.expected_s(link.in_flight, time.monotonic()))
             connected.add_metric([link.socket], link.connected.is_set())
         yield waiting
         yield expected
         yield connected
+        pool = self._sources.pool
+        if pool.breakers is not None:
+            breaker = GaugeMetricFamily(
+                "interlock_breaker_state",
+                "0 closed, 1 open, 2 half open; absent: never failed",
+                labels=["worker", "bundle"],
+            )
+            for (socket, bundle), state in pool.breakers.states().items():
+                breaker.add_metric([socket, bundle], state.value)
+            yield breaker
+        if self._sources.hedger is not None:
+            count = self._sources.hedger.count
+            hedges = CounterMetricFamily("interlock_hedges", "Second workers asked", labels=["outcome"])
+            for outcome, n in (("sent", count.sent), ("won", count.won), ("denied", count.denied)):
+                hedges.add_metric([outcome], n)
+            yield hedges
 
     def _engines(self) -> Iterator[Metric]:
         by_bundle = ["bundle"]
@@ -170,3 +183,19 @@ class _AtScrape(Collector):
                 lookups.add_metric([name, outcome], n)
         yield lookups
         yield GaugeMetricFamily("interlock_cache_entries", "Decisions kept", value=len(cache))
+
+    def _shadows(self) -> Iterator[Metric]:
+        """Sum over the specialist's rollouts that are still counted."""
+        ended = CounterMetricFamily(
+            "interlock_shadow_copies",
+            "Requests drawn for a shadow: offered, of them sent, paired, disagreed, late; dropped by cause",
+            labels=["specialist", "outcome"],
+        )
+        totals: Counts[tuple[str, str]] = Counts()
+        for name, count in self._sources.counters.shadows():
+            told = ("offered", count.offered), ("sent", count.sent), ("paired", count.paired)
+            for outcome, n in (*told, ("disagreed", count.disagreed), ("late", count.late), *count.drops.items()):
+                totals[name, outcome] += n
+        for labels, n in totals.items():
+            ended.add_metric(labels, n)
+        yield ended

@@ -45,6 +45,7 @@ class GatewaySettings:
     max_in_flight: int
     lanes: LaneSettings
     cache_max_entries: int
+    hedge_share: float
     testers: Testers
     shadow_max_in_flight: int
     capture_max_records: int
@@ -92,6 +93,7 @@ class GatewaySettings:
             max_message_bytes=read.integer("max_message_bytes", 1024, 1 << 26, 256 << 10),
             max_in_flight=read.integer("max_in_flight", 1, 1_000_000, 256),
             lanes=LaneSettings.take(read),
+            hedge_share=read.number("hedge_share", 0, 0.02, 0),
             cache_max_entries=read.integer("cache_max_entries", 0, 10_000_000, 10_000),
             testers=Testers.take(read),
             shadow_max_in_flight=read.integer("shadow_max_in_flight", 1, 100_000, 32),
@@ -109,6 +111,11 @@ class GatewaySettings:
             ),
         )
         read.done()
+        if settings.hedge_share and len(settings.worker_sockets) < 2:
+            raise FieldInvalid(
+                f"gateway.hedge_share is {settings.hedge_share:g} with {len(settings.worker_sockets)} of "
+                "gateway.worker_sockets, expected at least two"
+            )
         if (settings.tls_certificate is None) != (settings.tls_key is None):
             raise FieldInvalid("gateway.tls_certificate and gateway.tls_key: one is set, expected both or neither")
         if settings.tls_client_ca is not None and settings.tls_key is None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from gateway.engines.breakers import Breakers
 from gateway.engines.link import WorkerAway, WorkerLink
 
 
@@ -12,16 +13,33 @@ class Pool:
 
     def __init__(self, sockets: Iterable[str]) -> None:
         self.links = [WorkerLink(socket) for socket in sockets]
+        # Of one worker there is nothing to choose, so nothing to learn.
+        self.breakers = Breakers() if len(self.links) > 1 else None
 
-    def pick(self, bundle: str) -> WorkerLink:
-        """Return the ready worker that is expected to be done first; raises WorkerAway."""
-        ready = [link for link in self.links if bundle in link.ready]
+    def pick(self, bundle: str, but: WorkerLink | None = None) -> WorkerLink:
+        """Return the ready worker, ``but`` one, that is expected to be done first; raises WorkerAway."""
+        ready: Sequence[WorkerLink] = [link for link in self.links if bundle in link.ready]
+        if self.breakers is not None and self.breakers.ejected:
+            ready = self.breakers.healthy(ready, bundle)
+        if but is not None:
+            ready = [link for link in ready if link is not but]
         if not ready:
             raise WorkerAway(bundle)
         if len(ready) == 1:
             return ready[0]
         now = time.monotonic()
         return min(ready, key=lambda link: (link.load_of_late.expected_s(link.in_flight, now), link.in_flight))
+
+    def ended(self, link: WorkerLink, bundle: str, taken_s: float, now: float, *, is_good: bool | None) -> None:
+        """Learn how a call ended.
+
+        Args:
+            taken_s: What it cost; all the time the call had where no answer came of it.
+            is_good: None when it says nothing of the worker's health: no time, no room.
+        """
+        link.load_of_late.observe(taken_s, now)
+        if self.breakers is not None and is_good is not None:
+            self.breakers.observe(link, bundle, is_good, now)
 
     def is_ready(self, bundle: str) -> bool:
         """Say whether some worker can answer for the bundle now."""
@@ -63,3 +81,5 @@ class Pool:
         for link in self.links:
             for bundle in link.wanted - bundles:  # one that is still loading, too
                 link.unload(bundle)
+        if self.breakers is not None:
+            self.breakers.keep_only(bundles)

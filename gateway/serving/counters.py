@@ -29,6 +29,8 @@ class ShadowCount:
     offered: int = 0
     sent: int = 0
     paired: int = 0
+    disagreed: int = 0  # of the pairs
+    late: int = 0  # of the pairs: the candidate alone would have missed the deadline
     drops: Counter[str] = field(default_factory=Counter)
 
 
@@ -91,6 +93,10 @@ class Counters:
             )
             for (specialist, salt, arm, bundle), count in self._counts.items()
         ]
+
+    def shadows(self) -> list[tuple[str, ShadowCount]]:
+        """List every rollout's counts with its specialist."""
+        return [(specialist, count) for (specialist, _, _), count in list(self._shadows.items())]
 
     def shadow_report(self) -> list[traffic_pb2.ShadowCounters]:
         """Copy every shadow's counts for the control plane."""

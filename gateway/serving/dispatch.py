@@ -36,6 +36,7 @@ from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import ArmCount, Counters
 from gateway.serving.current_plan import CurrentPlan, Route
 from gateway.serving.gate import Full, Gate
+from gateway.serving.hedge import Hedger
 from gateway.serving.lanes import Lane
 from gateway.serving.shadow import Pair, ShadowLane
 from gateway.serving.statistics import SpecialistStatistics, Statistics
@@ -118,8 +119,10 @@ class Dispatcher:
         metrics: Metrics,
         *,
         max_in_flight: int,
+        hedger: Hedger | None = None,
     ) -> None:
         self._plan = plan
+        self._hedger = hedger
         self._pool = pool
         self._shadow = shadow
         self._capture = capture
@@ -279,13 +282,24 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         # One timer and one bare future: a timeout scope and a shield cost three times as much.
         timer = loop.call_later(call.respond_by - asked, _give_up, future)
+        hedge = None
+        if self._hedger is not None and call.times.hedge_us:
+            hedge = self._hedger.watch(
+                link, number, future, bundle, call.request.input, call.lane.priority,
+                call.times.hedge_us / 1e6, call.respond_by - asked,
+            )  # fmt: skip
+        if self._pool.breakers is not None and self._pool.breakers.ejected:
+            self._probe(call, remaining_us)
         try:
             result = await future
         except _GaveUp:
             link.cancel(number)
             now = time.monotonic()
-            link.load_of_late.observe(now - asked, now)
-            call.times.gave_up((now - asked) * 1e6)
+            taken_us = (now - asked) * 1e6
+            # An engine that was given too little time did nothing wrong.
+            is_to_blame = taken_us >= call.times.admit_us
+            self._pool.ended(link, bundle, now - asked, now, is_good=False if is_to_blame else None)
+            call.times.gave_up(taken_us)
             raise _late(call) from None
         except asyncio.CancelledError:
             link.cancel(number)
@@ -294,16 +308,34 @@ class Dispatcher:
             raise _unavailable(call) from None
         finally:
             timer.cancel()
+            if hedge is not None:
+                hedge.end()
         now = time.monotonic()
+        all_s = call.respond_by - asked
         try:
             _check_result(result, call)
-        except _NoAnswer:
+        except _NoAnswer as failure:
             # As slow as can be, or a worker that fails at once would be given every call.
-            link.load_of_late.observe(call.respond_by - asked, now)
+            is_broken = failure.reason == decide_pb2.FALLBACK_REASON_ENGINE_ERROR
+            self._pool.ended(link, bundle, all_s, now, is_good=False if is_broken else None)
             raise
-        link.load_of_late.observe(now - asked, now)
+        if hedge is not None and hedge.has_won:  # the first worker never answered
+            self._pool.ended(link, bundle, all_s, now, is_good=None)
+        else:
+            self._pool.ended(link, bundle, now - asked, now, is_good=True)
         call.times.observe((now - asked) * 1e6)
         return result
+
+    def _probe(self, call: _CallState, remaining_us: int) -> None:
+        """Have a worker that was left alone prove itself on a copy of this call."""
+        assert self._pool.breakers is not None
+        bundle, task = call.assignment.bundle, call.route.task
+
+        def is_right(result: engine_pb2.Result) -> bool:
+            is_ok = result.status == engine_pb2.RESULT_STATUS_OK
+            return is_ok and _output_problem(result, bundle, task) is None
+
+        self._pool.breakers.probe(bundle, call.request.input, remaining_us, is_right)
 
     def _answer(self, call: _CallState, result: engine_pb2.Result) -> decide_pb2.DecideResponse:
         task = call.route.task

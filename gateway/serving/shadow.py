@@ -9,13 +9,10 @@ import time
 
 from gateway.engines.link import WorkerAway, WorkerLink
 from gateway.engines.pool import Pool
-from gateway.metrics import Metrics
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import Counters, ShadowCount
 from protos import capture_pb2, decide_pb2, engine_pb2
 from protos.contract.task import TaskSpec
-
-_YES = {True: "yes", False: "no"}
 
 
 class Pair:
@@ -85,13 +82,10 @@ class Pair:
 class ShadowLane:
     """Offers may be dropped, always with a counted cause; at most ``max_in_flight`` wait."""
 
-    def __init__(
-        self, pool: Pool, capture: CaptureLane, counters: Counters, metrics: Metrics, *, max_in_flight: int
-    ) -> None:
+    def __init__(self, pool: Pool, capture: CaptureLane, counters: Counters, *, max_in_flight: int) -> None:
         self._pool = pool
         self._capture = capture
         self._counters = counters
-        self._metrics = metrics
         self._max_in_flight = max_in_flight
         self.in_flight = 0
 
@@ -155,8 +149,9 @@ class ShadowLane:
     def finished(self, record: capture_pb2.ShadowPair, count: ShadowCount) -> None:
         """Record a complete pair."""
         agreed = record.candidate_decision == record.primary_decision
-        self._metrics.shadow_pairs.labels(_YES[agreed], _YES[record.candidate_in_time]).inc()
         if self._capture.offer(capture_pb2.CaptureRecord(shadow_pair=record)):
             count.paired += 1
+            count.disagreed += not agreed
+            count.late += not record.candidate_in_time
         else:
             count.drops["capture_queue_full"] += 1

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ import grpc
 import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 
 from protos import capture_pb2, decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2, traffic_pb2_grpc
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
@@ -196,6 +198,20 @@ class Deployment:
                         return line.split(key, 1)[1].split()[0]
                 assert self.processes[name].poll() is None, path.read_text()
                 await asyncio.sleep(0.01)
+
+    async def scrape(self) -> dict[tuple[Any, ...], float]:
+        """Read the metrics of ``settings["metrics_port"]``, by name and then label pairs in order."""
+
+        def read() -> str:
+            url = f"http://127.0.0.1:{self.settings['metrics_port']}/metrics"
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as page:
+                return str(page.read().decode())
+
+        return {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(await asyncio.to_thread(read))
+            for sample in family.samples
+        }
 
     def channel(self) -> grpc.aio.Channel:
         """Open a channel to the gateway."""

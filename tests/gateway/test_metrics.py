@@ -1,13 +1,9 @@
 """What a scrape of a gateway at work shows."""
 
-import asyncio
-import urllib.request
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from perf.processes import free_port
-from tests.gateway.deployment import PATIENCE_S, Deployment
+from tests.gateway.deployment import Deployment
 from tests.gateway.test_processes import run, start
 
 QUANTILES = ("0.5", "0.9", "0.95")
@@ -23,15 +19,7 @@ def test_a_scrape_counts_every_answer_its_time_its_queue_and_its_batch(tmp_path:
         deployment.kill("worker")
         assert (await deployment.decide()).fallback.used
 
-        def scrape() -> str:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as page:
-                return str(page.read().decode())
-
-        found = {
-            (sample.name, *sorted(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(await asyncio.to_thread(scrape))
-            for sample in family.samples
-        }
+        found = await deployment.scrape()
         who, primary = ("specialist", "brand"), ("arm", "primary")
         worker = ("worker", str(tmp_path / "worker.sock"))
         assert found["interlock_decide_seconds_count", primary, who] == 13

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2
 from protos.contract.plan import Split
+from protos.contract.task import TaskSpec
 from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.tasks import TASK
 
@@ -25,12 +26,12 @@ def first_split(bundle: str) -> Split:
     return Split("brand", bundle, None, None, 0, 0, 10_000, 0, "first")
 
 
-async def start(deployment: Deployment, *more_workers: str) -> Split:
+async def start(deployment: Deployment, *more_workers: str, task: TaskSpec = TASK) -> Split:
     """Bring up workers and gateway with one approved primary."""
     for name in ("worker", *more_workers):
         deployment.start_worker(name)
     await deployment.start_gateway()
-    split = first_split(deployment.bundle())
+    split = first_split(deployment.bundle(task))
     deployment.control.approve(split, split.primary)
     acknowledgement = await deployment.control.publish(split)
     assert acknowledgement.applied, acknowledgement.message

@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from perf.processes import free_port
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2
+from protos.contract.task import TaskSpec
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import first_split, run, start
+from tests.gateway.test_processes import SLOW, first_split, run, start
+from tests.tasks import TASK
 
 CALLS = 60
 
 
-async def start_two_workers(deployment: Deployment) -> str:
+async def start_two_workers(deployment: Deployment, task: TaskSpec = TASK) -> str:
     """Serve one bundle from two workers; returns the bundle."""
     deployment.settings["worker_sockets"] = ["worker.sock", "other.sock"]
-    return (await start(deployment, "other")).primary
+    return (await start(deployment, "other", task=task)).primary
 
 
 async def fallbacks(deployment: Deployment, calls: int) -> int:
@@ -62,6 +65,33 @@ def test_when_one_of_two_workers_is_killed_the_other_answers_every_later_call(tm
         await until_both_are_ready(deployment, bundle)
         deployment.kill("worker")
         assert await fallbacks(deployment, CALLS) <= 1
+
+    run(tmp_path, story)
+
+
+def test_a_worker_that_kept_failing_is_let_back_by_a_copy_of_a_call_that_no_caller_waits_for(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        deployment.settings |= {"metrics_port": free_port(), "hedge_share": 0.02}
+        bundle = await start_two_workers(deployment, SLOW)
+        await until_both_are_ready(deployment, bundle)
+        state = ("interlock_breaker_state", ("bundle", bundle), ("worker", str(tmp_path / "worker.sock")))
+        await deployment.inject(bundle, engine_pb2.FAULT_KIND_ERROR, worker="worker")
+        # At the same time, so that both workers are asked before either has answered.
+        async with asyncio.timeout(PATIENCE_S):
+            while (await deployment.scrape()).get(state) != 1:
+                await asyncio.gather(*(fallbacks(deployment, 1) for _ in range(20)))
+        assert await fallbacks(deployment, 5) == 0
+        await deployment.inject(bundle, engine_pb2.FAULT_KIND_NONE, worker="worker")
+        calls = 0
+        async with asyncio.timeout(PATIENCE_S):
+            while (found := await deployment.scrape())[state] != 0:
+                assert await fallbacks(deployment, 1) == 0
+                calls += 1
+        # The slowest of many calls are asked of both, within the budget.
+        async with asyncio.timeout(PATIENCE_S):
+            while not (found := await deployment.scrape())["interlock_hedges_total", ("outcome", "sent")]:
+                assert await fallbacks(deployment, 50) == 0
+        assert found["interlock_hedges_total", ("outcome", "won")] >= 0
 
     run(tmp_path, story)
 
