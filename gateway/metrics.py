@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter as Counts
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class Metrics:
             "interlock_in_time", "Answers by an engine before the deadline", arms, registry=self.registry
         )
         self._children: dict[tuple[str, str], tuple[Histogram, Counter]] = {}
+        self._fallback_children: dict[tuple[str, str, str], Counter] = {}
         self.fallbacks = Counter(
             "interlock_fallbacks", "Answers given by the fallback", (*arms, "reason"), registry=self.registry
         )
@@ -48,20 +49,35 @@ class Metrics:
         self.drops = Counter(
             "interlock_drops", "Shadow and capture records dropped", ("cause",), registry=self.registry
         )
+        self.mutation_decisions = Counter(
+            "interlock_mutation_decisions",
+            "Decisions asked for by auctions",
+            ("specialist", "result"),
+            registry=self.registry,
+        )
         self.refusals = Counter("interlock_plan_refusals", "Plans refused", ("reason",), registry=self.registry)
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
         self.in_flight = Gauge("interlock_in_flight", "Decisions in flight", registry=self.registry)
 
+    def prepare(self, specialist: str, arms: Iterable[str], reasons: Iterable[str]) -> None:
+        """Make what a specialist's calls will count in, when a plan brings it; finding it later costs more."""
+        reasons = tuple(reasons)
+        for arm in arms:
+            labels = specialist, arm.lower()
+            self._children[specialist, arm] = (self.latency.labels(*labels), self.in_time.labels(*labels))
+            for reason in reasons:
+                self._fallback_children[specialist, arm, reason] = self.fallbacks.labels(*labels, reason)
+
     def answered(self, specialist: str, arm: str, seconds: float, in_time: bool) -> None:
         """Note one answer."""
-        # Finding a child costs more than observing; there are as many as specialists have arms.
-        children = self._children.get((specialist, arm))
-        if children is None:
-            labels = specialist, arm.lower()
-            children = self._children[specialist, arm] = (self.latency.labels(*labels), self.in_time.labels(*labels))
-        children[0].observe(seconds)
+        latency, in_time_answers = self._children[specialist, arm]
+        latency.observe(seconds)
         if in_time:
-            children[1].inc()
+            in_time_answers.inc()
+
+    def fell_back(self, specialist: str, arm: str, reason: str) -> None:
+        """Note one answer given by the fallback."""
+        self._fallback_children[specialist, arm, reason].inc()
 
     def failed(self, specialist: str, arm: str, seconds: float) -> None:
         """Note one call that ended in an error by its route's choice."""

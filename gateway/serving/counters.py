@@ -6,9 +6,14 @@ from dataclasses import dataclass, field
 
 from gateway.domain.assignment import Arm
 from gateway.metrics import LATENCY_BOUNDS_US
-from protos import traffic_pb2
+from protos import decide_pb2, traffic_pb2
 
 MAX_KEYS = 512
+REASONS = {
+    value: name.removeprefix("FALLBACK_REASON_").lower()
+    for name, value in decide_pb2.FallbackReason.items()
+    if value != decide_pb2.FALLBACK_REASON_UNSPECIFIED
+}
 
 
 @dataclass(slots=True)

@@ -12,10 +12,12 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.message import DecodeError
 
+from gateway.domain.assignment import Arm
 from gateway.engines.link import BundleRefused, WorkerAway
 from gateway.engines.pool import Pool
 from gateway.metrics import Metrics
 from gateway.serving.cache import DecisionCache, TaskCache
+from gateway.serving.counters import REASONS
 from gateway.serving.lanes import Lane, Lanes
 from protos import traffic_pb2
 from protos.contract.attestation import Operators
@@ -129,6 +131,8 @@ class CurrentPlan:
             await self._load(needed)
         if not is_stored:
             self._remember(offer)
+        for name in by_name:
+            self._metrics.prepare(name, Arm.__members__, REASONS.values())
         # The one moment of change: requests read this reference once and keep what they read.
         self.routes = Routes(plan, by_name)
         self._metrics.generation.set(plan.generation)

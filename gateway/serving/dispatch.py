@@ -33,7 +33,7 @@ from gateway.errors import (
 from gateway.metrics import Metrics
 from gateway.serving.cache import TaskCache
 from gateway.serving.capture import CaptureLane
-from gateway.serving.counters import ArmCount, Counters
+from gateway.serving.counters import REASONS, ArmCount, Counters
 from gateway.serving.current_plan import CurrentPlan, Route
 from gateway.serving.gate import Full, Gate
 from gateway.serving.hedge import Hedger
@@ -48,11 +48,6 @@ from protos.contract.task import InputInvalid, TaskSpec, check_input
 PROBABILITY_TOLERANCE = 1e-3
 MAX_ID_BYTES = 256
 RETRY_AFTER_MS = (50, 500)
-_REASON = {
-    value: name.removeprefix("FALLBACK_REASON_").lower()
-    for name, value in decide_pb2.FallbackReason.items()
-    if value != decide_pb2.FALLBACK_REASON_UNSPECIFIED
-}
 
 
 class _GaveUp(Exception):
@@ -378,8 +373,7 @@ class Dispatcher:
         answer.score = task.fallback_score
         answer.fallback.used = True
         answer.fallback.reason = reason  # type: ignore[assignment]
-        arm = call.assignment.arm.name.lower()
-        self._metrics.fallbacks.labels(task.name, arm, _REASON[reason]).inc()
+        self._metrics.fell_back(task.name, call.assignment.arm.name, REASONS[reason])
         return answer
 
     @staticmethod
@@ -403,7 +397,7 @@ class Dispatcher:
         if call.request.test:
             return
         self._counters.answered(
-            call.count, taken_us, in_time, _REASON[answer.fallback.reason] if answer.fallback.used else ""
+            call.count, taken_us, in_time, REASONS[answer.fallback.reason] if answer.fallback.used else ""
         )
         if call.assignment.is_captured:
             split = call.route.split

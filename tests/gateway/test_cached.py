@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from perf.processes import free_port
 from protos import decide_pb2
 from tests.gateway.deployment import Deployment
 from tests.gateway.test_processes import ended_shadow, first_split, run
@@ -14,6 +15,7 @@ CACHED = replace(TASK, cache_ttl_ms=600_000, deadline_us=10_000_000)
 
 def test_an_answer_is_given_again_marked_and_only_as_its_own_bundles(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
+        deployment.settings["metrics_port"] = free_port()
         deployment.start_worker()
         await deployment.start_gateway()
         primary = deployment.bundle(CACHED, latency_us=50_000)
@@ -45,6 +47,15 @@ def test_an_answer_is_given_again_marked_and_only_as_its_own_bundles(tmp_path: P
         assert (first.arm, first.bundle_digest) == (decide_pb2.ARM_CANARY, candidate)
         assert (first.cached, second.cached) == (False, True)
         assert second.bundle_digest == candidate
+
+        found = await deployment.scrape()
+        who = ("specialist", "brand")
+        lookups = {o: found["interlock_cache_lookups_total", ("outcome", o), who] for o in ("hit", "shared", "miss")}
+        assert lookups == {"hit": 2, "shared": 3, "miss": 3}
+        assert found["interlock_cache_entries",] == 3
+        copies = {o: found["interlock_shadow_copies_total", ("outcome", o), who] for o in ("offered", "shadow_cached")}
+        assert copies == {"offered": 1, "shadow_cached": 1}
+        assert found["interlock_plan_generation",] == 3
 
         # What is kept needs no engine; what is not gets the fallback.
         deployment.kill("worker")

@@ -24,6 +24,13 @@ def test_a_scrape_counts_every_answer_its_time_its_queue_and_its_batch(tmp_path:
         worker = ("worker", str(tmp_path / "worker.sock"))
         assert found["interlock_decide_seconds_count", primary, who] == 13
         assert found["interlock_in_time_total", primary, who] == 12
+        fallbacks = {
+            dict(key[1:])["reason"]: n
+            for key, n in found.items()
+            if key[0] == "interlock_fallbacks_total" and primary in key
+        }
+        assert sum(fallbacks.values()) == 1
+        assert {"no_time", "overloaded", "holdback"} <= set(fallbacks)  # there before the first one
         assert found["interlock_queue_seconds_count", who] == 12
         assert found["interlock_batch_rows_bucket", ("le", "1.0"), who] == 12
         assert found["interlock_batch_rows_sum", who] == 12
