@@ -173,10 +173,8 @@ def _float_graph(
     ids = torch.tensor([tokenizer.encode(prompt).ids[: task.max_tokens]] * 2)
     graph = to_ir(LabelRows(model.eval(), tokens).eval(), ids, torch.ones_like(ids))
     kept = {name: engine[name] for name in ("verbalizers", "overlong") if name in engine}
-    settings = {"backend": "openvino", "kind": "decoder", "precision": "auto", "label_tokens": tokens, **kept}
-    files: dict[str, bytes] = {
-        name: data for name, data in source.contents.items() if name == HEAD or name.startswith("adapter/")
-    }
+    settings: dict[str, Any] = {"backend": "openvino", "kind": "decoder", "precision": "auto", "label_tokens": tokens}
+    files = {n: data for n, data in source.contents.items() if n == HEAD or n.startswith("adapter/")}
     files |= {"model.xml": graph.xml, "model.bin": graph.weights, TOKENIZER: tokenizer_file}
     return settings | kept, files
 

@@ -18,6 +18,7 @@ from safetensors.torch import load as read_safetensors
 from torch import Tensor, nn
 
 from gateway.worker.backend import BackendFailed
+from gateway.worker.transformers.fp8 import Fp8Linear
 from protos.contract.digest import JsonMalformed, parse_json_object
 
 CONFIG, WEIGHTS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
@@ -205,7 +206,8 @@ class LoraLinear(nn.Module):
 
     def __init__(self, inner: nn.Linear, name: str, switch: Switch, dtype: torch.dtype) -> None:
         super().__init__()
-        self.inner, self.name, self.dtype = inner, name, dtype
+        self.inner: nn.Linear | Fp8Linear = inner
+        self.name, self.dtype = name, dtype
         self._switch = switch
 
     def forward(self, x: Tensor) -> Tensor:

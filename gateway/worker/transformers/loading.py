@@ -15,7 +15,7 @@ from protos.contract.base import CONFIG, BaseInvalid, BaseStore
 from protos.contract.digest import JsonMalformed, parse_json_object
 
 DECODER, ENCODER = "decoder", "encoder"
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}  # fp8: of linear weights only
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gateway.worker.backend import BackendFailed
-from gateway.worker.transformers.adapters import Adapter, Bank, Choice, Switch, equip
+from gateway.worker.transformers.adapters import Adapter, Bank, Choice, LoraLinear, Switch, equip
 from gateway.worker.transformers.attention import NAME, KeyValues, Visibility, joined
+from gateway.worker.transformers.fp8 import Fp8Linear, check_device, fits
 from gateway.worker.transformers.graphs import Graphs
 from gateway.worker.transformers.layout import FIRST_PREFIX, Layout, Part, lay_out, packing_pays
 from gateway.worker.transformers.loading import DECODER
@@ -46,8 +47,8 @@ class Resident:
     def __init__(self, model: Any, kind: str, name: str, *, layout: str = "auto", graphs: bool = True) -> None:
         self.model, self.kind, self.name = model, kind, name
         self.layout = layout
-        parameter = next(model.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        embeddings = model.get_input_embeddings().weight
+        self.device, self.dtype = embeddings.device, embeddings.dtype
         self.config = model.config
         self._body = model.base_model if kind == DECODER else model
         self._switch = Switch()
@@ -65,12 +66,20 @@ class Resident:
     @property
     def bytes(self) -> int:
         """Memory of the base's own weights."""
-        return sum(p.numel() * p.element_size() for p in self.model.parameters())
+        tensors = [*self.model.parameters(), *self.model.buffers()]  # eight-bit weights are buffers
+        return sum(t.numel() * t.element_size() for t in tensors)
 
     @property
     def extra_bytes(self) -> int:
         """Memory of what bundles keep here: adapters and prefixes."""
         return self.bank.bytes + sum(prefix.bytes for prefix in self._prefixes.values())
+
+    def round_weights(self) -> None:
+        """Keep the linear weights in fp8 from now on; raises BackendFailed where the device cannot multiply them."""
+        check_device(self.device)
+        for module in self.model.modules():
+            if isinstance(module, LoraLinear) and fits(module.inner):
+                module.inner = Fp8Linear(cast(nn.Linear, module.inner))
 
     def add_adapter(self, name: str, adapter: Adapter) -> None:
         """Keep an adapter; batches under way go on with the bank they began with. Raises BackendFailed."""
@@ -298,7 +307,8 @@ class Resident:
     def _costs(self) -> tuple[float, float]:
         """Return operations per token and per pair of tokens in one layer."""
         layers = max(1, int(getattr(self.config, "num_hidden_layers", 1)))
-        body = sum(p.numel() for n, p in self._body.named_parameters() if "embed" not in n)
+        modules = [m for m in self._body.modules() if isinstance(m, LoraLinear)]
+        body = sum(m.inner.in_features * m.inner.out_features for m in modules)
         return 2.0 * body / layers, 4.0 * float(self.config.hidden_size)
 
 

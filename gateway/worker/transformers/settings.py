@@ -40,7 +40,7 @@ class Settings:
         found = cls(
             kind=read.text("kind", DECODER, choices=(DECODER, ENCODER)),
             device=read.text("device", "auto", choices=("auto", "cpu", "cuda")),
-            dtype=read.text("dtype", "auto", choices=("auto", "f32", "bf16")),
+            dtype=read.text("dtype", "auto", choices=("auto", "f32", "bf16", "fp8")),
             head=read.text("head", "rows", choices=("rows", "full")),
             layout=read.text("layout", "auto", choices=LAYOUTS),
             overlong=read.text("overlong", "cut", choices=("cut", "refuse")),

@@ -35,7 +35,10 @@ class Tenant:
             raise BackendFailed(f"manifest.engine.merged is true, expected {WEIGHTS} to merge")
         self.tokenizer = _tokenizer(bundle.contents.get(TOKENIZER) or host.bases.read(digest, listing, TOKENIZER))
         own = bundle.digest if settings.merged else "shared"
-        self.key = f"{digest} {settings.kind} {device.type} {dtype} {settings.layout} {settings.has_graphs} {own}"
+        shape = (
+            f"{settings.kind} {device.type} {dtype} {settings.dtype == 'fp8'} {settings.layout} {settings.has_graphs}"
+        )
+        self.key = f"{digest} {shape} {own}"
 
         def build() -> Resident:
             model, name = load_model(host.bases, digest, settings.kind, device, dtype)
@@ -43,6 +46,8 @@ class Tenant:
             resident.check()
             if settings.merged and adapter is not None:
                 merge(model, adapter)
+            if settings.dtype == "fp8":  # last: what is compared and merged is the base as it was given
+                resident.round_weights()
             return resident
 
         self.resident = self._residency.base(self.key, build)

@@ -422,6 +422,20 @@ def test_a_caller_cannot_write_special_tokens(qwen: Base) -> None:
     assert [i for i in ids if i in special] == [1] and ids[0] == 1
 
 
+def test_eight_bit_weights_answer_nearly_alike_take_adapters_and_merge(decoder: Base) -> None:
+    host = decoder.host()
+    plain, bf16 = (decoder.open(host, A, dtype=dtype) for dtype in ("f32", "bf16"))
+    fp8, merged = decoder.open(host, A, dtype="fp8"), decoder.open(host, A, dtype="fp8", merged=True)
+    resident = fp8.backend._tenant.resident  # type: ignore[attr-defined]
+    assert resident.bytes < bf16.backend._tenant.resident.bytes  # type: ignore[attr-defined]
+    texts = [prepare(plain, text) for text in TEXTS]
+    expected = np.stack(plain.backend.score(texts).logits)
+    spread = float(expected.std())
+    for engine in (fp8, merged):
+        found = np.stack(engine.backend.score([prepare(engine, text) for text in TEXTS]).logits)
+        assert 0 < np.abs(found - expected).mean() < 0.5 * spread
+
+
 @pytest.fixture(scope="module")
 def written(bases: dict[str, Base]) -> Iterator[Any]:
     host = bases["llama"].host()
