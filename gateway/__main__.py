@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
+from gateway.engines.link import WorkerLink
 from gateway.engines.pool import Pool
+from gateway.engines.settings import remote_links
 from gateway.metrics import Metrics, Sources
 from gateway.rpc.envoy import EnvoyFront, FrontFailed, Listen, Tls, is_installed
 from gateway.rpc.grpcio import GrpcioFront, server_credentials
@@ -61,7 +63,9 @@ class Gateway:
         run_id = secrets.token_hex(4)
         self._settings = settings
         self._metrics = metrics = Metrics()
-        self._pool = pool = Pool(settings.worker_sockets)
+        store = BundleStore(settings.bundles_dir)
+        workers = [WorkerLink(socket) for socket in settings.worker_sockets]
+        self._pool = pool = Pool([*workers, *remote_links(settings.engines, store)], store.manifest)
         self._capture = capture = CaptureLane(
             settings.capture_dir,
             run_id,
@@ -79,7 +83,7 @@ class Gateway:
             deployment=settings.deployment,
             key=key,
             operators=operators,
-            store=BundleStore(settings.bundles_dir),
+            store=store,
             pool=pool,
             lanes=lanes,
             cache=cache,

@@ -142,9 +142,9 @@ class _AtScrape(Collector):
         )
         connected = GaugeMetricFamily("interlock_worker_connected", "Is there a connection", labels=worker)
         for link in self._sources.pool.links:
-            waiting.add_metric([link.socket], link.in_flight)
-            expected.add_metric([link.socket], link.load_of_late.expected_s(link.in_flight, time.monotonic()))
-            connected.add_metric([link.socket], link.connected.is_set())
+            waiting.add_metric([link.name], link.in_flight)
+            expected.add_metric([link.name], link.load_of_late.expected_s(link.in_flight, time.monotonic()))
+            connected.add_metric([link.name], link.connected.is_set())
         yield waiting
         yield expected
         yield connected

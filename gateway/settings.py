@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gateway.engines.settings import RemoteSettings
 from gateway.rpc.override import Testers
 from gateway.rtb.rules import MutationRule
 from gateway.serving.lanes import LaneSettings
@@ -57,6 +58,7 @@ class GatewaySettings:
     drain_grace_s: float
     mutation_network_ms: float
     mutations: tuple[MutationRule, ...]
+    engines: tuple[RemoteSettings, ...]
 
     @classmethod
     def from_json(cls, value: Any, root: Path) -> Self:
@@ -109,6 +111,10 @@ class GatewaySettings:
                 MutationRule.from_json(item, f"gateway.mutations[{i}]")
                 for i, item in enumerate(read.items("mutations", []))
             ),
+            engines=tuple(
+                RemoteSettings.from_json(item, f"gateway.engines[{i}]", root)
+                for i, item in enumerate(read.items("engines", []))
+            ),
         )
         read.done()
         if settings.hedge_share and len(settings.worker_sockets) < 2:
@@ -116,6 +122,9 @@ class GatewaySettings:
                 f"gateway.hedge_share is {settings.hedge_share:g} with {len(settings.worker_sockets)} of "
                 "gateway.worker_sockets, expected at least two"
             )
+        names = [engine.name for engine in settings.engines]
+        if len(set(names)) != len(names):
+            raise FieldInvalid(f"gateway.engines names {names}, expected each name once")
         if (settings.tls_certificate is None) != (settings.tls_key is None):
             raise FieldInvalid("gateway.tls_certificate and gateway.tls_key: one is set, expected both or neither")
         if settings.tls_client_ca is not None and settings.tls_key is None:

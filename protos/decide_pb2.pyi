@@ -161,7 +161,7 @@ class DecideBatchResponse(_message.Message):
     def __init__(self, responses: _Optional[_Iterable[_Union[DecideResponse, _Mapping]]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("specialist", "input", "routing_key", "decision_id", "budget_us", "max_tokens", "test")
+    __slots__ = ("specialist", "input", "routing_key", "decision_id", "budget_us", "max_tokens", "test", "constraint")
     SPECIALIST_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     ROUTING_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +169,7 @@ class GenerateRequest(_message.Message):
     BUDGET_US_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TEST_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     specialist: str
     input: Input
     routing_key: str
@@ -176,7 +177,24 @@ class GenerateRequest(_message.Message):
     budget_us: int
     max_tokens: int
     test: bool
-    def __init__(self, specialist: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., routing_key: _Optional[str] = ..., decision_id: _Optional[str] = ..., budget_us: _Optional[int] = ..., max_tokens: _Optional[int] = ..., test: bool = ...) -> None: ...
+    constraint: Constraint
+    def __init__(self, specialist: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., routing_key: _Optional[str] = ..., decision_id: _Optional[str] = ..., budget_us: _Optional[int] = ..., max_tokens: _Optional[int] = ..., test: bool = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ...) -> None: ...
+
+class Constraint(_message.Message):
+    __slots__ = ("json_schema", "regex", "choice")
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    REGEX_FIELD_NUMBER: _ClassVar[int]
+    CHOICE_FIELD_NUMBER: _ClassVar[int]
+    json_schema: str
+    regex: str
+    choice: Choice
+    def __init__(self, json_schema: _Optional[str] = ..., regex: _Optional[str] = ..., choice: _Optional[_Union[Choice, _Mapping]] = ...) -> None: ...
+
+class Choice(_message.Message):
+    __slots__ = ("texts",)
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GenerateChunk(_message.Message):
     __slots__ = ("decision_id", "text", "last", "arm", "bundle_digest", "plan_generation", "tokens")

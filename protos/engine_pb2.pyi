@@ -98,20 +98,38 @@ class Load(_message.Message):
     def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
 
 class Loaded(_message.Message):
-    __slots__ = ("id", "bundle_digest", "ok", "error", "can_generate", "load_ms")
+    __slots__ = ("id", "bundle_digest", "ok", "error", "can_generate", "load_ms", "capabilities")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CAN_GENERATE_FIELD_NUMBER: _ClassVar[int]
     LOAD_MS_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     id: int
     bundle_digest: str
     ok: bool
     error: str
     can_generate: bool
     load_ms: int
-    def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., ok: bool = ..., error: _Optional[str] = ..., can_generate: bool = ..., load_ms: _Optional[int] = ...) -> None: ...
+    capabilities: Capabilities
+    def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., ok: bool = ..., error: _Optional[str] = ..., can_generate: bool = ..., load_ms: _Optional[int] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ...) -> None: ...
+
+class Capabilities(_message.Message):
+    __slots__ = ("label_logprobs", "lora", "prefix_cache", "constraints", "vocabulary_mass", "max_batch_tokens")
+    LABEL_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    LORA_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_CACHE_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_MASS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    label_logprobs: str
+    lora: str
+    prefix_cache: bool
+    constraints: _containers.RepeatedScalarFieldContainer[str]
+    vocabulary_mass: bool
+    max_batch_tokens: int
+    def __init__(self, label_logprobs: _Optional[str] = ..., lora: _Optional[str] = ..., prefix_cache: bool = ..., constraints: _Optional[_Iterable[str]] = ..., vocabulary_mass: bool = ..., max_batch_tokens: _Optional[int] = ...) -> None: ...
 
 class Unload(_message.Message):
     __slots__ = ("bundle_digest",)
@@ -134,7 +152,7 @@ class Job(_message.Message):
     def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., remaining_us: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., input: _Optional[_Union[_decide_pb2.Input, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("id", "status", "message", "probabilities", "label", "decision", "score", "truncated", "tokens", "queue_us", "engine_us", "batch_size", "bundle_digest", "vocabulary_mass", "reasons")
+    __slots__ = ("id", "status", "message", "probabilities", "label", "decision", "score", "truncated", "tokens", "queue_us", "engine_us", "batch_size", "bundle_digest", "vocabulary_mass", "reasons", "label_logprobs", "bounded")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +168,8 @@ class Result(_message.Message):
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_MASS_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    BOUNDED_FIELD_NUMBER: _ClassVar[int]
     id: int
     status: ResultStatus
     message: str
@@ -165,7 +185,9 @@ class Result(_message.Message):
     bundle_digest: str
     vocabulary_mass: float
     reasons: _containers.RepeatedCompositeFieldContainer[_decide_pb2.Reason]
-    def __init__(self, id: _Optional[int] = ..., status: _Optional[_Union[ResultStatus, str]] = ..., message: _Optional[str] = ..., probabilities: _Optional[_Iterable[float]] = ..., label: _Optional[int] = ..., decision: _Optional[int] = ..., score: _Optional[float] = ..., truncated: bool = ..., tokens: _Optional[int] = ..., queue_us: _Optional[int] = ..., engine_us: _Optional[int] = ..., batch_size: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., vocabulary_mass: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[_decide_pb2.Reason, _Mapping]]] = ...) -> None: ...
+    label_logprobs: _containers.RepeatedScalarFieldContainer[float]
+    bounded: bool
+    def __init__(self, id: _Optional[int] = ..., status: _Optional[_Union[ResultStatus, str]] = ..., message: _Optional[str] = ..., probabilities: _Optional[_Iterable[float]] = ..., label: _Optional[int] = ..., decision: _Optional[int] = ..., score: _Optional[float] = ..., truncated: bool = ..., tokens: _Optional[int] = ..., queue_us: _Optional[int] = ..., engine_us: _Optional[int] = ..., batch_size: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., vocabulary_mass: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[_decide_pb2.Reason, _Mapping]]] = ..., label_logprobs: _Optional[_Iterable[float]] = ..., bounded: bool = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("id",)
@@ -196,20 +218,22 @@ class Stats(_message.Message):
     def __init__(self, queued: _Optional[int] = ..., completed: _Optional[int] = ..., expired: _Optional[int] = ..., cancelled: _Optional[int] = ..., batches: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
 
 class GenerateJob(_message.Message):
-    __slots__ = ("id", "bundle_digest", "remaining_us", "priority", "input", "max_tokens")
+    __slots__ = ("id", "bundle_digest", "remaining_us", "priority", "input", "max_tokens", "constraint")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     REMAINING_US_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
     id: int
     bundle_digest: str
     remaining_us: int
     priority: Priority
     input: _decide_pb2.Input
     max_tokens: int
-    def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., remaining_us: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., input: _Optional[_Union[_decide_pb2.Input, _Mapping]] = ..., max_tokens: _Optional[int] = ...) -> None: ...
+    constraint: _decide_pb2.Constraint
+    def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., remaining_us: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ..., input: _Optional[_Union[_decide_pb2.Input, _Mapping]] = ..., max_tokens: _Optional[int] = ..., constraint: _Optional[_Union[_decide_pb2.Constraint, _Mapping]] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("id", "text", "last", "status", "message", "tokens")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 from gateway.domain.balance import PeakEwma
 from gateway.domain.breaker import Breaker, State
-from gateway.engines.link import WorkerAway, WorkerLink
+from gateway.serving.ports import EngineLink, WorkerAway
 from protos import decide_pb2, engine_pb2
 
-Key = tuple[WorkerLink, str]
+Key = tuple[EngineLink, str]
 
 
 class Breakers:
@@ -22,7 +22,7 @@ class Breakers:
         self._breakers: dict[Key, Breaker] = {}
         self.ejected: dict[Key, Breaker] = {}  # those that are not closed
 
-    def observe(self, link: WorkerLink, bundle: str, is_good: bool, now: float) -> None:
+    def observe(self, link: EngineLink, bundle: str, is_good: bool, now: float) -> None:
         """Learn how a call ended."""
         breaker = self._breakers.get((link, bundle))
         if breaker is None:
@@ -33,7 +33,7 @@ class Breakers:
         if breaker.state is not State.CLOSED:
             self.ejected[link, bundle] = breaker
 
-    def healthy(self, ready: Sequence[WorkerLink], bundle: str) -> Sequence[WorkerLink]:
+    def healthy(self, ready: Sequence[EngineLink], bundle: str) -> Sequence[EngineLink]:
         """Leave out the ejected workers, at most half of those that are ready, those ejected first."""
         out = sorted(
             (self.ejected[link, bundle].opened, i) for i, link in enumerate(ready) if (link, bundle) in self.ejected
@@ -57,7 +57,7 @@ class Breakers:
 
     def _probe(
         self,
-        link: WorkerLink,
+        link: EngineLink,
         bundle: str,
         breaker: Breaker,
         given: decide_pb2.Input,
@@ -89,4 +89,4 @@ class Breakers:
 
     def states(self) -> dict[tuple[str, str], State]:
         """Return each breaker's state, by worker and bundle."""
-        return {(link.socket, bundle): breaker.state for (link, bundle), breaker in list(self._breakers.items())}
+        return {(link.name, bundle): breaker.state for (link, bundle), breaker in list(self._breakers.items())}

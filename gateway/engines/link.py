@@ -9,7 +9,11 @@ from typing import Any, cast
 import structlog
 
 from gateway.domain.balance import PeakEwma
+from gateway.domain.capabilities import Capabilities, Constraint, Health
+from gateway.serving.ports import BundleRefused, GenerationFailed, WorkerAway
 from protos import decide_pb2, engine_pb2
+from protos.contract.bundle import Manifest
+from protos.contract.engines import REMOTE_KINDS
 from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
 
 log = structlog.get_logger()
@@ -17,18 +21,6 @@ log = structlog.get_logger()
 RECONNECT_FIRST_S = 0.02
 RECONNECT_MOST_S = 1.0
 CHUNKS_QUEUED = 256
-
-
-class WorkerAway(Exception):
-    """No worker is connected that could do this, or it went away while doing it."""
-
-
-class BundleRefused(Exception):
-    """The worker found something wrong with a bundle; the message says what."""
-
-
-class GenerationFailed(Exception):
-    """The worker could not generate, or not go on; the message says why."""
 
 
 class WorkerLink(asyncio.Protocol):
@@ -50,6 +42,25 @@ class WorkerLink(asyncio.Protocol):
         self._lost = asyncio.Event()
         self.connected = asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
+        self._capabilities: dict[str, Capabilities] = {}
+
+    @property
+    def name(self) -> str:
+        """Its socket."""
+        return self.socket
+
+    def serves(self, manifest: Manifest) -> bool:
+        """Say whether the bundle is for a worker; one without its library says so when asked to load it."""
+        return manifest.backend not in REMOTE_KINDS
+
+    def health(self) -> Health:
+        """A worker that is connected is there; one that hangs shows in ``load_of_late``."""
+        is_up = self.connected.is_set()
+        return Health(is_up, "" if is_up else f"nobody listens on {self.socket}")
+
+    def capabilities(self, bundle: str) -> Capabilities | None:
+        """Return what the worker said when it loaded the bundle."""
+        return self._capabilities.get(bundle) if bundle in self.ready else None
 
     @property
     def in_flight(self) -> int:
@@ -188,6 +199,16 @@ class WorkerLink(asyncio.Protocol):
         loaded = await future
         if not loaded.ok:
             raise BundleRefused(loaded.error)
+        said = loaded.capabilities
+        self._capabilities[bundle] = Capabilities(
+            label_logprobs=said.label_logprobs,
+            lora=said.lora,
+            prefix_cache=said.prefix_cache,
+            constraints=tuple(said.constraints),
+            can_generate=loaded.can_generate,
+            vocabulary_mass=said.vocabulary_mass,
+            max_batch_tokens=said.max_batch_tokens,
+        )
         self.ready.add(bundle)
         if loaded.can_generate:
             self.generators.add(bundle)
@@ -197,6 +218,7 @@ class WorkerLink(asyncio.Protocol):
         self.wanted.discard(bundle)
         self.ready.discard(bundle)
         self.generators.discard(bundle)
+        self._capabilities.pop(bundle, None)
         if self._transport is not None:
             self._send(engine_pb2.Frame(unload=engine_pb2.Unload(bundle_digest=bundle)))
 
@@ -226,7 +248,12 @@ class WorkerLink(asyncio.Protocol):
                 self._send(engine_pb2.Frame(cancel=engine_pb2.Cancel(id=number)))
 
     async def generate(
-        self, bundle: str, given: decide_pb2.Input, remaining_us: int, max_tokens: int
+        self,
+        bundle: str,
+        given: decide_pb2.Input,
+        remaining_us: int,
+        max_tokens: int,
+        constraint: Constraint | None = None,
     ) -> AsyncIterator[engine_pb2.Chunk]:
         """Stream one generation; cancels it in the worker when the reader stops.
 
@@ -239,6 +266,10 @@ class WorkerLink(asyncio.Protocol):
         job = engine_pb2.GenerateJob(
             id=number, bundle_digest=bundle, remaining_us=max(remaining_us, 0), input=given, max_tokens=max_tokens
         )
+        if constraint is not None and constraint.kind == "choice":
+            job.constraint.choice.texts.extend(constraint.choices)
+        elif constraint is not None:
+            setattr(job.constraint, constraint.kind, constraint.pattern)
         self._send(engine_pb2.Frame(generate=job))
         self._streams[number] = stream
         is_over = False

@@ -1,24 +1,28 @@
-"""Which worker answers for a bundle, and what its answers have cost so far."""
+"""Which engine answers for a bundle."""
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from gateway.domain.capabilities import Capabilities
 from gateway.engines.breakers import Breakers
-from gateway.engines.link import WorkerAway, WorkerLink
+from gateway.serving.ports import BundleRefused, EngineLink, WorkerAway
+from protos.contract.bundle import BundleInvalid, Manifest
+from protos.contract.task import LABEL_LOGPROBS
 
 
 class Pool:
-    """The workers of this machine. A bundle is ready when at least one of them has it."""
+    """Workers of this machine and servers elsewhere. A bundle is ready when at least one of them has it."""
 
-    def __init__(self, sockets: Iterable[str]) -> None:
-        self.links = [WorkerLink(socket) for socket in sockets]
-        # Of one worker there is nothing to choose, so nothing to learn.
+    def __init__(self, links: Iterable[EngineLink], manifest_of: Callable[[str], Manifest]) -> None:
+        self.links = list(links)
+        self._manifest_of = manifest_of
+        # Of one engine there is nothing to choose, so nothing to learn.
         self.breakers = Breakers() if len(self.links) > 1 else None
 
-    def pick(self, bundle: str, but: WorkerLink | None = None) -> WorkerLink:
-        """Return the ready worker, ``but`` one, that is expected to be done first; raises WorkerAway."""
-        ready: Sequence[WorkerLink] = [link for link in self.links if bundle in link.ready]
+    def pick(self, bundle: str, but: EngineLink | None = None) -> EngineLink:
+        """Return the ready engine, ``but`` one, that is expected to be done first; raises WorkerAway."""
+        ready: Sequence[EngineLink] = [link for link in self.links if bundle in link.ready]
         if self.breakers is not None and self.breakers.ejected:
             ready = self.breakers.healthy(ready, bundle)
         if but is not None:
@@ -30,7 +34,7 @@ class Pool:
         now = time.monotonic()
         return min(ready, key=lambda link: (link.load_of_late.expected_s(link.in_flight, now), link.in_flight))
 
-    def ended(self, link: WorkerLink, bundle: str, taken_s: float, now: float, *, is_good: bool | None) -> None:
+    def ended(self, link: EngineLink, bundle: str, taken_s: float, now: float, *, is_good: bool | None) -> None:
         """Learn how a call ended.
 
         Args:
@@ -42,24 +46,30 @@ class Pool:
             self.breakers.observe(link, bundle, is_good, now)
 
     def is_ready(self, bundle: str) -> bool:
-        """Say whether some worker can answer for the bundle now."""
+        """Say whether some engine can answer for the bundle now."""
         return any(bundle in link.ready for link in self.links)
 
+    def capabilities(self, bundle: str) -> Capabilities | None:
+        """Return what the least exact engine that has the bundle can do; None when none has it."""
+        found = [caps for link in self.links if (caps := link.capabilities(bundle)) is not None]
+        return max(found, key=lambda caps: LABEL_LOGPROBS.index(caps.label_logprobs), default=None)
+
     async def load(self, bundle: str) -> None:
-        """Make a bundle ready on every connected worker, waiting for the first one to be there.
+        """Make a bundle ready on every engine it belongs to, waiting for the first one to be there.
 
         Raises:
-            WorkerAway: No worker took it.
-            BundleRefused: A worker refused it.
+            WorkerAway: No engine took it.
+            BundleRefused: An engine refused it, or none is configured that bundles of its kind belong to.
         """
-        waits = [asyncio.ensure_future(link.connected.wait()) for link in self.links]
+        links = self._eligible(bundle)
+        waits = [asyncio.ensure_future(link.connected.wait()) for link in links]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
         loads = []
-        for link in self.links:
+        for link in links:
             if link.connected.is_set():
                 loads.append(link.load(bundle))
             else:
@@ -72,8 +82,8 @@ class Pool:
             raise WorkerAway(bundle)
 
     def want(self, bundle: str) -> None:
-        """Have every worker load a bundle when it can."""
-        for link in self.links:
+        """Have every engine the bundle belongs to load it when it can; raises BundleRefused."""
+        for link in self._eligible(bundle):
             link.want(bundle)
 
     def keep_only(self, bundles: set[str]) -> None:
@@ -83,3 +93,15 @@ class Pool:
                 link.unload(bundle)
         if self.breakers is not None:
             self.breakers.keep_only(bundles)
+
+    def _eligible(self, bundle: str) -> list[EngineLink]:
+        try:
+            manifest = self._manifest_of(bundle)
+        except BundleInvalid as error:
+            raise BundleRefused(str(error)) from error
+        found = [link for link in self.links if link.serves(manifest)]
+        if not found:
+            model = manifest.engine.get("model")
+            what = f"kind {manifest.backend!r}" + (f" with model {model!r}" if model else "")
+            raise BundleRefused(f"bundle {bundle}: no engine of {what} is configured here")
+        return found

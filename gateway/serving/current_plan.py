@@ -13,15 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.message import DecodeError
 
 from gateway.domain.assignment import Arm
-from gateway.engines.link import BundleRefused, WorkerAway
 from gateway.engines.pool import Pool
 from gateway.metrics import Metrics
 from gateway.serving.cache import DecisionCache, TaskCache
 from gateway.serving.counters import REASONS
 from gateway.serving.lanes import Lane, Lanes
+from gateway.serving.ports import BundleRefused, WorkerAway
 from protos import traffic_pb2
 from protos.contract.attestation import Operators
 from protos.contract.bundle import BundleInvalid, BundleStore
+from protos.contract.engines import EngineInexact, check_exactness
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import PlanRefused, check_approvals, check_plan, open_plan
 from protos.contract.task import TaskSpec
@@ -126,9 +127,10 @@ class CurrentPlan:
         if is_stored:
             # Serving may start before any worker does; until one has the bundle, callers get fallbacks.
             for bundle in needed:
-                self._pool.want(bundle)
+                self._want(bundle)
         else:
             await self._load(needed)
+            self._check_exactness(plan)
         if not is_stored:
             self._remember(offer)
         for name in by_name:
@@ -166,7 +168,24 @@ class CurrentPlan:
             except BundleRefused as error:
                 raise PlanRefused("bundle_invalid", str(error)) from error
             except (WorkerAway, TimeoutError) as error:
-                raise PlanRefused("engine_unavailable", f"no worker could load {bundle}") from error
+                raise PlanRefused("engine_unavailable", f"no engine could load {bundle}: {error}") from error
+
+    def _want(self, bundle: str) -> None:
+        try:
+            self._pool.want(bundle)
+        except BundleRefused as error:
+            raise PlanRefused("bundle_invalid", str(error)) from error
+
+    def _check_exactness(self, plan: TrafficPlan) -> None:
+        """Refuse engines that say, now that they have the bundle, that they answer less exactly than it demands."""
+        for bundle in {bundle for split in plan.splits for bundle in _bundles(split)}:
+            found = self._pool.capabilities(bundle)
+            manifest = self._store.manifest(bundle)
+            if found is not None:
+                try:
+                    check_exactness(manifest.task, found.label_logprobs, manifest.backend)
+                except EngineInexact as error:
+                    raise PlanRefused("engine_inexact", f"bundle {bundle}: {error}") from error
 
     def _remember(self, offer: traffic_pb2.PlanOffer) -> None:
         staging = self._path.with_suffix(".tmp")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gateway.domain.admission import FinishTime, can_finish
 from gateway.domain.assignment import Arm, Assignment, assign, override
-from gateway.engines.link import GenerationFailed, WorkerAway
+from gateway.domain.capabilities import Capabilities, Constraint
 from gateway.engines.pool import Pool
 from gateway.errors import (
     DeadlinePassed,
@@ -38,6 +38,7 @@ from gateway.serving.current_plan import CurrentPlan, Route
 from gateway.serving.gate import Full, Gate
 from gateway.serving.hedge import Hedger
 from gateway.serving.lanes import Lane
+from gateway.serving.ports import GenerationFailed, WorkerAway
 from gateway.serving.shadow import Pair, ShadowLane
 from gateway.serving.statistics import SpecialistStatistics, Statistics
 from protos import capture_pb2, decide_pb2, engine_pb2
@@ -46,6 +47,7 @@ from protos.contract.draws import pseudonym
 from protos.contract.task import InputInvalid, TaskSpec, check_input
 
 PROBABILITY_TOLERANCE = 1e-3
+DEFAULT_NEW_TOKENS = 64
 MAX_ID_BYTES = 256
 RETRY_AFTER_MS = (50, 500)
 
@@ -435,7 +437,9 @@ class Dispatcher:
             link = self._pool.pick(call.assignment.bundle)
             if call.assignment.bundle not in link.generators:
                 raise GenerationUnsupported(name)
-            chunks = link.generate(call.assignment.bundle, request.input, call.budget_us, request.max_tokens or 64)
+            constraint = _constraint(request, link.capabilities(call.assignment.bundle))
+            limit = request.max_tokens or DEFAULT_NEW_TOKENS
+            chunks = link.generate(call.assignment.bundle, request.input, call.budget_us, limit, constraint)
             async with asyncio.timeout(call.until - time.monotonic()):
                 async for chunk in chunks:
                     tokens = chunk.tokens
@@ -533,6 +537,27 @@ def _overloaded(call: _CallState) -> _NoAnswer:
     task = call.route.task
     retry_after_ms = None if task.service_class == "hard" else random.randint(*RETRY_AFTER_MS)  # noqa: S311
     return _NoAnswer(decide_pb2.FALLBACK_REASON_OVERLOADED, Overloaded(task.name, retry_after_ms))
+
+
+def _constraint(request: decide_pb2.GenerateRequest, found: Capabilities | None) -> Constraint | None:
+    """Read what the text must be, and refuse what the engine would not keep: text that ignores it is garbage."""
+    kind = request.constraint.WhichOneof("kind")
+    if kind is None:
+        return None
+    kept = found.constraints if found is not None else ()
+    if kind not in kept:
+        raise PromptRejected(
+            f"constraint is {kind}, expected {' or '.join(kept) or 'none'} of this specialist's engine"
+        )
+    if kind == "choice":
+        texts = tuple(request.constraint.choice.texts)
+        if not texts or not all(texts):
+            raise PromptRejected("constraint.choice.texts is empty or has an empty text, expected at least one")
+        return Constraint("choice", choices=texts)
+    pattern = getattr(request.constraint, kind)
+    if not pattern:
+        raise PromptRejected(f"constraint.{kind} is empty, expected a pattern")
+    return Constraint(kind, pattern)
 
 
 def _unavailable(call: _CallState) -> _NoAnswer:

@@ -6,8 +6,8 @@ Source: Dean and Barroso, "The Tail at Scale", 2013: hedged requests, deferred t
 import asyncio
 from dataclasses import dataclass
 
-from gateway.engines.link import WorkerAway, WorkerLink
 from gateway.engines.pool import Pool
+from gateway.serving.ports import EngineLink, WorkerAway
 from protos import decide_pb2, engine_pb2
 
 MOST_SAVED = 10.0  # hedges in a row after a quiet time
@@ -33,7 +33,7 @@ class Hedger:
 
     def watch(
         self,
-        link: WorkerLink,
+        link: EngineLink,
         number: int,
         answer: "asyncio.Future[engine_pb2.Result]",
         bundle: str,
@@ -46,7 +46,7 @@ class Hedger:
         self._saved = min(self._saved + self._share, MOST_SAVED)
         return Hedge(self, link, number, answer, bundle, given, priority, after_s, until_s)
 
-    def second(self, first: WorkerLink, bundle: str) -> WorkerLink | None:
+    def second(self, first: EngineLink, bundle: str) -> EngineLink | None:
         """Return another worker, if there is one and the budget allows it."""
         try:
             other = self._pool.pick(bundle, but=first)
@@ -69,7 +69,7 @@ class Hedge:
     def __init__(
         self,
         hedger: Hedger,
-        first: WorkerLink,
+        first: EngineLink,
         number: int,
         answer: "asyncio.Future[engine_pb2.Result]",
         bundle: str,
@@ -87,7 +87,7 @@ class Hedge:
         self._priority = priority
         self._after_s = after_s
         self._until_s = until_s
-        self._second: tuple[WorkerLink, int] | None = None
+        self._second: tuple[EngineLink, int] | None = None
         self.has_won = False
         self._timer = asyncio.get_running_loop().call_later(after_s, self._ask_another)
 

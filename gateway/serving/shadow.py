@@ -7,10 +7,10 @@ The lane holds no reference to anything the caller receives.
 import asyncio
 import time
 
-from gateway.engines.link import WorkerAway, WorkerLink
 from gateway.engines.pool import Pool
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import Counters, ShadowCount
+from gateway.serving.ports import EngineLink, WorkerAway
 from protos import capture_pb2, decide_pb2, engine_pb2
 from protos.contract.task import TaskSpec
 
@@ -121,7 +121,7 @@ class ShadowLane:
         return pair
 
     def _answered(
-        self, done: "asyncio.Future[engine_pb2.Result]", pair: Pair, timer: asyncio.TimerHandle, link: WorkerLink
+        self, done: "asyncio.Future[engine_pb2.Result]", pair: Pair, timer: asyncio.TimerHandle, link: EngineLink
     ) -> None:
         self.in_flight -= 1
         timer.cancel()

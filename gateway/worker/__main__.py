@@ -120,7 +120,12 @@ class Worker:
     def _loaded(id: int, digest: str, engine: Engine, load_ms: int) -> engine_pb2.Frame:
         return engine_pb2.Frame(
             loaded=engine_pb2.Loaded(
-                id=id, bundle_digest=digest, ok=True, can_generate=engine.can_generate, load_ms=load_ms
+                id=id,
+                bundle_digest=digest,
+                ok=True,
+                can_generate=engine.can_generate,
+                load_ms=load_ms,
+                capabilities=engine.capabilities,
             )
         )
 

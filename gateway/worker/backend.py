@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from protos import decide_pb2, engine_pb2
 from protos.contract.base import BaseInvalid, BaseStore
 from protos.contract.bundle import Bundle
+from protos.contract.engines import label_logprobs_of
 from protos.contract.fields import FieldInvalid
 from protos.contract.head import HEAD, Head
-from protos.contract.task import TaskSpec
+from protos.contract.probe import ProbeFailed, check_probes, read_probes
+from protos.contract.task import InputInvalid, TaskSpec
 
 if TYPE_CHECKING:
     from gateway.worker.transformers.residency import Residency
@@ -84,6 +87,22 @@ class SharesBase(Protocol):
     @property
     def group(self) -> str:
         """Name of the loaded base; equal for bundles that can run together."""
+
+
+@runtime_checkable
+class Constrains(Protocol):
+    """A backend that can hold what it writes to a constraint of the request's own."""
+
+    def generate_within(self, text: str, max_tokens: int, constraint: decide_pb2.Constraint) -> Iterator[str]:
+        """Yield text piece by piece; all of it together keeps the constraint unless ``max_tokens`` ends it."""
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A backend that can do more than score, or scores less than exactly, and says so."""
+
+    def capabilities(self) -> engine_pb2.Capabilities:
+        """Say what; a field left empty means what the bundle's manifest or a plain scorer means."""
 
 
 @runtime_checkable
@@ -172,6 +191,7 @@ class Answer:
 
     probabilities: NDArray[np.float64]
     vocabulary_mass: float | None = None
+    logprobs: Sequence[float] = ()
     problem: str = ""
     reasons: tuple[tuple[str, float], ...] = ()
 
@@ -194,6 +214,7 @@ class Engine:
     task: TaskSpec
     head: Head
     backend: Backend
+    label_logprobs: str = "exact"
     can_generate: bool = field(init=False)
     group: str = field(init=False)
     is_instant: bool = field(init=False)
@@ -205,6 +226,14 @@ class Engine:
         object.__setattr__(self, "group", backend.group if isinstance(backend, SharesBase) else "")
         object.__setattr__(self, "is_instant", isinstance(backend, Instant) and backend.is_instant)
         object.__setattr__(self, "score_index", self.task.score_index)
+
+    @property
+    def capabilities(self) -> engine_pb2.Capabilities:
+        """What gateways are told of this bundle's engine."""
+        said = self.backend.capabilities() if isinstance(self.backend, Describes) else engine_pb2.Capabilities()
+        if not said.label_logprobs:
+            said.label_logprobs = self.label_logprobs
+        return said
 
     def probabilities(self, batch: Sequence[Prepared]) -> NDArray[np.float64]:
         """Score a batch and calibrate, shape [rows, labels].
@@ -248,8 +277,19 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
         calibrated = engines[places[0]].head.probabilities(logits)
         for i, probabilities in zip(places, calibrated, strict=True):
             reasons = scores.reasons[i] if len(scores.reasons) else ()
-            answers[i] = Answer(probabilities, float(masses[i]) if len(masses) else None, reasons=reasons)
+            mass = float(masses[i]) if len(masses) else None
+            logprobs = () if engines[0].is_instant else _logprobs(scores.logits[i], mass)
+            answers[i] = Answer(probabilities, mass, logprobs, reasons=reasons)
     return answers
+
+
+def _logprobs(logits: NDArray[np.float32], mass: float | None) -> list[float]:
+    """Return the labels' log-probabilities before calibration: among themselves, or in the whole vocabulary."""
+    row = logits.astype(np.float64)
+    row -= row.max()
+    row -= np.log(np.exp(row).sum())
+    shifted: list[float] = (row if mass is None else row + np.log(max(mass, 1e-30))).tolist()
+    return shifted
 
 
 def open_engine(bundle: Bundle, host: Host) -> Engine:
@@ -275,4 +315,21 @@ def open_engine(bundle: Bundle, host: Host) -> Engine:
     except Exception:
         backend.close()
         raise
-    return Engine(bundle.digest, bundle.manifest.task, head, backend)
+    exactness = label_logprobs_of(bundle.manifest.engine)
+    engine = Engine(bundle.digest, bundle.manifest.task, head, backend, exactness)
+    try:
+        _self_test(engine, bundle)
+    except Exception:
+        backend.close()
+        raise
+    return engine
+
+
+def _self_test(engine: Engine, bundle: Bundle) -> None:
+    """Ask the bundle's recorded probes; raises BackendFailed when an answer has changed."""
+    try:
+        probes = read_probes(bundle.contents, engine.task)
+        found = [engine.probabilities([engine.backend.prepare(probe.text)])[0].tolist() for probe in probes]
+        check_probes(probes, found)
+    except (FieldInvalid, InputInvalid, ProbeFailed) as error:
+        raise BackendFailed(str(error)) from error

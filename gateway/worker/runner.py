@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from gateway.worker.backend import Answer, Engine, Generates, Prepared, answer
+from gateway.worker.backend import Answer, Constrains, Engine, Generates, Prepared, answer
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Left, Queue, Waiting
 from protos import decide_pb2, engine_pb2
@@ -93,6 +93,7 @@ class Work:
     reply: Reply
     text: str = ""
     max_tokens: int = 0
+    constraint: decide_pb2.Constraint | None = None
     steps: Iterator[str] | None = None
     pieces: int = 0
     is_cancelled: bool = False
@@ -154,11 +155,15 @@ class Runner:
         if engine is not None and not engine.can_generate:
             refuse(ENGINE_ERROR, f"bundle {job.bundle_digest} cannot generate")
             return
+        if engine is not None and job.HasField("constraint") and not isinstance(engine.backend, Constrains):
+            refuse(BAD_INPUT, f"bundle {job.bundle_digest} cannot hold its text to a constraint")
+            return
         admitted = self._prepare(job.bundle_digest, job.input, refuse)
         if admitted is not None:
             engine, prepared, text = admitted
             limit = min(job.max_tokens or DEFAULT_NEW_TOKENS, MAX_NEW_TOKENS)
-            self._offer(owner, job, Work(engine, prepared, reply, text, limit), alone=True)
+            constraint = job.constraint if job.HasField("constraint") else None
+            self._offer(owner, job, Work(engine, prepared, reply, text, limit, constraint), alone=True)
 
     def cancel(self, owner: int, id: int) -> None:
         """Answer a waiting job CANCELLED. One on the device is answered when it is done there."""
@@ -343,8 +348,9 @@ class Runner:
             result.bundle_digest = job.bundle
             if given.vocabulary_mass is not None:
                 result.vocabulary_mass = given.vocabulary_mass
-            for field, share in given.reasons:
-                result.reasons.add(field=field, log_odds=share)
+            result.label_logprobs.extend(given.logprobs)
+            for name, share in given.reasons:
+                result.reasons.add(field=name, log_odds=share)
             self._answer(job, frame)
 
     def _stepped(self, job: Job, piece: str | None, error: BaseException | None) -> None:
@@ -405,8 +411,12 @@ def _step(work: Work) -> str | None:
     """Produce the next piece of text, on the device's thread; None at the end."""
     if work.steps is None:
         backend = work.engine.backend
-        assert isinstance(backend, Generates)
-        work.steps = iter(backend.generate(work.text, work.max_tokens))
+        if work.constraint is not None:
+            assert isinstance(backend, Constrains)
+            work.steps = iter(backend.generate_within(work.text, work.max_tokens, work.constraint))
+        else:
+            assert isinstance(backend, Generates)
+            work.steps = iter(backend.generate(work.text, work.max_tokens))
     if work.pieces >= work.max_tokens:
         return None
     return next(work.steps, None)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xxhash
 
-from gateway.worker.backend import Prepared, Scores
+from gateway.worker.backend import BackendFailed, Prepared, Scores
+from protos import decide_pb2, engine_pb2
 from protos.contract.bundle import Bundle
 from protos.contract.fields import Reader
 from protos.contract.task import LABEL_LOGPROBS
@@ -32,7 +33,7 @@ class SimulatorBackend:
         self._jitter_us = read.integer("jitter_us", 0, MAX_WAIT_US, 0)
         self._accuracy = read.number("accuracy", 0.0, 1.0, 1.0)
         self._is_oracle = read.flag("oracle_prefix", True)
-        read.text("label_logprobs", "exact", choices=LABEL_LOGPROBS)  # says how exact, changes no answer
+        self._exactness = read.text("label_logprobs", "exact", choices=LABEL_LOGPROBS)  # changes no answer
         read.done()
         self._labels = bundle.manifest.task.labels
         self._max_tokens = bundle.manifest.task.max_tokens
@@ -66,6 +67,19 @@ class SimulatorBackend:
                 time.sleep(self._latency_us / 1e6)
             word = WORDS[int(self._draw(f"word {i}", text) * len(WORDS))]
             yield word if i == 0 else " " + word
+
+    def generate_within(self, text: str, max_tokens: int, constraint: decide_pb2.Constraint) -> Iterator[str]:
+        """Write one of the choices, drawn as words are."""
+        texts = constraint.choice.texts
+        if not texts:
+            raise BackendFailed("the simulator keeps choices only")
+        chosen = texts[int(self._draw("choice", text) * len(texts))]
+        for i, word in enumerate(chosen.split(" ")[:max_tokens]):
+            yield word if i == 0 else " " + word
+
+    def capabilities(self) -> engine_pb2.Capabilities:
+        """Say what a bundle has it pretend."""
+        return engine_pb2.Capabilities(label_logprobs=self._exactness, constraints=["choice"])
 
     def warm(self) -> None:
         """Nothing to warm."""

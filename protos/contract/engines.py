@@ -16,7 +16,6 @@ EXACT, TOPK, NONE = LABEL_LOGPROBS
 
 OIP_PRESETS = ("generic", "mlserver", "ovms", "triton-llmapi")
 OPENAI_PRESETS = ("trtllm-serve", "vllm", "sglang")
-OPENAI_METHODS = ("completions", "classify", "score", "embeddings")
 TENSORRT_LLM_MODES = ("generate", "encode")
 
 # What each server of the openai-http kind can be asked for labels; the first is what a bundle gets that names none.
@@ -93,6 +92,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     }
 )
 REMOTE_KINDS = tuple(name for name, kind in KINDS.items() if kind.is_remote)
+
+
+def needs_label_tokens(engine: Mapping[str, Any]) -> bool:
+    """Say whether a bundle's labels are tokens of a vocabulary, scored at the place after the prompt."""
+    backend = engine.get("backend")
+    if backend == "openai-http":
+        return openai_method(engine) in ("completions", "score")
+    return backend in ("trtllm-grpc", "sglang-grpc", "tensorrt_llm")
 
 
 def label_logprobs_of(engine: Mapping[str, Any]) -> str:

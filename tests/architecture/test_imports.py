@@ -45,6 +45,7 @@ def test_domain_imports_the_standard_library_and_the_contract_only(path: Path) -
 HOMES = {
     "grpc": (
         "gateway/rpc",
+        "gateway/engines/remote_",
         "gateway/client.py",
         "controlplane/rpc",
         "controlplane/cli",
@@ -60,6 +61,8 @@ HOMES = {
     "sqlalchemy": ("controlplane/store",),
     "apscheduler": ("controlplane/loop/schedule.py",),
     "prometheus_client": ("gateway/metrics.py", "controlplane/metrics.py"),
+    "aiohttp": ("gateway/engines/remote_openai.py",),
+    "smg_grpc_proto": ("gateway/engines/remote_",),
     "opentelemetry": ("gateway/tracing.py",),
     "typer": ("controlplane/cli",),
 }

@@ -3,16 +3,19 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from gateway.domain.balance import PeakEwma
 from gateway.domain.breaker import CONSECUTIVE, State
-from gateway.engines.link import WorkerAway, WorkerLink
+from gateway.engines.link import WorkerLink
 from gateway.engines.pool import Pool
 from gateway.serving.hedge import Hedger
+from gateway.serving.ports import WorkerAway
 from protos import decide_pb2, engine_pb2
+from protos.contract.bundle import BundleStore
 
 BUNDLE = "sha256:" + "a" * 64
 GIVEN = decide_pb2.Input(text="x")
@@ -20,7 +23,7 @@ GIVEN = decide_pb2.Input(text="x")
 
 @dataclass(eq=False)
 class FakeLink:
-    socket: str
+    name: str
     ready: set[str] = field(default_factory=lambda: {BUNDLE})
     load_of_late: PeakEwma = field(default_factory=PeakEwma)
     asked: list["asyncio.Future[engine_pb2.Result]"] = field(default_factory=list)
@@ -46,9 +49,7 @@ class FakeLink:
 
 def pool_of(count: int) -> tuple[Pool, list[FakeLink]]:
     links = [FakeLink(f"worker-{i}") for i in range(count)]
-    pool = Pool([link.socket for link in links])
-    pool.links = cast(list[WorkerLink], links)
-    return pool, links
+    return Pool(cast(list[WorkerLink], links), BundleStore(Path()).manifest), links
 
 
 def fail(pool: Pool, link: FakeLink, times: int = CONSECUTIVE, at: float | None = None) -> None:
@@ -69,7 +70,7 @@ async def turn() -> None:
 def test_a_failing_worker_gets_no_calls_and_the_last_one_keeps_them() -> None:
     pool, links = pool_of(2)
     fail(pool, links[0])
-    assert {cast(Any, pool.pick(BUNDLE)).socket for _ in range(20)} == {"worker-1"}
+    assert {pool.pick(BUNDLE).name for _ in range(20)} == {"worker-1"}
     fail(pool, links[1])
     assert pool.pick(BUNDLE) is not None
     links[1].ready.clear()

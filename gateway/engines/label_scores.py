@@ -1,0 +1,56 @@
+"""Label scores out of what engines return: the best few tokens, or exactly the labels' own."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from gateway.engines.ports import Broken, LabelScores
+
+SMALLEST = 1e-30  # a probability of exactly 0 has no logarithm
+
+
+def from_best(ids: Sequence[int], best: Mapping[int, float], prompt_tokens: int = 0) -> LabelScores:
+    """Find the labels among an engine's most likely tokens.
+
+    A label that is not among them gets the highest log-probability it can have: that of the last one
+    returned, or what all of them leave, whichever is less.
+
+    Raises:
+        Broken: No label is among them, or a value is no log-probability.
+    """
+    if not all(value <= 1e-3 for value in best.values()):  # also false for NaN
+        raise Broken(f"a log-probability of the best {len(best)} tokens is {max(best.values()):g}, expected at most 0")
+    found = [best[i] for i in ids if i in best]
+    if not found:
+        raise Broken(f"no label is among the best {len(best)} tokens: the model wants to write something else")
+    if len(found) == len(ids):
+        return LabelScores(tuple(best[i] for i in ids), vocabulary_mass=_mass(found), prompt_tokens=prompt_tokens)
+    rest = 1.0 - math.fsum(map(math.exp, best.values()))
+    bound = min(*best.values(), math.log(max(rest, SMALLEST)))
+    values = tuple(best.get(i, bound) for i in ids)
+    return LabelScores(values, is_bounded=True, vocabulary_mass=_mass(found), prompt_tokens=prompt_tokens)
+
+
+def from_logprobs(values: Sequence[float], prompt_tokens: int = 0) -> LabelScores:
+    """Take exact log-probabilities in label order; raises Broken for what is none."""
+    if not all(value <= 1e-3 for value in values):
+        raise Broken(f"log-probabilities {[f'{v:.4g}' for v in values]}, expected at most 0")
+    return LabelScores(
+        tuple(max(v, math.log(SMALLEST)) for v in values), vocabulary_mass=_mass(values), prompt_tokens=prompt_tokens
+    )
+
+
+def from_probabilities(values: Sequence[float], *, of_vocabulary: bool, prompt_tokens: int = 0) -> LabelScores:
+    """Take probabilities in label order, of all classes or, with ``of_vocabulary``, of all tokens; raises Broken."""
+    total = math.fsum(values)
+    fits = total <= 1.001 if of_vocabulary else abs(total - 1) <= 0.01
+    if not all(v >= 0 for v in values) or not fits or total == 0:
+        expected = "more than 0 and at most 1" if of_vocabulary else "1"
+        raise Broken(f"probabilities {[f'{v:.4g}' for v in values[:8]]} sum to {total:.4g}, expected {expected}")
+    scale = 1.0 if of_vocabulary else total
+    logprobs = tuple(math.log(max(v / scale, SMALLEST)) for v in values)
+    mass = min(total, 1.0) if of_vocabulary else None
+    return LabelScores(logprobs, vocabulary_mass=mass, prompt_tokens=prompt_tokens)
+
+
+def _mass(logprobs: Sequence[float]) -> float:
+    return min(1.0, math.fsum(map(math.exp, logprobs)))

@@ -1,0 +1,107 @@
+"""From a bundle to what a remote adapter needs, and from its scores to calibrated probabilities."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gateway.engines.ports import Broken, LabelScores, Served
+from gateway.serving.ports import BundleRefused
+from protos.contract.bundle import Bundle
+from protos.contract.digest import JsonMalformed
+from protos.contract.engines import needs_label_tokens
+from protos.contract.fields import FieldInvalid
+from protos.contract.head import HEAD, Head
+from protos.contract.label_tokens import LabelTokensInvalid, label_token_ids
+from protos.contract.probe import read_probes
+from protos.contract.task import TaskSpec
+
+TOKENIZER = "tokenizer.json"
+TOLERANCE = 1e-3  # of a log-probability above 0, or a mass above 1: single precision, summed
+VERBALIZERS = "verbalizers"
+
+
+class Calibrated(NamedTuple):
+    """One row: probabilities that sum to 1, and the log-probabilities they came from, both in label order."""
+
+    probabilities: list[float]
+    logprobs: list[float]
+
+
+def calibrate(scores: LabelScores, labels: int, head: Head) -> Calibrated:
+    """Check what an engine said and turn it into probabilities.
+
+    Raises:
+        Broken: A value is missing, not finite, or no log-probability at all.
+    """
+    values = scores.values
+    if len(values) != labels:
+        raise Broken(f"{len(values)} label scores, expected {labels}")
+    if not all(map(math.isfinite, values)):
+        raise Broken("a label score is not finite")
+    if not scores.is_logits and max(values) > TOLERANCE:
+        raise Broken(f"a label's log-probability is {max(values):g}, expected at most 0")
+    mass = scores.vocabulary_mass
+    if mass is not None and not 0 <= mass <= 1 + TOLERANCE:
+        raise Broken(f"the labels hold {mass:g} of the probability, expected 0 to 1")
+    logprobs = list(values)
+    if scores.is_logits:
+        highest = max(values)
+        shift = highest + math.log(math.fsum(math.exp(value - highest) for value in values))
+        logprobs = [value - shift for value in values]
+    row: list[float] = head.probabilities(np.array([values]))[0].tolist()
+    return Calibrated(row, logprobs)
+
+
+def prepare(bundle: Bundle) -> tuple[Served, Head]:
+    """Read what serving a verified bundle remotely takes, with its head.
+
+    Raises:
+        BundleRefused: A tokenizer, head, probe or answer in it is wrong.
+    """
+    try:
+        task = bundle.manifest.task
+        data = bundle.contents.get(HEAD)
+        head = Head.from_bytes(data, task) if data is not None else Head()
+        settings = bundle.manifest.engine
+        answers = _answers(settings, task)
+        encode, decode = _tokenizer(bundle)
+        ids: tuple[int, ...] = ()
+        # Models with a classification head of their own have no label tokens.
+        if encode is not None and needs_label_tokens(settings):
+            # The context of the answers is the template's end, whatever the fields hold.
+            probe = task.template.format_map({field.name: "x" for field in task.fields})
+            ids = tuple(label_token_ids(encode, probe, answers))
+        probes = read_probes(bundle.contents, task)
+    except (FieldInvalid, JsonMalformed, LabelTokensInvalid, ValueError) as error:
+        raise BundleRefused(f"bundle {bundle.digest}: {error}") from error
+    return Served(bundle.digest, task, settings, answers, ids, encode, decode, probes), head
+
+
+def _answers(settings: Mapping[str, Any], task: TaskSpec) -> tuple[str, ...]:
+    """Return what the model writes for each label: a space and the label, unless the bundle says otherwise."""
+    found = settings.get(VERBALIZERS, {})
+    if not isinstance(found, Mapping) or not all(isinstance(text, str) and text for text in found.values()):
+        raise FieldInvalid(f"manifest.engine.verbalizers is {found!r}, expected what the model writes for each label")
+    unknown = sorted(set(found) - set(task.labels))
+    if unknown:
+        raise FieldInvalid(f"manifest.engine.verbalizers names {unknown[0]!r}, expected labels of the task")
+    return tuple(found.get(label, " " + label) for label in task.labels)
+
+
+def _tokenizer(
+    bundle: Bundle,
+) -> tuple[Callable[[str], Sequence[int]] | None, Callable[[Sequence[int]], str] | None]:
+    data = bundle.contents.get(TOKENIZER)
+    if data is None:
+        return None, None
+    from tokenizers import Tokenizer  # an extra: engines that read text need none
+
+    try:
+        tokenizer = Tokenizer.from_str(data.decode())
+    except Exception as error:  # the library raises plain Exception
+        raise FieldInvalid(f"{TOKENIZER}: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return (lambda text: tokenizer.encode(text).ids), (lambda ids: str(tokenizer.decode(list(ids))))

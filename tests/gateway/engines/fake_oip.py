@@ -1,0 +1,91 @@
+"""OIP servers: a classifier that answers raw or typed as servers do, and TensorRT-LLM behind Triton's LLM API."""
+
+import struct
+from typing import Any
+
+import grpc
+
+from protos import oip_pb2, oip_pb2_grpc
+from tests.gateway.engines.fake_model import ANSWER, MODEL, VERBALIZERS, Busy, Failed, FakeModel
+
+SERVER_ERRORS = {"mlserver": grpc.StatusCode.INVALID_ARGUMENT}  # it calls everything that
+
+
+class FakeOip(oip_pb2_grpc.GRPCInferenceServiceServicer):
+    """One model, ``tiny/decoder``; ``preset`` decides how it answers."""
+
+    def __init__(self, model: FakeModel, preset: str, scores: str = "probabilities") -> None:
+        self.model = model
+        self.preset = preset
+        self.scores = scores
+        self.is_model_ready = True
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        # OpenVINO Model Server is ready although a model is not.
+        return oip_pb2.ServerReadyResponse(ready=self.model.is_up)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return oip_pb2.ModelReadyResponse(ready=self.is_model_ready and request.name == MODEL)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        answer = oip_pb2.ModelMetadataResponse(name=MODEL)
+        if self.preset == "triton-llmapi":
+            answer.inputs.add(name="text_input", datatype="BYTES", shape=[-1])
+            answer.outputs.add(name="text_output", datatype="BYTES", shape=[-1])
+        elif self.preset == "ovms":
+            for name in ("input_ids", "attention_mask"):
+                answer.inputs.add(name=name, datatype="INT64", shape=[-1, -1])
+            answer.outputs.add(name=self.scores, datatype="FP32", shape=[-1, 2])
+        else:
+            answer.inputs.add(name="text", datatype="BYTES", shape=[-1, 1])
+            answer.outputs.add(name=self.scores, datatype="FP32", shape=[-1, 2])
+        return answer
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.model.requests.append(request)
+        text = self._text(request)
+        try:
+            await self.model.begin(request.id, text)
+        except Failed as error:
+            await context.abort(SERVER_ERRORS.get(self.preset, grpc.StatusCode.INTERNAL), str(error))
+        except Busy as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        answer = oip_pb2.ModelInferResponse(model_name=MODEL, id=request.id)
+        if self.preset == "triton-llmapi":
+            return self._written(request, text, answer)
+        row = self.model.label_probabilities(text)
+        if self.scores == "logits":
+            row = [float(self.model.logits(text)[i]) for i in self.model.label_ids]
+        output = answer.outputs.add(name=self.scores, datatype="FP32", shape=[1, len(row)])
+        if self.preset == "mlserver":
+            output.contents.fp32_contents.extend(row)
+        else:
+            answer.raw_output_contents.append(struct.pack(f"<{len(row)}f", *row))
+        return answer
+
+    def _text(self, request: Any) -> str:
+        names = [tensor.name for tensor in request.inputs]
+        if self.preset == "ovms":
+            assert names == ["input_ids", "attention_mask"]
+            raw = request.raw_input_contents[0]
+            return self.model.decode(list(struct.unpack(f"<{len(raw) // 8}q", raw)))
+        raw = request.raw_input_contents[0]
+        assert len(raw) == 4 + int.from_bytes(raw[:4], "little")
+        return str(raw[4:].decode())
+
+    def _written(self, request: Any, text: str, answer: Any) -> Any:
+        given = {tensor.name: raw for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)}
+        if given["sampling_param_max_tokens"] != (1).to_bytes(4, "little"):
+            written, logprob = ANSWER, -1.0
+        else:
+            best = self.model.label_logprobs(text)
+            logprob = max(best)
+            written = list(VERBALIZERS.values())[best.index(logprob)]
+        if "please say something else" in text:
+            written = " maybe"
+        data = written.encode()
+        answer.outputs.add(name="text_output", datatype="BYTES", shape=[1])
+        answer.raw_output_contents.append(len(data).to_bytes(4, "little") + data)
+        answer.outputs.add(name="cumulative_logprob", datatype="FP32", shape=[1])
+        answer.raw_output_contents.append(struct.pack("<f", logprob))
+        return answer
