@@ -173,7 +173,7 @@ def _control(asked: LabelledRun, task: TaskSpec, labels: _Labels, cases: Sequenc
     assert asked.train is not None
     # The control may be fitted on the bundle's own labels or on the groups, whichever the file has.
     known = tuple(dict.fromkeys((*task.labels, *labels.names)))
-    rows = read_cases(asked.train, task, asked.columns, known)
+    rows = read_cases(asked.train, task, asked.columns, known, set_aside=(lambda _: None) if asked.quarantine else None)
     names = task.labels if all(row.label in task.labels for row in rows) else labels.names
     if any(row.label not in names for row in rows):
         raise DataInvalid(f"{asked.train} mixes labels of the task and groups, expected one or the other")

@@ -76,7 +76,7 @@ class PublishedSet:
         """
         if self.prepare is None:
             return path
-        target = scratch / f"{path.name.removesuffix('.gz').rsplit('.', 1)[0]}.jsonl"
+        target = scratch / f"{self.name}-{path.name.removesuffix('.gz').rsplit('.', 1)[0]}.jsonl"
         with target.open("w", encoding="utf-8") as file:
             for number, row in read_rows(path):
                 try:

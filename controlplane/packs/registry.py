@@ -47,10 +47,10 @@ class Pack(Protocol):
 
 
 LABELLED_FILE = "labelled-file"
-FOLDERS = ("brand-safety", "bid-shading")
+FOLDERS = ("brand-safety", "mfa-filter", "bid-shading", "fraud", "credit-risk")
 PACKS = (*FOLDERS, LABELLED_FILE)
 # Modules that call ``controlplane.evals.registry.register`` when imported.
-METRIC_MODULES: tuple[str, ...] = ("controlplane.packs.bid_shading.metrics",)
+METRIC_MODULES = tuple(f"controlplane.packs.{name}.metrics" for name in ("bid_shading", "credit_risk", "fraud"))
 
 
 def load_pack(name: str, data: Path | None = None, suite: Path | None = None) -> Pack:

@@ -30,7 +30,7 @@ BINS = 48
 SMALL = 2000  # cases: below, the fit is held back more
 CASES_PER_BIN = 40
 LEAST_OF_CATEGORY = 5
-STRENGTHS = (0.05, 0.2, 0.7, 2.0)
+STRENGTHS = (0.05, 0.4, 2.0)
 MOST_TERMS = 40_000
 REASONS = 4  # Regulation B: a statement of four principal reasons is usually enough (12 CFR 1002.9, comment 9(b)(2)-1)
 DECIMALS = 6
@@ -75,7 +75,8 @@ def fit(
     labels = np.array([task.labels.index(example.label) for example in training])
     weight = np.ones(len(training)) if weights is None else np.asarray(weights, dtype=np.float64)
     made = _boosted if not columns.texts else _linear
-    fields, intercept = made(task, columns, labels, weight, seed)
+    with threadpool_limits(1):  # threads of these libraries wait for each other by spinning, on cores that others use
+        fields, intercept = made(task, columns, labels, weight, seed)
     body = {"version": 1, "intercept": _rounded(intercept), "fields": fields}
     if not dev:
         return Fitted(body, Head())
@@ -169,8 +170,7 @@ def _boosted(
         random_state=seed,
     )
     present = np.unique(labels)
-    with threadpool_limits(1):  # its threads wait for each other by spinning, on cores that others use
-        model.fit(matrix, labels, sample_weight=weight)
+    model.fit(matrix, labels, sample_weight=weight)
     base = np.zeros((1, len(names)))
     grid = np.concatenate([base] + [_varied(base, j, size) for j, size in enumerate(sizes)])
     logits = _all_labels(np.atleast_2d(model.decision_function(grid).T).T, present, len(task.labels))
@@ -246,12 +246,12 @@ def _linear(
 
 
 def _strength(matrix: Any, labels: NDArray[np.int64], weight: Floats, seed: int) -> float:
-    """Choose how freely to fit few cases: the least log loss over five parts, each judged by the rest's model."""
+    """Choose how freely to fit few cases: the least log loss over three parts, each judged by the rest's model."""
     losses = []
     for strength in STRENGTHS:
         total = 0.0
-        for rest, part in StratifiedKFold(5, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels):
-            model = LogisticRegression(C=strength, max_iter=300, random_state=seed)
+        for rest, part in StratifiedKFold(3, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels):
+            model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, random_state=seed)
             model.fit(matrix[rest], labels[rest], sample_weight=weight[rest])
             total += log_loss(
                 labels[part], model.predict_proba(matrix[part]), sample_weight=weight[part], labels=model.classes_
