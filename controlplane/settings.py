@@ -95,7 +95,10 @@ class TrainingSettings:
         recipe: How adapters are trained (controlplane/training/recipe.py); epochs and threads are here.
         search: Ranks, rates and epochs to choose from by short trials first, and their budget; none without it.
         max_seconds: Time a training may take over all attempts; ``memory_mb`` the memory, 0 for no limit.
-        stall_s: A child that says nothing for so long is ended, and its job is run again.
+        stall_s: A child that says nothing for so long is ended, and its job fails.
+        every_s: Retrain so long after the last training, 0 for no schedule.
+        labels: Retrain once so many outcomes came in since the last training, 0 for no such trigger.
+        weekly_budget: Trainings that the loop may start by itself in any seven days.
     """
 
     examples: int
@@ -109,6 +112,9 @@ class TrainingSettings:
     search: Search | None
     memory_mb: int
     stall_s: float
+    every_s: float
+    labels: int
+    weekly_budget: int
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -131,6 +137,9 @@ class TrainingSettings:
             search=Search.from_json(search, "controlplane.training.search") if search else None,
             memory_mb=read.integer("memory_mb", 0, 1 << 24, 0),
             stall_s=read.number("stall_s", 1, 86_400, 900),
+            every_s=read.number("every_s", 0, 366 * 86_400, 0),
+            labels=read.integer("labels", 0, 10_000_000, 0),
+            weekly_budget=read.integer("weekly_budget", 0, 10_000, 20),
         )
         read.done()
         return training

@@ -11,6 +11,8 @@ from controlplane.cli import (
     eval,
     evidence,
     init,
+    jobs,
+    label,
     ledger,
     operator,
     plan,
@@ -44,6 +46,8 @@ app.add_typer(drift.app, name="drift")
 app.add_typer(eval.app, name="eval")
 app.add_typer(engine.app, name="engine")
 app.add_typer(evidence.app, name="evidence")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(label.app, name="label")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(operator.app, name="operator")
 app.add_typer(processes.gateway, name="gateway")

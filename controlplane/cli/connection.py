@@ -8,7 +8,7 @@ import grpc
 import typer
 
 from controlplane.cli.output import REFUSED, WRONG_USE, Problem
-from protos import control_pb2_grpc, decide_pb2_grpc
+from protos import control_pb2_grpc, decide_pb2_grpc, learning_pb2_grpc
 from protos.contract.attestation import KeyInvalid
 from protos.contract.digest import DigestMalformed, JsonMalformed
 from protos.contract.fields import FieldInvalid
@@ -36,6 +36,13 @@ def control_at(address: str) -> Iterator[Control]:
     """Open the control plane at an address."""
     with _channel(address) as channel:
         yield Control(control_pb2_grpc.ControlServiceStub(channel))  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def learning_at(address: str) -> Iterator[Control]:
+    """Open the control plane's learning service at an address."""
+    with _channel(address) as channel:
+        yield Control(learning_pb2_grpc.LearningServiceStub(channel))  # type: ignore[no-untyped-call]
 
 
 @contextmanager

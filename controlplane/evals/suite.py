@@ -11,7 +11,7 @@ from protos.contract.fields import FieldInvalid, Reader
 
 PARTS = ("core", "shifted")
 RIVALS = ("primary", "control")
-CAUSES = ("bootstrap", "drift", "operator")
+CAUSES = ("bootstrap", "drift", "schedule", "labels", "operator")
 
 
 class SuiteInvalid(ValueError):

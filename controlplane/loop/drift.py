@@ -11,13 +11,14 @@ import structlog
 from controlplane.detectors import TooFewSamples
 from controlplane.detectors.two_sample import classifier_two_sample
 from controlplane.domain.drift import DriftReading, DriftVerdict, Measurement, read
-from controlplane.loop import retrain
+from controlplane.domain.retraining import against
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.frame import Frame
 from controlplane.loop.maturity import matured_before
 from controlplane.loop.monitor import CALIBRATION, INPUT, LEAST_LABELLED, SUDDEN, Budget, Monitor, WindowReading
 from controlplane.loop.publish import standing_split
-from controlplane.store import jobs, observations, performance, rollouts
+from controlplane.loop.triggers import decide, facts_of, limits_of
+from controlplane.store import observations, performance
 from controlplane.store.store import Unit
 from protos.contract.task import TaskSpec
 
@@ -228,7 +229,9 @@ def _act(
 ) -> None:
     """Record every reading with what follows from it, and queue a retraining when one calls for it."""
     drifted = [r.signal for r in readings if r.verdict is DriftVerdict.DRIFT]
-    refusal = why_not(unit, deployment, specialist) if drifted else None
+    why = f"drift of {', '.join(drifted)}"
+    refused = against("drift", facts_of(unit, deployment, specialist), limits_of(deployment)) if drifted else None
+    refusal = refused.reason if refused else None
     for reading in readings:
         if reading.verdict is not DriftVerdict.DRIFT:
             action = f"not retraining, because {reading.signal} says {reading.verdict.value}"
@@ -249,27 +252,9 @@ def _act(
         }
         observations.add_reading(unit, values)
         unit.record(LOOP, "drift.read", {k: v for k, v in values.items() if k != "summary"} | {"first_sample": first})
-    if drifted and not refusal:
-        reason = f"drift of {', '.join(drifted)}"
-        retrain.ask(unit, deployment, specialist, cause="drift", reason=reason, author=LOOP, start_rollout=True)
+    if drifted:
+        decide(unit, deployment, specialist, "drift", why)
         log.info("drift_found", specialist=specialist, signals=drifted)
-
-
-def why_not(unit: Unit, deployment: Deployment, specialist: str) -> str | None:
-    """Return why drift may not start a retraining now, or None when it may."""
-    settings = deployment.settings.drift
-    if running := jobs.unfinished(unit, specialist):
-        return f"job {running.id} ({running.kind}) is {running.state}"
-    if open_now := rollouts.opened(unit, specialist):
-        return f"rollout {open_now[0].state.id} is open"
-    past = [job for job in jobs.listed(unit, specialist) if job.kind == "train" and job.cause == "drift"]
-    if past and unit.now_ms - past[-1].created_ms < settings.cooldown_s * 1000:
-        wait = settings.cooldown_s - (unit.now_ms - past[-1].created_ms) / 1000
-        return f"the last retraining for drift was job {past[-1].id}, wait {wait:.0f} s more"
-    labelled = len(observations.labelled(unit, specialist, 0, settings.least_labelled))
-    if labelled < settings.least_labelled:
-        return f"{labelled} live samples have a known outcome, expected {settings.least_labelled}"
-    return None
 
 
 def _number(value: float | None) -> float:

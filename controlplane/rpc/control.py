@@ -92,7 +92,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                 seed=request.seed,
                 operation_id=request.operation_id,
             )
-            return _job(jobs.get(unit, name))
+            return job_message(jobs.get(unit, name))
 
         return await self._write(ask)
 
@@ -112,7 +112,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                 start_rollout=False,
                 operation_id=request.operation_id,
             )
-            return _job(jobs.get(unit, name))
+            return job_message(jobs.get(unit, name))
 
         return await self._write(ask)
 
@@ -122,7 +122,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         found = await self._read(lambda unit: jobs.get(unit, request.id))
         if found is None:
             raise UnknownJob(request.id)
-        return _job(found)
+        return job_message(found)
 
     @translated
     async def ListJobs(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -130,7 +130,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         if request.specialist:
             self._deployment.pack(request.specialist)
         found = await self._read(lambda unit: jobs.listed(unit, request.specialist))
-        return pb.ListJobsResponse(jobs=[_job(job) for job in found])
+        return pb.ListJobsResponse(jobs=[job_message(job) for job in found])
 
     @translated
     async def StartRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -500,7 +500,8 @@ def _measure(found: Measure) -> pb.PairedMeasure:
     return pb.PairedMeasure(primary=primary, candidate=candidate, difference=difference)
 
 
-def _job(row: Any) -> pb.Job:
+def job_message(row: Any) -> pb.Job:
+    """Write a job's row as a message."""
     return pb.Job(
         id=row.id,
         kind=row.kind,

@@ -8,15 +8,16 @@ import grpc.aio
 
 from controlplane.loop.deployment import Deployment
 from controlplane.rpc.control import ControlService
+from controlplane.rpc.learning import LearningService
 from controlplane.rpc.traffic import PlanBell, TrafficService
-from protos import control_pb2_grpc, traffic_pb2_grpc
+from protos import control_pb2_grpc, learning_pb2_grpc, traffic_pb2_grpc
 
 GRACE_S = 2.0
 MOST_BYTES = 16 << 20  # a ledger page or a plan with its approvals
 
 
 class ControlServer:
-    """Both services on one port."""
+    """Every service on one port."""
 
     def __init__(self, deployment: Deployment, in_thread: Callable[..., Any], bell: PlanBell) -> None:
         sizes = [("grpc.max_send_message_length", MOST_BYTES), ("grpc.max_receive_message_length", MOST_BYTES)]
@@ -25,6 +26,8 @@ class ControlServer:
         control = ControlService(deployment, in_thread)
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(traffic, self._server)  # type: ignore[no-untyped-call]
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._server)  # type: ignore[no-untyped-call]
+        learning = LearningService(deployment, in_thread)
+        learning_pb2_grpc.add_LearningServiceServicer_to_server(learning, self._server)  # type: ignore[no-untyped-call]
 
     async def start(self, address: str) -> int:
         """Listen and return the port; raises RuntimeError when the address cannot be had."""

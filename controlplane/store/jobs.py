@@ -1,13 +1,14 @@
 """Jobs: queued work that survives a kill, leased by heartbeat to whoever runs it."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import job
 
-QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
+QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 MOST_ATTEMPTS = 3
 
 
@@ -73,3 +74,46 @@ def finish(unit: Unit, name: str, state: str, message: str, result: dict[str, An
     if state == DONE:
         values["progress"] = 1.0
     unit.connection.execute(update(job).where(job.c.id == name).values(values))
+
+
+def cancel(unit: Unit, name: str, message: str) -> bool:
+    """End a job that has not ended; whoever runs it loses its lease and stops. False when it had ended."""
+    values = {"state": CANCELLED, "message": message[:2000], "finished_ms": unit.now_ms}
+    changed = unit.connection.execute(
+        update(job).where(job.c.id == name, job.c.state.in_((QUEUED, RUNNING))).values(values)
+    )
+    return bool(changed.rowcount == 1)
+
+
+def retry(unit: Unit, name: str) -> bool:
+    """Queue a failed or cancelled job again, its attempts counted afresh; False when it is neither."""
+    values = {
+        "state": QUEUED,
+        "attempt": 0,
+        "progress": 0.0,
+        "message": "queued again",
+        "heartbeat_ms": None,
+        "finished_ms": None,
+    }
+    changed = unit.connection.execute(
+        update(job).where(job.c.id == name, job.c.state.in_((FAILED, CANCELLED))).values(values)
+    )
+    return bool(changed.rowcount == 1)
+
+
+def trained_since(unit: Unit, specialist: str, since_ms: int, causes: Sequence[str]) -> int:
+    """Count trainings queued since a moment for any of these causes."""
+    query = (
+        select(func.count())
+        .select_from(job)
+        .where(
+            job.c.specialist == specialist, job.c.kind == "train", job.c.created_ms >= since_ms, job.c.cause.in_(causes)
+        )
+    )
+    return int(unit.connection.execute(query).scalar() or 0)
+
+
+def last_training(unit: Unit, specialist: str) -> Any:
+    """Return the training queued last, of whatever cause, or None."""
+    query = select(job).where(job.c.specialist == specialist, job.c.kind == "train")
+    return unit.connection.execute(query.order_by(job.c.created_ms.desc(), job.c.id.desc()).limit(1)).first()

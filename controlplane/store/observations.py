@@ -69,6 +69,13 @@ def count(unit: Unit, specialist: str) -> tuple[int, int]:
     return int(unit.connection.execute(samples).scalar() or 0), int(unit.connection.execute(outcomes).scalar() or 0)
 
 
+def outcomes_since(unit: Unit, specialist: str, since_ms: int) -> int:
+    """Count outcomes that were received after a moment."""
+    query = select(func.count()).select_from(outcome)
+    query = query.where(outcome.c.specialist == specialist, outcome.c.received_ms > since_ms)
+    return int(unit.connection.execute(query).scalar() or 0)
+
+
 def primary_samples(unit: Unit, specialist: str, bundle: str, after_id: int, limit: int) -> list[Any]:
     """Return what a bundle answered as primary, oldest first; fallbacks are not its answers.
 

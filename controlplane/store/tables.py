@@ -84,17 +84,38 @@ job = Table(
     Column("id", _NAME, primary_key=True),
     Column("kind", String(20), nullable=False),  # train, evaluate
     Column("specialist", _NAME, nullable=False, index=True),
-    Column("state", String(20), nullable=False, index=True),  # queued, running, done, failed
+    Column("state", String(20), nullable=False, index=True),  # queued, running, done, failed, cancelled
     Column("attempt", Integer, nullable=False, default=0),
     Column("progress", Float, nullable=False, default=0.0),
     Column("message", Text, nullable=False, default=""),
     Column("request", JSON, nullable=False),
     Column("result", JSON),
-    Column("cause", String(20), nullable=False),  # bootstrap, drift, operator
+    Column("cause", String(20), nullable=False),  # bootstrap, drift, schedule, labels, operator
     Column("created_ms", BigInteger, nullable=False),
     Column("heartbeat_ms", BigInteger),
     Column("finished_ms", BigInteger),
     Column("operation_id", _NAME, unique=True),
+)
+retrain_decision = Table(
+    "retrain_decision",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("specialist", _NAME, nullable=False, index=True),
+    Column("trigger", String(20), nullable=False),  # drift, schedule, labels, operator
+    Column("code", String(40), nullable=False),  # why not, a closed code; empty when it retrains
+    Column("reason", Text, nullable=False),
+    Column("job", _NAME, nullable=False, default=""),
+    Column("at_ms", BigInteger, nullable=False),
+)
+given_label = Table(
+    "given_label",
+    metadata,
+    Column("specialist", _NAME, primary_key=True),
+    Column("decision_id", _NAME, primary_key=True),
+    Column("person", _NAME, primary_key=True),
+    Column("label", _NAME, nullable=False),
+    Column("text", Text, nullable=False),  # kept here: samples are pruned
+    Column("at_ms", BigInteger, nullable=False),
 )
 bundle = Table(
     "bundle",
