@@ -1,15 +1,19 @@
 """Every metric, named once. Labels are closed sets: specialists, arms and reasons, never a caller's value."""
 
 import time
+from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+
+from gateway.domain.assignment import Arm
 
 if TYPE_CHECKING:
     from gateway.engines.pool import Pool
@@ -24,24 +28,43 @@ LATENCY_BOUNDS_US = (100, 250, 500, 1000, 2000, 3000, 5000, 7500, 10000, 15000, 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+@dataclass(slots=True)
+class _ArmCounts:
+    """Answers by how long they took, in all, and in time."""
+
+    answers: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_US) + 1))
+    taken_us: int = 0
+    in_time: int = 0
+
+
+class _Answers(Collector):
+    def __init__(self, by_arm: Mapping[tuple[str, Arm], _ArmCounts]) -> None:
+        self._by_arm = by_arm
+
+    def collect(self) -> Iterator[Metric]:
+        names = ["specialist", "arm"]
+        latency = HistogramMetricFamily("interlock_decide_seconds", "Time from arrival to answer", labels=names)
+        in_time = CounterMetricFamily("interlock_in_time", "Answers by an engine before the deadline", labels=names)
+        for (specialist, arm), counted in list(self._by_arm.items()):
+            labels = [specialist, arm.name.lower()]
+            totals = list(accumulate(counted.answers))
+            bounds = [*(str(bound / 1e6) for bound in LATENCY_BOUNDS_US), "+Inf"]
+            latency.add_metric(labels, list(zip(bounds, totals, strict=True)), counted.taken_us / 1e6)
+            in_time.add_metric(labels, counted.in_time)
+        yield latency
+        yield in_time
+
+
 class Metrics:
     """The gateway's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         arms = ("specialist", "arm")
-        self.latency = Histogram(
-            "interlock_decide_seconds",
-            "Time from arrival to answer",
-            arms,
-            buckets=[bound / 1e6 for bound in LATENCY_BOUNDS_US],
-            registry=self.registry,
-        )
-        self.in_time = Counter(
-            "interlock_in_time", "Answers by an engine before the deadline", arms, registry=self.registry
-        )
-        self._children: dict[tuple[str, str], tuple[Histogram, Counter]] = {}
-        self._fallback_children: dict[tuple[str, str, str], Counter] = {}
+        # Written at the scrape: the library's own histogram costs more than all the rest of counting an answer.
+        self._by_arm: dict[tuple[str, Arm], _ArmCounts] = {}
+        self.registry.register(_Answers(self._by_arm))
+        self._fallback_children: dict[tuple[str, Arm, str], Counter] = {}
         self.fallbacks = Counter(
             "interlock_fallbacks", "Answers given by the fallback", (*arms, "reason"), registry=self.registry
         )
@@ -59,30 +82,30 @@ class Metrics:
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
         self.in_flight = Gauge("interlock_in_flight", "Decisions in flight", registry=self.registry)
 
-    def prepare(self, specialist: str, arms: Iterable[str], reasons: Iterable[str]) -> None:
+    def prepare(self, specialist: str, arms: Iterable[Arm], reasons: Iterable[str]) -> None:
         """Make what a specialist's calls will count in, when a plan brings it; finding it later costs more."""
         reasons = tuple(reasons)
         for arm in arms:
-            labels = specialist, arm.lower()
-            self._children[specialist, arm] = (self.latency.labels(*labels), self.in_time.labels(*labels))
+            self._by_arm.setdefault((specialist, arm), _ArmCounts())
             for reason in reasons:
-                self._fallback_children[specialist, arm, reason] = self.fallbacks.labels(*labels, reason)
+                child = self.fallbacks.labels(specialist, arm.name.lower(), reason)
+                self._fallback_children[specialist, arm, reason] = child
 
-    def answered(self, specialist: str, arm: str, seconds: float, in_time: bool) -> None:
+    def answered(self, specialist: str, arm: Arm, taken_us: int, in_time: bool) -> None:
         """Note one answer."""
-        latency, in_time_answers = self._children[specialist, arm]
-        latency.observe(seconds)
-        if in_time:
-            in_time_answers.inc()
+        counted = self._by_arm[specialist, arm]
+        counted.answers[bisect_left(LATENCY_BOUNDS_US, taken_us)] += 1
+        counted.taken_us += taken_us
+        counted.in_time += in_time
 
-    def fell_back(self, specialist: str, arm: str, reason: str) -> None:
+    def fell_back(self, specialist: str, arm: Arm, reason: str) -> None:
         """Note one answer given by the fallback."""
         self._fallback_children[specialist, arm, reason].inc()
 
-    def failed(self, specialist: str, arm: str, seconds: float) -> None:
+    def failed(self, specialist: str, arm: Arm, taken_us: int) -> None:
         """Note one call that ended in an error by its route's choice."""
-        self.answered(specialist, arm, seconds, in_time=False)
-        self.errors.labels(specialist, arm.lower()).inc()
+        self.answered(specialist, arm, taken_us, in_time=False)
+        self.errors.labels(specialist, arm.name.lower()).inc()
 
     def mutation_decided(self, specialist: str, result: str) -> None:
         """Note what became of one decision that an auction asked for."""

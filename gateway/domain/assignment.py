@@ -1,9 +1,9 @@
 """Key to arm: which bundle answers a unit, and which one only watches."""
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
-from protos.contract.draws import Draw, bucket
+from protos.contract.draws import domains, place
 from protos.contract.plan import Split
 
 
@@ -16,9 +16,11 @@ class Arm(IntEnum):
     HOLDBACK = 4
     OVERRIDE = 5  # never drawn: a tester named the bundle
 
+    # Arms are keys on the request path, and Enum's own is written in Python.
+    __hash__ = int.__hash__
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+
+class Assignment(NamedTuple):
     """What happens to one request: who answers, who watches, whether it is recorded."""
 
     arm: Arm
@@ -35,15 +37,17 @@ def assign(split: Split, unit: str) -> Assignment:
     Raising ``canary_bp`` moves units towards the candidate and never back. Held-back units meet no
     model, through every canary; the bundle named for them is the one that would have answered.
     """
-    place = bucket(split.salt, Draw.CANARY, unit)
-    is_captured = bucket(split.salt, Draw.CAPTURE, unit) < split.capture_bp
-    if split.holdback_bp and bucket(split.salt, Draw.HOLDBACK, unit) < split.holdback_bp:
-        return Assignment(Arm.HOLDBACK, split.primary, None, is_captured, place)
-    if split.candidate is not None and place < split.canary_bp:
-        return Assignment(Arm.CANARY, split.candidate, None, is_captured, place)
-    arm = Arm.BASELINE if place < 2 * split.canary_bp else Arm.PRIMARY
-    is_watched = split.candidate is not None and bucket(split.salt, Draw.SHADOW, unit) < split.shadow_bp
-    return Assignment(arm, split.primary, split.candidate if is_watched else None, is_captured, place)
+    canary, shadow, capture, holdback = domains(split.salt)
+    key = unit.encode()
+    drawn = place(canary, key)
+    is_captured = place(capture, key) < split.capture_bp
+    if split.holdback_bp and place(holdback, key) < split.holdback_bp:
+        return Assignment(Arm.HOLDBACK, split.primary, None, is_captured, drawn)
+    if split.candidate is not None and drawn < split.canary_bp:
+        return Assignment(Arm.CANARY, split.candidate, None, is_captured, drawn)
+    arm = Arm.BASELINE if drawn < 2 * split.canary_bp else Arm.PRIMARY
+    is_watched = split.candidate is not None and split.shadow_bp and place(shadow, key) < split.shadow_bp
+    return Assignment(arm, split.primary, split.candidate if is_watched else None, is_captured, drawn)
 
 
 def override(split: Split, wanted: str, unit: str) -> Assignment | None:
@@ -54,4 +58,4 @@ def override(split: Split, wanted: str, unit: str) -> Assignment | None:
     named = {"primary": split.primary, "candidate": split.candidate}.get(wanted, wanted)
     if named is None or named not in (split.primary, split.candidate, split.previous):
         return None
-    return Assignment(Arm.OVERRIDE, named, None, False, bucket(split.salt, Draw.CANARY, unit))
+    return Assignment(Arm.OVERRIDE, named, None, False, place(domains(split.salt)[0], unit.encode()))

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from gateway.errors import GatewayError, PromptRejected, UnknownSpecialist
 from gateway.rpc.decide import decide_all
 from gateway.rpc.oip_config import VERSION, model_config, model_metadata
+from gateway.rpc.oip_row import RowReader, write_row
 from gateway.rpc.oip_statistics import model_statistics
 from gateway.rpc.oip_stream import interleave
 from gateway.rpc.oip_tensors import read_question, write_answer
@@ -31,6 +32,7 @@ class InferenceService:
     def __init__(self, gateway: Gateway, server_version: str) -> None:
         self._gateway = gateway
         self._server_version = server_version
+        self._rows = RowReader(self._task)
 
     def methods(self) -> tuple[Method, ...]:
         """Return this service's rows of the method table."""
@@ -105,7 +107,14 @@ class InferenceService:
 
     async def model_infer(self, call: Call, payload: bytes) -> bytes:
         """Decide every row of a request."""
-        return await self._infer(call, parse(oip_pb2.ModelInferRequest, payload))
+        row = self._rows.read(payload)
+        if row is None:
+            return await self._infer(call, parse(oip_pb2.ModelInferRequest, payload))
+        try:
+            answer = await self._gateway.decide(row.decision, call.deadline)
+        except GatewayError as error:
+            raise error.at("row[0]") from error.__cause__
+        return write_row(row, answer)
 
     async def model_stream_infer(self, call: Call, payloads: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Decide requests as they come, each with one answer that bears its id; answers may overtake each other.
@@ -137,7 +146,7 @@ class InferenceService:
     async def _infer(self, call: Call, request: oip_pb2.ModelInferRequest) -> bytes:
         task = self._task(request.model_name, request.model_version)
         question = read_question(request, task)
-        if len(question.decisions) == 1:  # the rule on hot paths: no task of its own, no check before the check
+        if len(question.decisions) == 1:  # no task of its own, no check before the check
             try:
                 answers = [await self._gateway.decide(question.decisions[0], call.deadline)]
             except GatewayError as error:

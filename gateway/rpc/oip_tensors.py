@@ -45,7 +45,7 @@ class Question(NamedTuple):
 def read_question(request: oip_pb2.ModelInferRequest, task: TaskSpec) -> Question:
     """Read a request's tensors and parameters; raises PromptRejected."""
     wanted = _wanted(request, task)
-    options = _options(request) if request.parameters else {}
+    options = read_options(request) if request.parameters else {}
     columns, is_flat = _columns(request, task)
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1:
@@ -96,7 +96,7 @@ def _refuse_shared_memory(noun: str, name: str, parameters: Any) -> None:
         raise PromptRejected(f"{noun} {name!r}: shared_memory_region is {region[:80]!r}, expected the data in the call")
 
 
-def _options(request: oip_pb2.ModelInferRequest) -> dict[str, Any]:
+def read_options(request: oip_pb2.ModelInferRequest) -> dict[str, Any]:
     """Read the request's parameters as fields of a DecideRequest; those of other servers' models are let be."""
     options: dict[str, Any] = {}
     for name, parameter in request.parameters.items():
@@ -195,23 +195,28 @@ def write_answer(
     response = oip_pb2.ModelInferResponse(model_name=task.name, model_version=VERSION, id=request_id)
     parameters = response.parameters
     parameters["decision_id"].string_param = first.decision_id
-    parameters["arm"].string_param = _ARMS[first.arm]
-    parameters["bundle_digest"].string_param = first.bundle_digest
-    parameters["plan_generation"].int64_param = first.plan_generation
+    write_common(response, first.arm, first.bundle_digest, first.plan_generation, first.fallback.reason)
     parameters["bucket"].int64_param = first.bucket
-    used = first.fallback.used
-    parameters["fallback"].bool_param = used
-    if used:
-        parameters["fallback_reason"].string_param = _REASONS[first.fallback.reason]
     if first.cached:
         parameters["cached"].bool_param = True
-    response.raw_output_contents.extend([_raw(name, count, task, answers) for name, count in question.wanted])
-    described = _described(question.wanted, len(task.labels), len(answers), question.is_flat)
-    return described + response.SerializeToString()
+    response.raw_output_contents.extend([raw_output(name, count, task, answers) for name, count in question.wanted])
+    outputs = described(question.wanted, len(task.labels), len(answers), question.is_flat)
+    return outputs + response.SerializeToString()
+
+
+def write_common(response: oip_pb2.ModelInferResponse, arm: int, bundle: str, generation: int, reason: int) -> None:
+    """Write the parameters that all answers of an arm have in common. ``reason`` is a fallback's, 0 without one."""
+    parameters = response.parameters
+    parameters["arm"].string_param = _ARMS[arm]
+    parameters["bundle_digest"].string_param = bundle
+    parameters["plan_generation"].int64_param = generation
+    parameters["fallback"].bool_param = bool(reason)
+    if reason:
+        parameters["fallback_reason"].string_param = _REASONS[reason]
 
 
 @lru_cache(maxsize=512)
-def _described(wanted: Wanted, labels: int, rows: int, is_flat: bool) -> bytes:
+def described(wanted: Wanted, labels: int, rows: int, is_flat: bool) -> bytes:
     """Serialise a response's output descriptions alone.
 
     They are the same for every request of a kind, and parts of a message may be joined as bytes;
@@ -224,7 +229,8 @@ def _described(wanted: Wanted, labels: int, rows: int, is_flat: bool) -> bytes:
     return response.SerializeToString()
 
 
-def _raw(name: str, count: int, task: TaskSpec, answers: Sequence[decide_pb2.DecideResponse]) -> bytes:
+def raw_output(name: str, count: int, task: TaskSpec, answers: Sequence[decide_pb2.DecideResponse]) -> bytes:
+    """Write one output of all rows."""
     if name == "label":
         return _join([answer.label.encode() for answer in answers])
     if name == "decision":

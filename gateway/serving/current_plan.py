@@ -134,7 +134,7 @@ class CurrentPlan:
         if not is_stored:
             self._remember(offer)
         for name in by_name:
-            self._metrics.prepare(name, Arm.__members__, REASONS.values())
+            self._metrics.prepare(name, Arm, REASONS.values())
         # The one moment of change: requests read this reference once and keep what they read.
         self.routes = Routes(plan, by_name)
         self._metrics.generation.set(plan.generation)

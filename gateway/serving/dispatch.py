@@ -4,7 +4,7 @@ Nothing here waits for a disk, the control plane or a shadow. The plan is read o
 """
 
 import asyncio
-import math
+import itertools
 import random
 import secrets
 import time
@@ -35,6 +35,7 @@ from gateway.serving.cache import TaskCache
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import REASONS, ArmCount, Counters
 from gateway.serving.current_plan import CurrentPlan, Route
+from gateway.serving.deadlines import Deadlines
 from gateway.serving.gate import Full, Gate
 from gateway.serving.hedge import Hedger
 from gateway.serving.lanes import Lane
@@ -50,15 +51,6 @@ PROBABILITY_TOLERANCE = 1e-3
 DEFAULT_NEW_TOKENS = 64
 MAX_ID_BYTES = 256
 RETRY_AFTER_MS = (50, 500)
-
-
-class _GaveUp(Exception):
-    """The time for the engine's answer is over."""
-
-
-def _give_up(answer: "asyncio.Future[engine_pb2.Result]") -> None:
-    if not answer.done():
-        answer.set_exception(_GaveUp())
 
 
 class _NoAnswer(Exception):
@@ -127,6 +119,9 @@ class Dispatcher:
         self._metrics = metrics
         self._max_in_flight = max_in_flight
         self._statistics = Statistics()
+        self._deadlines = Deadlines()
+        self._run = secrets.token_hex(8)  # of this process; numbers then make ids that nobody else gives
+        self._numbers = itertools.count(1)
         self.in_flight = 0
         self.draining = False
 
@@ -178,16 +173,15 @@ class Dispatcher:
             check_input(task, request.input)
         except InputInvalid as error:
             raise PromptRejected(str(error)) from error
-        for name in ("routing_key", "decision_id"):
-            size = len(getattr(request, name))
-            if size > MAX_ID_BYTES:
-                raise PromptRejected(f"{name} has {size} characters, expected at most {MAX_ID_BYTES}")
+        for name, value in (("routing_key", request.routing_key), ("decision_id", request.decision_id)):
+            if len(value) > MAX_ID_BYTES:
+                raise PromptRejected(f"{name} has {len(value)} characters, expected at most {MAX_ID_BYTES}")
         until = arrived + min(request.budget_us or task.deadline_us, task.deadline_us) / 1e6
         if deadline is not None:
             until = min(until, deadline)
         if until <= arrived:
             raise DeadlinePassed(0)
-        decision_id = request.decision_id or secrets.token_hex(16)
+        decision_id = request.decision_id or f"{self._run}{next(self._numbers):016x}"
         unit = request.routing_key or decision_id
         if wanted:
             assignment, count = _overridden(route, wanted, unit), ArmCount()
@@ -276,9 +270,7 @@ class Dispatcher:
             number, future = link.submit(bundle, call.request.input, remaining_us, call.lane.priority)
         except WorkerAway:
             raise _unavailable(call) from None
-        loop = asyncio.get_running_loop()
-        # One timer and one bare future: a timeout scope and a shield cost three times as much.
-        timer = loop.call_later(call.respond_by - asked, _give_up, future)
+        self._deadlines.add(future, call.respond_by)
         hedge = None
         if self._hedger is not None and call.times.hedge_us:
             hedge = self._hedger.watch(
@@ -289,7 +281,7 @@ class Dispatcher:
             self._probe(call, remaining_us)
         try:
             result = await future
-        except _GaveUp:
+        except TimeoutError:
             link.cancel(number)
             now = time.monotonic()
             taken_us = (now - asked) * 1e6
@@ -304,7 +296,6 @@ class Dispatcher:
         except WorkerAway:
             raise _unavailable(call) from None
         finally:
-            timer.cancel()
             if hedge is not None:
                 hedge.end()
         now = time.monotonic()
@@ -355,9 +346,9 @@ class Dispatcher:
 
     def _fail(self, call: _CallState) -> None:
         """Count a call that ends in an error by its route's choice; its time counts as an answer's does."""
-        task, arm = call.route.task, call.assignment.arm.name
+        task, arm = call.route.task, call.assignment.arm
         taken_us = int((time.monotonic() - call.arrived) * 1e6)
-        self._metrics.failed(task.name, arm, taken_us / 1e6)
+        self._metrics.failed(task.name, arm, taken_us)
         if not call.request.test:
             self._counters.failed(call.count, taken_us)
 
@@ -375,7 +366,7 @@ class Dispatcher:
         answer.score = task.fallback_score
         answer.fallback.used = True
         answer.fallback.reason = reason  # type: ignore[assignment]
-        self._metrics.fell_back(task.name, call.assignment.arm.name, REASONS[reason])
+        self._metrics.fell_back(task.name, call.assignment.arm, REASONS[reason])
         return answer
 
     @staticmethod
@@ -394,7 +385,7 @@ class Dispatcher:
         answer.timing.total_us = taken_us
         in_time = now <= call.until and not answer.fallback.used
         task = call.route.task
-        self._metrics.answered(task.name, call.assignment.arm.name, taken_us / 1e6, in_time)
+        self._metrics.answered(task.name, call.assignment.arm, taken_us, in_time)
         self._statistics.of(task.name).ended(taken_us, is_answered=True)
         if call.request.test:
             return
@@ -583,12 +574,13 @@ def _check_result(result: engine_pb2.Result, call: _CallState) -> None:
 
 
 def _output_problem(result: engine_pb2.Result, bundle: str, task: TaskSpec) -> str | None:
-    total = math.fsum(result.probabilities)
+    probabilities = list(result.probabilities)  # once: each look into a message costs
+    total = sum(probabilities)
     if result.bundle_digest != bundle:
         return f"the answer is from {result.bundle_digest!r}, expected {bundle}"
-    if len(result.probabilities) != len(task.labels) or not abs(total - 1) <= PROBABILITY_TOLERANCE:
-        return f"{len(result.probabilities)} probabilities with sum {total:.4f}, expected {len(task.labels)} with sum 1"
-    if not all(0 <= p <= 1 for p in result.probabilities) or not 0 <= result.score <= 1:
+    if len(probabilities) != len(task.labels) or not abs(total - 1) <= PROBABILITY_TOLERANCE:
+        return f"{len(probabilities)} probabilities with sum {total:.4f}, expected {len(task.labels)} with sum 1"
+    if not (min(probabilities) >= 0 and max(probabilities) <= 1 and 0 <= result.score <= 1):
         return "a probability or the score is outside 0..1"
     if result.label >= len(task.labels) or result.decision >= len(task.decisions):
         return f"label {result.label} or decision {result.decision} is out of range"

@@ -348,7 +348,8 @@ class Runner:
             result.bundle_digest = job.bundle
             if given.vocabulary_mass is not None:
                 result.vocabulary_mass = given.vocabulary_mass
-            result.label_logprobs.extend(given.logprobs)
+            if given.logprobs:
+                result.label_logprobs.extend(given.logprobs)
             for name, share in given.reasons:
                 result.reasons.add(field=name, log_odds=share)
             self._answer(job, frame)

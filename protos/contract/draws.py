@@ -5,8 +5,9 @@ nothing about being shadowed, captured or held back. Source of the hash: xxh3-64
 """
 
 from enum import StrEnum
+from functools import lru_cache
 
-import xxhash
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 BASIS_POINTS = 10_000
 
@@ -20,11 +21,23 @@ class Draw(StrEnum):
     HOLDBACK = "holdback"
 
 
+@lru_cache(maxsize=4096)
+def domains(salt: str) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return what ``place`` draws in, for a salt: canary, shadow, capture, holdback."""
+    canary, shadow, capture, holdback = (f"{salt}\x1f{draw}\x1f".encode() for draw in Draw)
+    return canary, shadow, capture, holdback
+
+
+def place(domain: bytes, unit: bytes) -> int:
+    """Place a unit, as UTF-8, in 0..9999, uniformly over units."""
+    return xxh3_64_intdigest(domain + unit) % BASIS_POINTS
+
+
 def bucket(salt: str, draw: Draw, unit: str) -> int:
-    """Place a unit in 0..9999, uniformly over units."""
-    return xxhash.xxh3_64_intdigest(f"{salt}\x1f{draw}\x1f{unit}".encode()) % BASIS_POINTS
+    """Place a unit by names, where nobody waits for it."""
+    return place(f"{salt}\x1f{draw}\x1f".encode(), unit.encode())
 
 
 def pseudonym(salt: str, unit: str) -> str:
     """Name a unit by 16 hex digits, for records that must not hold the unit itself."""
-    return xxhash.xxh3_64_hexdigest(f"{salt}\x1fpseudonym\x1f{unit}".encode())
+    return xxh3_64_hexdigest(f"{salt}\x1fpseudonym\x1f{unit}".encode())

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import GatewayError, PromptRejected
+from gateway.errors import GatewayError, PromptRejected, UnknownSpecialist
 from gateway.rpc.oip import InferenceService
+from gateway.rpc.oip_row import cut
 from gateway.rpc.oip_tensors import read_question
 from gateway.rpc.wire import Call
 from protos import oip_pb2
@@ -267,3 +269,69 @@ def test_no_tensor_causes_an_error_that_names_nothing(raws: list[bytes], shape: 
         assert "expected" in str(error) or "not UTF-8" in str(error) or "past the end" in str(error)
     else:
         assert len(question.decisions) == shape[0]
+
+
+@given(
+    texts=st.lists(st.text(min_size=1, max_size=300), min_size=1, max_size=2),
+    request_id=st.text(max_size=140),
+    routing_key=st.text(max_size=10),
+    outputs=st.lists(st.sampled_from(["score", "label", "probabilities", "decision"]), unique=True),
+    is_flat=st.booleans(),
+)
+def test_however_its_fields_are_ordered_a_request_gets_the_same_answer(
+    texts: list[str], request_id: str, routing_key: str, outputs: list[str], is_flat: bool
+) -> None:
+    request = asking(*texts, shape=[len(texts)] if is_flat else None)
+    request.id = request_id
+    if routing_key:
+        request.parameters["routing_key"].string_param = routing_key
+    for name in outputs:
+        request.outputs.add(name=name)
+    whole = request.SerializeToString()
+    raw = oip_pb2.ModelInferRequest(raw_input_contents=request.raw_input_contents).SerializeToString()
+    assert whole.endswith(raw)
+    payloads = [whole, raw + whole[: -len(raw)], whole]
+
+    async def ask() -> list[tuple[Any, oip_pb2.ModelInferResponse]]:
+        gateway = FakeGateway()
+        service = InferenceService(gateway, "1")
+        found = []
+        for payload in payloads:
+            try:
+                answer = oip_pb2.ModelInferResponse.FromString(await service.model_infer(CALL, payload))
+            except GatewayError as error:
+                found.append((str(error), oip_pb2.ModelInferResponse()))
+                continue
+            found.append((gateway.asked[-1], answer))
+        return found
+
+    first, *others = asyncio.run(ask())
+    assert all(other == first for other in others)
+
+
+@given(payload=st.binary(max_size=200))
+def test_any_bytes_are_taken_apart_or_left_to_the_general_way(payload: bytes) -> None:
+    parts = cut(payload)
+    if parts is not None:
+        try:
+            request = oip_pb2.ModelInferRequest.FromString(payload)
+        except DecodeError:
+            return
+        assert request.raw_input_contents[-1] == parts.raw
+        assert request.id.encode() == parts.id
+
+
+def test_a_request_of_a_known_kind_meets_the_task_of_the_plan_in_force() -> None:
+    async def story() -> None:
+        gateway = FakeGateway()
+        service = InferenceService(gateway, "1")
+        payload = asking("text").SerializeToString()
+        await service.model_infer(CALL, payload)
+        gateway.served = replace(TASK, fields=(Field("title", "text", True, True),))
+        with pytest.raises(PromptRejected, match="input 'text' is unknown"):
+            await service.model_infer(CALL, payload)
+        gateway.served = replace(TASK, name="another")
+        with pytest.raises(UnknownSpecialist):
+            await service.model_infer(CALL, payload)
+
+    asyncio.run(story())

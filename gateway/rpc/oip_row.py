@@ -1,0 +1,176 @@
+"""The ModelInfer of hot paths, one text in and one row out, read and written as bytes.
+
+Requests of one caller differ in their text, their id and their parameters; what is left (the model, the inputs'
+descriptions, the outputs asked for) is the same for very many of them, is read once as any message is, and its
+meaning kept. Answers are joined from parts in the same way. What is not such a request takes the general way, which
+also says what is wrong with it: ``rpc/oip_tensors.py``.
+"""
+
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from gateway.errors import Malformed, PromptRejected
+from gateway.rpc.oip_config import VERSION
+from gateway.rpc.oip_tensors import Wanted, described, raw_output, read_options, read_question, write_common
+from gateway.rpc.wire import parse
+from protos import decide_pb2, oip_pb2
+from protos.contract.task import TaskSpec
+
+# Tags of ModelInferRequest's fields, all of them of a length and its bytes.
+_ID, _PARAMETERS, _RAW = 0x1A, 0x22, 0x3A
+_SAME = frozenset((0x0A, 0x12, 0x2A, 0x32))  # model_name, model_version, inputs, outputs
+_LENGTH = struct.Struct("<I")
+_MOST_KEPT = 1024
+_CACHED = oip_pb2.ModelInferResponse(parameters={"cached": oip_pb2.InferParameter(bool_param=True)}).SerializeToString()
+
+
+class Cut(NamedTuple):
+    """A request in parts. ``kind`` is what it has in common with others; ``options`` its parameters, as a message."""
+
+    kind: bytes
+    id: bytes
+    options: bytes
+    raw: bytes
+
+
+class Kind(NamedTuple):
+    """What requests of a kind ask for."""
+
+    task: TaskSpec
+    wanted: Wanted
+    is_flat: bool
+
+
+class Row(NamedTuple):
+    """A request that was read."""
+
+    id: str
+    kind: Kind
+    decision: decide_pb2.DecideRequest
+
+
+def cut(payload: bytes) -> Cut | None:
+    """Take a request apart; None where it has not exactly one raw tensor, at its end."""
+    at, end = 0, len(payload)
+    kind, options, request_id = b"", b"", b""
+    try:
+        while at < end:
+            tag, length, start = payload[at], payload[at + 1], at + 2
+            if length >= 0x80:
+                more = payload[start]
+                if more >= 0x80:
+                    return None
+                length, start = length - 0x80 + (more << 7), start + 1
+            after = start + length
+            if tag in _SAME:
+                kind += payload[at:after]
+            elif tag == _RAW:
+                return Cut(kind, request_id, options, payload[start:after]) if after == end else None
+            elif tag == _ID:
+                request_id = payload[start:after]
+            elif tag == _PARAMETERS:
+                options += payload[at:after]
+            else:
+                return None
+            at = after
+    except IndexError:
+        pass
+    return None
+
+
+class RowReader:
+    """Reads such requests. ``task_of(name, version)`` finds a task, and may raise."""
+
+    def __init__(self, task_of: Callable[[str, str], TaskSpec]) -> None:
+        self._task_of = task_of
+        self._kinds: dict[bytes, Kind] = {}
+
+    def read(self, payload: bytes) -> Row | None:
+        """Return what a request asks; None where it takes the general way. Raises PromptRejected of its parameters."""
+        parts = cut(payload)
+        if parts is None:
+            return None
+        kind = self._kinds.get(parts.kind)
+        # Another plan may have another task of the same name.
+        if kind is None or self._task_of(kind.task.name, "") is not kind.task:
+            kind = self._learn(parts.kind, payload)
+            if kind is None:
+                return None
+        raw = parts.raw
+        if len(raw) < 4 or _LENGTH.unpack_from(raw)[0] != len(raw) - 4:
+            return None
+        try:
+            text, request_id = raw[4:].decode(), parts.id.decode()
+        except UnicodeDecodeError:
+            return None
+        options = read_options(parse(oip_pb2.ModelInferRequest, parts.options)) if parts.options else {}
+        decision_id = options.pop("decision_id", "") or request_id
+        decision = decide_pb2.DecideRequest(specialist=kind.task.name, decision_id=decision_id, **options)
+        decision.input.text = text
+        return Row(request_id, kind, decision)
+
+    def _learn(self, key: bytes, payload: bytes) -> Kind | None:
+        try:
+            request = parse(oip_pb2.ModelInferRequest, payload)
+            task = self._task_of(request.model_name, request.model_version)
+            question = read_question(request, task)
+        except (PromptRejected, Malformed):
+            return None
+        if len(question.decisions) != 1 or not question.decisions[0].input.text:
+            return None
+        if len(self._kinds) >= _MOST_KEPT:
+            self._kinds.clear()
+        kind = self._kinds[key] = Kind(task, question.wanted, question.is_flat)
+        return kind
+
+
+def write_row(row: Row, answer: decide_pb2.DecideResponse) -> bytes:
+    """Write the answer, the same message as the general way would give.
+
+    Parts of a message may be joined as bytes, in any order.
+    """
+    kind = row.kind
+    task = kind.task
+    parts = [
+        described(kind.wanted, len(task.labels), 1, kind.is_flat),
+        _same(task.name, answer.arm, answer.bundle_digest, answer.plan_generation, answer.fallback.reason),
+        _field(_PARAMETERS, b"\x0a\x0bdecision_id" + _field(0x12, _field(0x1A, answer.decision_id.encode()))),
+        _bucket(answer.bucket),
+    ]
+    if row.id:
+        parts.append(_field(_ID, row.id.encode()))
+    if answer.cached:
+        parts.append(_CACHED)
+    for name, count in kind.wanted:
+        parts.append(_field(0x32, raw_output(name, count, task, (answer,))))
+    return b"".join(parts)
+
+
+def _field(tag: int, value: bytes) -> bytes:
+    """Write a field of bytes."""
+    length = len(value)
+    if length < 0x80:
+        return bytes((tag, length)) + value
+    head = bytearray((tag,))
+    while length >= 0x80:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + value
+
+
+@lru_cache(maxsize=1024)
+def _same(name: str, arm: int, bundle: str, generation: int, reason: int) -> bytes:
+    """Write what all answers of an arm have in common."""
+    response = oip_pb2.ModelInferResponse(model_name=name, model_version=VERSION)
+    write_common(response, arm, bundle, generation, reason)
+    return response.SerializeToString()
+
+
+@lru_cache(maxsize=10_000)
+def _bucket(number: int) -> bytes:
+    response = oip_pb2.ModelInferResponse()
+    response.parameters["bucket"].int64_param = number
+    return response.SerializeToString()
