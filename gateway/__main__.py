@@ -18,8 +18,8 @@ from gateway.engines.link import WorkerLink
 from gateway.engines.pool import Pool
 from gateway.engines.settings import remote_links
 from gateway.metrics import Metrics, Sources
-from gateway.rpc.envoy import EnvoyFront, FrontFailed, Listen, Tls, is_installed
-from gateway.rpc.grpcio import GrpcioFront, server_credentials
+from gateway.rpc.envoy import EnvoyFront, FrontFailed, Listen, is_installed
+from gateway.rpc.grpcio import GrpcioFront
 from gateway.rpc.health import HealthState
 from gateway.rpc.methods import build_methods
 from gateway.rpc.override import with_override
@@ -192,15 +192,12 @@ def _stop_signals() -> asyncio.Event:
 async def serve_grpcio(settings: GatewaySettings) -> None:
     """Serve in this process until SIGTERM or SIGINT, then drain."""
     gateway = Gateway(settings)
-    credentials = None
-    if settings.tls_certificate is not None and settings.tls_key is not None:
-        credentials = server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     front = GrpcioFront(
         gateway.methods,
         address=settings.listen,
         max_message_bytes=settings.max_message_bytes,
         max_connections=settings.max_connections,
-        credentials=credentials,
+        tls=settings.tls,
     )
     stopping = _stop_signals()
     await gateway.start()
@@ -217,13 +214,10 @@ async def serve_grpcio(settings: GatewaySettings) -> None:
 
 async def serve_envoy(settings: GatewaySettings) -> None:
     """Serve behind an Envoy child until SIGTERM or SIGINT, then drain."""
-    tls = None
-    if settings.tls_certificate is not None and settings.tls_key is not None:
-        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     listen = Listen(
         settings.listen,
         settings.max_message_bytes,
-        tls,
+        settings.tls,
         max_connections=settings.max_connections,
         max_calls=settings.max_calls,
     )

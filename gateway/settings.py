@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from gateway.engines.settings import RemoteSettings
 from gateway.rpc.override import Testers
+from gateway.rpc.tls import Tls
 from gateway.rtb.rules import MutationRule
 from gateway.serving.lanes import LaneSettings
 from protos.contract.fields import FieldInvalid, Reader
@@ -27,9 +28,7 @@ class GatewaySettings:
     gateway_id: str
     listen: str
     front: str
-    tls_certificate: Path | None
-    tls_key: Path | None
-    tls_client_ca: Path | None
+    tls: Tls | None
     max_connections: int
     max_calls: int
     control: str
@@ -77,9 +76,7 @@ class GatewaySettings:
             gateway_id=read.text("gateway_id", "gateway-1"),
             listen=read.text("listen", "127.0.0.1:8500"),
             front=read.text("front", "auto", choices=FRONTS),
-            tls_certificate=maybe_path("tls_certificate"),
-            tls_key=maybe_path("tls_key"),
-            tls_client_ca=maybe_path("tls_client_ca"),
+            tls=_tls(maybe_path("tls_certificate"), maybe_path("tls_key"), maybe_path("tls_client_ca")),
             max_connections=read.integer("max_connections", 1, 1_000_000, 2_000),
             max_calls=read.integer("max_calls", 1, 1_000_000, 128),
             control=read.maybe_text("control") or "",
@@ -125,10 +122,6 @@ class GatewaySettings:
         names = [engine.name for engine in settings.engines]
         if len(set(names)) != len(names):
             raise FieldInvalid(f"gateway.engines names {names}, expected each name once")
-        if (settings.tls_certificate is None) != (settings.tls_key is None):
-            raise FieldInvalid("gateway.tls_certificate and gateway.tls_key: one is set, expected both or neither")
-        if settings.tls_client_ca is not None and settings.tls_key is None:
-            raise FieldInvalid("gateway.tls_client_ca is set without gateway.tls_key, expected both")
         if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
             raise FieldInvalid(f"gateway.trace_endpoint is {settings.trace_endpoint!r}, expected an HTTP URL")
         host, _, port = settings.listen.rpartition(":")
@@ -146,3 +139,13 @@ class GatewaySettings:
         if "gateway" not in tables:
             raise FieldInvalid(f"{path}: has no table [gateway]")
         return cls.from_json(tables["gateway"], path.parent.resolve())
+
+
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+    if certificate is not None and key is not None:
+        return Tls(certificate, key, client_ca)
+    if certificate is not None or key is not None:
+        raise FieldInvalid("gateway.tls_certificate and gateway.tls_key: one is set, expected both or neither")
+    if client_ca is not None:
+        raise FieldInvalid("gateway.tls_client_ca is set without gateway.tls_key, expected both")
+    return None

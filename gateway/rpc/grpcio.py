@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import grpc.aio
 
 from gateway.rpc.status import INTERRUPTED, Status, status_of
+from gateway.rpc.tls import Tls, TlsFiles, grpcio_credentials
 from gateway.rpc.wire import BidiStream, Call, Kind, Method, ServerStream, Unary, closing
 
 # Aborted handlers still run their ``finally`` after the library's stop() returns (grpc issue 37239).
@@ -41,13 +41,13 @@ class GrpcioFront:
         address: str,
         max_message_bytes: int = 262_144,
         max_connections: int = 2_000,
-        credentials: grpc.ServerCredentials | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._methods = tuple(methods)
         self._address = address
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
-        self._credentials = credentials
+        self._tls = tls
         self._server: grpc.aio.Server | None = None
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -57,7 +57,7 @@ class GrpcioFront:
         return len(self._running)
 
     async def start(self) -> int:
-        """Listen and serve; returns the port. Raises RuntimeError when the address cannot be bound."""
+        """Listen and serve; returns the port. Raises RuntimeError when the address cannot be bound, TlsInvalid."""
         options = [
             *SERVER_OPTIONS,
             ("grpc.max_receive_message_length", self._max_message_bytes),
@@ -65,10 +65,10 @@ class GrpcioFront:
         ]
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((_Table({m.path: self._handler(m) for m in self._methods}),))
-        if self._credentials is None:
+        if self._tls is None:
             port = server.add_insecure_port(self._address)
         else:
-            port = server.add_secure_port(self._address, self._credentials)
+            port = server.add_secure_port(self._address, grpcio_credentials(TlsFiles(self._tls)))
         await server.start()
         self._server = server
         return int(port)
@@ -151,15 +151,6 @@ def _identity(names: Mapping[str, Iterable[bytes]]) -> str:
         if found:
             return found[0]
     return ""
-
-
-def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """Read TLS files in PEM; with ``client_ca`` callers must show a certificate that it signed."""
-    return grpc.ssl_server_credentials(
-        [(key.read_bytes(), certificate.read_bytes())],
-        root_certificates=client_ca.read_bytes() if client_ca is not None else None,
-        require_client_auth=client_ca is not None,
-    )
 
 
 class _Table(grpc.GenericRpcHandler):  # type: ignore[misc]

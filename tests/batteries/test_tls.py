@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.rpc.envoy import EnvoyFront, FrontFailed, Listen, Tls, is_installed
-from gateway.rpc.grpcio import GrpcioFront, server_credentials
+from gateway.rpc.envoy import EnvoyFront, Listen, is_installed
+from gateway.rpc.grpcio import GrpcioFront
+from gateway.rpc.tls import Tls, TlsFiles, TlsInvalid
 from tests.batteries.echo import MAX_BYTES, SERVICE, Echo
 
 NAME = "spiffe://bidder.example/edge"
@@ -75,8 +77,7 @@ async def serving(kind: str, tls: Tls) -> AsyncIterator[int]:
         finally:
             await front.close()
         return
-    credentials = server_credentials(tls.certificate, tls.key, tls.client_ca)
-    front = GrpcioFront(Echo().methods(), address="localhost:0", credentials=credentials)
+    front = GrpcioFront(Echo().methods(), address="localhost:0", tls=tls)
     port = await front.start()
     try:
         yield port
@@ -125,10 +126,76 @@ def test_without_a_client_authority_tls_names_nobody(kind: str, tmp_path: Path) 
     asyncio.run(run())
 
 
-@pytest.mark.skipif(not is_installed(), reason="Envoy is not installed here")
-def test_envoy_says_what_is_wrong_with_its_files_before_it_serves(tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.pem"
-    wrong.write_text("no certificate")
-    front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, Tls(wrong, wrong, None)), Echo().methods())
-    with pytest.raises(FrontFailed, match="refuses its configuration"):
-        asyncio.run(front.start())
+async def shown(port: int, ca: Path) -> int:
+    """Return the serial number of the certificate that a new connection is shown."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.set_alpn_protocols(["h2"])
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+    found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return x509.load_der_x509_certificate(found).serial_number
+
+
+@pytest.mark.parametrize("kind", ["grpcio", "envoy"])
+def test_a_renewed_certificate_is_shown_without_a_restart_and_a_wrong_one_never(kind: str, tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "ours")
+    name = x509.DNSName("localhost")
+    certificate, key = ca.issue("localhost", name)
+    first = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+
+    async def run() -> None:
+        async with serving(kind, Tls(certificate, key, None)) as port, asyncio.timeout(30):
+            channel = grpc.aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(ca.file.read_bytes()))
+            async with channel:
+                echo = channel.unary_unary(SERVICE + "Echo")
+                assert await echo(b"before", timeout=10) == b"before"
+                assert await shown(port, ca.file) == first
+                ca.issue("localhost", name)  # written over the old files, one after the other
+                second = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+                while await shown(port, ca.file) == first:
+                    await asyncio.sleep(0.05)
+                assert await shown(port, ca.file) == second
+                assert await echo(b"after", timeout=10) == b"after"  # on the connection of before
+
+    asyncio.run(run())
+
+
+def test_files_that_do_not_fit_keep_the_last_good_ones_in_use(tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "ours")
+    certificate, key = ca.issue("localhost")
+    files = TlsFiles(Tls(certificate, key, ca.file))
+    before = files.material
+    assert files.renewed() is None
+    other, other_key = ca.issue("other")
+    for wrong in (other.read_bytes(), b"no certificate", b""):
+        certificate.write_bytes(wrong)
+        assert files.renewed() is None
+        assert files.material == before
+    key.unlink()
+    assert files.renewed() is None
+    key.write_bytes(other_key.read_bytes())
+    certificate.write_bytes(other.read_bytes())
+    found = files.renewed()
+    assert found is not None
+    assert (found.certificate, found.client_ca) == (other.read_bytes(), ca.file.read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["grpcio", "envoy"])
+@pytest.mark.parametrize("wrong", ["certificate", "key", "fit", "missing"])
+def test_a_front_says_what_is_wrong_with_its_files_before_it_serves(kind: str, wrong: str, tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "ours")
+    certificate, key = ca.issue("localhost")
+    if wrong == "fit":
+        _, key = ca.issue("other")
+    elif wrong == "missing":
+        key.unlink()
+    else:
+        {"certificate": certificate, "key": key}[wrong].write_text("nothing of the kind")
+    words = {"fit": "is not the key of", "missing": "cannot be read"}.get(wrong, "is not PEM")
+
+    async def run() -> None:
+        with pytest.raises(TlsInvalid, match=words):
+            async with serving(kind, Tls(certificate, key, None)):
+                pass
+
+    asyncio.run(run())
