@@ -114,11 +114,9 @@ class GatewaySettings:
             ),
         )
         read.done()
-        if settings.hedge_share and len(settings.worker_sockets) < 2:
-            raise FieldInvalid(
-                f"gateway.hedge_share is {settings.hedge_share:g} with {len(settings.worker_sockets)} of "
-                "gateway.worker_sockets, expected at least two"
-            )
+        engines = len(settings.worker_sockets) + len(settings.engines)
+        if settings.hedge_share and engines < 2:
+            raise FieldInvalid(f"gateway.hedge_share is {settings.hedge_share:g} with {engines} engines, expected two")
         names = [engine.name for engine in settings.engines]
         if len(set(names)) != len(names):
             raise FieldInvalid(f"gateway.engines names {names}, expected each name once")

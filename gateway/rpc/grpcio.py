@@ -2,18 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, cast
 
 import grpc
 import grpc.aio
 
+from gateway.errors import DeadlinePassed, FramingBroken
 from gateway.rpc.status import INTERRUPTED, Status, status_of
 from gateway.rpc.tls import Tls, TlsFiles, grpcio_credentials
 from gateway.rpc.wire import BidiStream, Call, Kind, Method, ServerStream, Unary, closing
 
 # Aborted handlers still run their ``finally`` after the library's stop() returns (grpc issue 37239).
 SETTLE_S = 2.0
+# How long a caller may take over sending a request when it named no deadline.
+UPLOAD_S = 10.0
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_concurrent_streams", 128),
@@ -42,12 +45,14 @@ class GrpcioFront:
         max_message_bytes: int = 262_144,
         max_connections: int = 2_000,
         tls: Tls | None = None,
+        upload_s: float = UPLOAD_S,
     ) -> None:
         self._methods = tuple(methods)
         self._address = address
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
         self._tls = tls
+        self._upload_s = upload_s
         self._server: grpc.aio.Server | None = None
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -83,22 +88,59 @@ class GrpcioFront:
 
     def _handler(self, method: Method) -> Any:
         # No (de)serialisers: the library answers bad bytes with UNKNOWN, a class name and a traceback a message.
+        # Every request is read as a stream: of a single message the library would wait for ever and tell nobody.
         if method.kind is Kind.UNARY:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method))
+            return grpc.stream_unary_rpc_method_handler(self._unary(method))
         if method.kind is Kind.SERVER_STREAM:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method))
+            return grpc.stream_stream_rpc_method_handler(self._answers(method))
         return grpc.stream_stream_rpc_method_handler(self._stream(method))
 
     def _unary(self, method: Method) -> Any:
         handler = cast(Unary, method.handler)
 
-        async def serve(request: bytes, context: Any) -> bytes:
-            return cast(bytes, await self._finish(method.path, context, handler(_call(method.path, context), request)))
+        async def answer(context: Any) -> bytes:
+            call = _call(method.path, context)
+            return await handler(call, await self._only_message(call, context))
+
+        async def serve(requests: Any, context: Any) -> bytes:
+            return cast(bytes, await self._finish(method.path, context, answer(context)))
 
         return serve
 
+    def _answers(self, method: Method) -> Any:
+        handler = cast(ServerStream, method.handler)
+
+        async def forward(context: Any) -> None:
+            call = _call(method.path, context)
+            async with closing(handler(call, await self._only_message(call, context))) as answers:
+                async for answer in answers:
+                    await context.write(answer)
+
+        async def serve(requests: Any, context: Any) -> None:
+            await self._finish(method.path, context, forward(context))
+
+        return serve
+
+    async def _only_message(self, call: Call, context: Any) -> bytes:
+        """Read a request of one message, for ``upload_s`` at most where no deadline ends the call.
+
+        To see that no other follows would cost another turn with the library.
+
+        Raises:
+            FramingBroken: The request ends without a message.
+            DeadlinePassed: The caller is too slow.
+        """
+        try:
+            async with asyncio.timeout(self._upload_s if call.deadline is None else None):
+                payload = await context.read()
+        except TimeoutError:
+            raise DeadlinePassed(int(self._upload_s * 1e6)) from None
+        if payload is grpc.aio.EOF:
+            raise FramingBroken("the request ends without a message")
+        return cast(bytes, payload)
+
     def _stream(self, method: Method) -> Any:
-        handler = cast(Callable[[Call, Any], Any], cast(ServerStream | BidiStream, method.handler))
+        handler = cast(BidiStream, method.handler)
 
         async def forward(request: Any, context: Any) -> None:
             async with closing(handler(_call(method.path, context), request)) as answers:
