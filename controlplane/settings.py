@@ -218,6 +218,11 @@ class ControlSettings:
     training: TrainingSettings
     rollout: RolloutSettings
 
+    @property
+    def operators_dir(self) -> Path:
+        """Where signed lists of people are kept, by version, for gateways that go by an older one."""
+        return self.operators.with_name(self.operators.name + ".d")
+
     @classmethod
     def from_json(cls, value: Any, root: Path) -> Self:
         """Read and check settings; raises FieldInvalid naming the setting, its value and what was expected."""

@@ -33,6 +33,7 @@ from gateway.serving.hedge import Hedger
 from gateway.serving.lanes import Lanes
 from gateway.serving.overridden import Overridden
 from gateway.serving.shadow import ShadowLane
+from gateway.serving.witness import Witness, witness_key
 from gateway.settings import FRONTS, GatewaySettings
 from protos.contract.attestation import KeyInvalid, Operators, read_public
 from protos.contract.bundle import BundleStore
@@ -89,6 +90,12 @@ class Gateway:
             cache=cache,
             state_dir=settings.state_dir,
             metrics=metrics,
+            witness=Witness(
+                settings.deployment,
+                key,
+                gateway_id=settings.gateway_id,
+                own_key=witness_key(settings.state_dir),
+            ),
         )
         hedger = Hedger(pool, settings.hedge_share) if settings.hedge_share else None
         shadow = ShadowLane(pool, capture, counters, max_in_flight=settings.shadow_max_in_flight)
@@ -113,6 +120,8 @@ class Gateway:
             rules=settings.mutations,
             network_s=settings.mutation_network_ms / 1000,
             note=metrics.mutation_decided,
+            local=plan,
+            gateway_id=settings.gateway_id,
         )
         if tracing is None:
             self.methods = with_override(

@@ -10,6 +10,8 @@ GatewayError
 ├── GenerationUnsupported the specialist's engine cannot generate text
 ├── Overloaded            too many calls in flight
 ├── NoPlanYet, Draining, EngineUnavailable    nothing was started: try again
+├── RollbackForbidden     an order to roll back that nobody who may has signed
+├── NothingToLeave        an order to roll back from a bundle that does not serve here
 ├── DeadlineTooShort      refused before starting
 ├── DeadlinePassed        started, but time ran out
 ├── EngineStreamBroken    text was already sent
@@ -170,3 +172,19 @@ class EngineFailed(GatewayError):
         self.specialist = specialist
         self.detail = detail
         super().__init__(f"the engine of specialist {specialist!r} failed")
+
+
+class RollbackForbidden(GatewayError):
+    """Nobody who may has signed this order. ``reason`` is a closed code, as of a refused plan."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: {message}")
+
+
+class NothingToLeave(GatewayError):
+    """The bundle of a rollback does not serve here, or nothing came before it."""
+
+    def __init__(self, bundle: str) -> None:
+        self.bundle = bundle
+        super().__init__(f"bundle {bundle!r} is not one that can be left here")

@@ -79,6 +79,12 @@ class Metrics:
             registry=self.registry,
         )
         self.refusals = Counter("interlock_plan_refusals", "Plans refused", ("reason",), registry=self.registry)
+        self.rollbacks = Counter(
+            "interlock_local_rollbacks",
+            "Orders to roll back here, and how they ended",
+            ("outcome",),
+            registry=self.registry,
+        )
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
         self.in_flight = Gauge("interlock_in_flight", "Decisions in flight", registry=self.registry)
 

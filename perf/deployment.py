@@ -22,6 +22,7 @@ from protos.contract.attestation import Approval, Operator, Operators, public_te
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
 from protos.contract.frames import FrameDecoder, encode
+from protos.contract.memory_ledger import MemoryLedger
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
 from protos.contract.task import Field, TaskSpec
@@ -81,7 +82,7 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
     def __init__(self) -> None:
         self._key = Ed25519PrivateKey.generate()
         self._approver = Ed25519PrivateKey.generate()
-        self._approvals: dict[tuple[str, str], traffic_pb2.Envelope] = {}
+        self._ledger = MemoryLedger(DEPLOYMENT)
         self._offers: queue.Queue[traffic_pb2.PlanOffer | None] = queue.Queue()
         self._acknowledged: queue.Queue[traffic_pb2.Acknowledgement] = queue.Queue()
         self._generation = 0
@@ -103,7 +104,9 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         self._generation += 1
         plan = TrafficPlan(DEPLOYMENT, self._generation, int(time.time()), splits, ())
         approvals = [self._approve(one, bundle) for one in splits for bundle in one.exposure()]
-        return traffic_pb2.PlanOffer(plan=sign_plan(plan, self._key), approvals=approvals)
+        return self._ledger.prove(
+            traffic_pb2.PlanOffer(plan=sign_plan(plan, self._key), approvals=approvals), self._key
+        )
 
     def offer(self, offer: traffic_pb2.PlanOffer) -> float:
         """Have the gateway apply a plan; returns the seconds until it said so."""
@@ -128,28 +131,27 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _approve(self, chosen: Split, bundle: str) -> traffic_pb2.Envelope:
-        key = chosen.shape_digest(), bundle
-        if key not in self._approvals:
-            approval = Approval(
-                person="ann",
-                specialist=chosen.specialist,
-                rollout=chosen.salt,
-                step="canary",
-                bundle=bundle,
-                evidence=ZERO,
-                suite=ZERO,
-                from_split=no_split_digest(chosen.specialist),
-                to_split=to_split_digest(chosen, 10_000),
-                ceiling_bp=10_000,
-                audience=DEPLOYMENT,
-                not_before=0,
-                expires=2**40,
-                nonce="bench",
-                author="trainer",
-                reason="bench",
-            )
-            self._approvals[key] = sign_approval(approval, self._approver)
-        return self._approvals[key]
+        # A new statement every time: one whose weight was taken back raises nothing any more.
+        now = int(time.time())
+        approval = Approval(
+            person="ann",
+            specialist=chosen.specialist,
+            rollout=chosen.salt,
+            step="canary",
+            bundle=bundle,
+            evidence=ZERO,
+            suite=ZERO,
+            from_split=no_split_digest(chosen.specialist),
+            to_split=to_split_digest(chosen, 10_000),
+            ceiling_bp=10_000,
+            audience=DEPLOYMENT,
+            not_before=now,
+            expires=now + 3_600,
+            nonce=f"bench-{self._generation}",
+            author="trainer",
+            reason="bench",
+        )
+        return sign_approval(approval, self._approver)
 
     def WatchPlan(self, request: Any, context: Any) -> Iterator[traffic_pb2.PlanOffer]:  # noqa: N802
         """Stream what is offered."""

@@ -260,7 +260,7 @@ class DraftApprovalRequest(_message.Message):
     def __init__(self, rollout: _Optional[str] = ..., ceiling_bp: _Optional[int] = ...) -> None: ...
 
 class ApprovalDraft(_message.Message):
-    __slots__ = ("rollout", "step", "ceiling_bp", "statement", "summary", "from_shape_json", "to_shape_json", "evidence_path")
+    __slots__ = ("rollout", "step", "ceiling_bp", "statement", "summary", "from_shape_json", "to_shape_json", "evidence_path", "evidence_manifest", "evaluation_json", "gates_json", "drill_json")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CEILING_BP_FIELD_NUMBER: _ClassVar[int]
@@ -269,6 +269,10 @@ class ApprovalDraft(_message.Message):
     FROM_SHAPE_JSON_FIELD_NUMBER: _ClassVar[int]
     TO_SHAPE_JSON_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_PATH_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_JSON_FIELD_NUMBER: _ClassVar[int]
+    GATES_JSON_FIELD_NUMBER: _ClassVar[int]
+    DRILL_JSON_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     step: str
     ceiling_bp: int
@@ -277,7 +281,11 @@ class ApprovalDraft(_message.Message):
     from_shape_json: str
     to_shape_json: str
     evidence_path: str
-    def __init__(self, rollout: _Optional[str] = ..., step: _Optional[str] = ..., ceiling_bp: _Optional[int] = ..., statement: _Optional[bytes] = ..., summary: _Optional[str] = ..., from_shape_json: _Optional[str] = ..., to_shape_json: _Optional[str] = ..., evidence_path: _Optional[str] = ...) -> None: ...
+    evidence_manifest: bytes
+    evaluation_json: bytes
+    gates_json: bytes
+    drill_json: bytes
+    def __init__(self, rollout: _Optional[str] = ..., step: _Optional[str] = ..., ceiling_bp: _Optional[int] = ..., statement: _Optional[bytes] = ..., summary: _Optional[str] = ..., from_shape_json: _Optional[str] = ..., to_shape_json: _Optional[str] = ..., evidence_path: _Optional[str] = ..., evidence_manifest: _Optional[bytes] = ..., evaluation_json: _Optional[bytes] = ..., gates_json: _Optional[bytes] = ..., drill_json: _Optional[bytes] = ...) -> None: ...
 
 class SubmitApprovalRequest(_message.Message):
     __slots__ = ("rollout", "envelope")
@@ -310,18 +318,20 @@ class GetHistoryResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
-    __slots__ = ("seq", "at", "actor", "action", "detail_json")
+    __slots__ = ("seq", "at", "actor", "action", "detail_json", "body")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     DETAIL_JSON_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
     seq: int
     at: str
     actor: str
     action: str
     detail_json: str
-    def __init__(self, seq: _Optional[int] = ..., at: _Optional[str] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., detail_json: _Optional[str] = ...) -> None: ...
+    body: bytes
+    def __init__(self, seq: _Optional[int] = ..., at: _Optional[str] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., detail_json: _Optional[str] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class GetPlanStatusRequest(_message.Message):
     __slots__ = ()

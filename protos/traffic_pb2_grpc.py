@@ -184,3 +184,121 @@ class TrafficService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class LocalServiceStub(object):
+    """What one person may do at a gateway itself, when everything else is away. Served by the gateway.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.RollBack = channel.unary_unary(
+                '/interlock.traffic.v1.LocalService/RollBack',
+                request_serializer=protos_dot_traffic__pb2.LocalRollbackRequest.SerializeToString,
+                response_deserializer=protos_dot_traffic__pb2.LocalRollbackResponse.FromString,
+                _registered_method=True)
+        self.GetInForce = channel.unary_unary(
+                '/interlock.traffic.v1.LocalService/GetInForce',
+                request_serializer=protos_dot_traffic__pb2.GetInForceRequest.SerializeToString,
+                response_deserializer=protos_dot_traffic__pb2.InForce.FromString,
+                _registered_method=True)
+
+
+class LocalServiceServicer(object):
+    """What one person may do at a gateway itself, when everything else is away. Served by the gateway.
+    """
+
+    def RollBack(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInForce(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LocalServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=protos_dot_traffic__pb2.LocalRollbackRequest.FromString,
+                    response_serializer=protos_dot_traffic__pb2.LocalRollbackResponse.SerializeToString,
+            ),
+            'GetInForce': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInForce,
+                    request_deserializer=protos_dot_traffic__pb2.GetInForceRequest.FromString,
+                    response_serializer=protos_dot_traffic__pb2.InForce.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'interlock.traffic.v1.LocalService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('interlock.traffic.v1.LocalService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LocalService(object):
+    """What one person may do at a gateway itself, when everything else is away. Served by the gateway.
+    """
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlock.traffic.v1.LocalService/RollBack',
+            protos_dot_traffic__pb2.LocalRollbackRequest.SerializeToString,
+            protos_dot_traffic__pb2.LocalRollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInForce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlock.traffic.v1.LocalService/GetInForce',
+            protos_dot_traffic__pb2.GetInForceRequest.SerializeToString,
+            protos_dot_traffic__pb2.InForce.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

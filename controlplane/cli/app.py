@@ -5,7 +5,9 @@ import sys
 import typer
 
 from controlplane.cli import (
+    approval,
     decide,
+    decision,
     drift,
     engine,
     eval,
@@ -13,7 +15,7 @@ from controlplane.cli import (
     init,
     jobs,
     label,
-    ledger,
+    ledger_proofs,
     operator,
     plan,
     processes,
@@ -40,6 +42,7 @@ app.command("decide")(decide.decide)
 app.command("outcome")(decide.outcome)
 app.add_typer(specialist.app, name="specialist")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(approval.app, name="approval")
 app.add_typer(shadow.app, name="shadow")
 app.add_typer(plan.app, name="plan")
 app.add_typer(drift.app, name="drift")
@@ -48,7 +51,8 @@ app.add_typer(engine.app, name="engine")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(label.app, name="label")
-app.add_typer(ledger.app, name="ledger")
+app.add_typer(decision.app, name="decision")
+app.add_typer(ledger_proofs.app, name="ledger")
 app.add_typer(operator.app, name="operator")
 app.add_typer(processes.gateway, name="gateway")
 app.add_typer(processes.worker, name="worker")

@@ -8,7 +8,7 @@ import grpc
 import typer
 
 from controlplane.cli.output import REFUSED, WRONG_USE, Problem
-from protos import control_pb2_grpc, decide_pb2_grpc, learning_pb2_grpc
+from protos import control_pb2_grpc, decide_pb2_grpc, governance_pb2_grpc, learning_pb2_grpc, traffic_pb2_grpc
 from protos.contract.attestation import KeyInvalid
 from protos.contract.digest import DigestMalformed, JsonMalformed
 from protos.contract.fields import FieldInvalid
@@ -28,7 +28,7 @@ class Control:
         self._stub = stub
 
     def __getattr__(self, method: str) -> Any:
-        return lambda request: getattr(self._stub, method)(request, timeout=TIMEOUT_S)
+        return lambda request, timeout=TIMEOUT_S: getattr(self._stub, method)(request, timeout=timeout)
 
 
 @contextmanager
@@ -46,10 +46,27 @@ def learning_at(address: str) -> Iterator[Control]:
 
 
 @contextmanager
+def governance_at(address: str) -> Iterator[Control]:
+    """Open the governance service of the control plane at an address."""
+    with _channel(address) as channel:
+        yield Control(governance_pb2_grpc.GovernanceServiceStub(channel))  # type: ignore[no-untyped-call]
+
+
+@contextmanager
 def gateway_at(address: str) -> Iterator[Any]:
     """Open the decision service at an address."""
     with _channel(address) as channel:
         yield decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def local_at(address: str) -> Iterator[Control]:
+    """Open what a gateway itself obeys; what goes wrong is a Problem that names the gateway."""
+    try:
+        with _channel(address) as channel:
+            yield Control(traffic_pb2_grpc.LocalServiceStub(channel))  # type: ignore[no-untyped-call]
+    except grpc.RpcError as error:
+        raise Problem(f"{address}: {error.details()}", error.code().name) from error
 
 
 @contextmanager

@@ -42,9 +42,14 @@ def verify(
     plan_key: Annotated[Path | None, typer.Option(help="The control plane's public key.")] = None,
     deployment: Annotated[str, typer.Option(help="The deployment's name.")] = "",
     checkpoint: Annotated[list[Path] | None, typer.Option(help="A checkpoint kept elsewhere.")] = None,
+    export: Annotated[Path | None, typer.Option(help="What `ledger export` wrote, in place of a database.")] = None,
+    witness: Annotated[list[str] | None, typer.Option(help="NAME=KEYFILE that has to have cosigned an export.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Recompute the whole tree from the database, offline, and compare it with every signed head."""
+    """Recompute the whole tree, offline, and compare it with every signed head."""
+    if export is not None:
+        _verify_export(export, plan_key, deployment, checkpoint or [], witness or [], as_json)
+        return
     from controlplane.store import ledger
     from controlplane.store.database import DatabaseInvalid, open_database, reading
 
@@ -65,7 +70,7 @@ def verify(
     file = _sqlite_file(database)
     if file is not None and not file.is_file():
         raise Problem(f"{database} is no file", "NOT_FOUND")  # opening it would create one
-    held = [_read(path) for path in checkpoint or []]
+    held = [read_checkpoint(path) for path in checkpoint or []]
     try:
         engine = open_database(database)
         with reading(engine).connect() as connection:
@@ -98,6 +103,34 @@ def verify(
         raise typer.Exit(REFUSED)
 
 
+def _verify_export(
+    folder: Path, plan_key: Path | None, deployment: str, held: list[Path], witnesses: list[str], as_json: bool
+) -> None:
+    from controlplane.report.export import ExportInvalid, verify_export
+
+    if plan_key is None or not deployment:
+        raise Problem("--export needs --plan-key and --deployment beside it", "INVALID_ARGUMENT", WRONG_USE)
+    keys = {}
+    for one in witnesses:
+        name, separator, path = one.partition("=")
+        if not separator:
+            raise Problem(f"witness is {one!r}, expected NAME=KEYFILE", "INVALID_ARGUMENT", WRONG_USE)
+        keys[name] = read_public(Path(path))
+    try:
+        found = verify_export(folder, read_public(plan_key), deployment, [read_checkpoint(p) for p in held], keys)
+    except ExportInvalid as error:
+        if as_json:
+            say_json({"verified": False, "problem": str(error)})
+        else:
+            say(Text.assemble(("NOT verified", "red"), marked(f": {error}", "")))
+        raise typer.Exit(REFUSED) from error
+    if as_json:
+        say_json({"verified": True, "size": found.size, "root": found.root.hex(), "witnesses": sorted(keys)})
+    else:
+        seen = f", cosigned by {', '.join(sorted(keys))}" if keys else ""
+        say(Text.assemble(("verified", "green"), f": {found.size} entries under one signed root{seen}"))
+
+
 def _sqlite_file(url: str) -> Path | None:
     """Return the file that a SQLite URL names, whatever its driver and options; None for another database."""
     scheme, _, rest = url.partition("://")
@@ -106,7 +139,8 @@ def _sqlite_file(url: str) -> Path | None:
     return Path(rest.partition("?")[0].removeprefix("/"))
 
 
-def _read(path: Path) -> str:
+def read_checkpoint(path: Path) -> str:
+    """Read a checkpoint kept in a file; raises FieldInvalid."""
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

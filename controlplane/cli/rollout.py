@@ -1,13 +1,10 @@
 """``interlock rollout``: a candidate's way to the primary, and a person's word on it."""
 
 import json
-import re
-import secrets
-import sys
+import os
 import time
 import uuid
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +12,9 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from controlplane.cli.connection import CONTROL, ControlOption, control_at
+from controlplane.cli.connection import CONTROL, GATEWAY, ControlOption, control_at, governance_at
+from controlplane.cli.drafts import reviewed, seconds_of
+from controlplane.cli.local import roll_back_at
 from controlplane.cli.output import (
     WRONG_USE,
     JsonFlag,
@@ -30,20 +29,17 @@ from controlplane.cli.output import (
     short,
     table,
 )
+from controlplane.cli.signing import check_key
 from controlplane.cli.specialist import POLL_S, OperationOption
 from protos import control_pb2 as pb
-from protos.contract.attestation import Approval, read_private, sign_approval
-from protos.contract.digest import DigestMalformed, JsonMalformed, digest_json, parse_json_object
-from protos.contract.fields import FieldInvalid
-from protos.contract.plan_rules import no_split_digest
+from protos import governance_pb2
 
 app = typer.Typer(help="Rollouts: start, watch, approve, stop.", no_args_is_help=True)
 Rollout = Annotated[str, typer.Argument(help="A rollout's id, or a specialist: its open rollout, else its last.")]
 Person = Annotated[str, typer.Option("--as", help="Who says so.")]
 Reason = Annotated[str, typer.Option(help="Why, for the ledger.")]
+DRILL_TIMEOUT_S = 30.0
 COLOURS = {"pass": "green", "fail": "red", "not_yet": "yellow", "error": "magenta"}
-UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
-MOST_VALID_S = 30 * 86_400
 
 
 @app.command("list")
@@ -87,7 +83,7 @@ def start(
         specialist=specialist, bundle_digest=bundle, started_by=person, operation_id=operation_id or uuid.uuid4().hex
     )
     with control_at(control) as server:
-        _show(server.StartRollout(request), as_json)
+        show(server.StartRollout(request), as_json)
 
 
 @app.command("status")
@@ -108,106 +104,40 @@ def status(
                     found = server.GetRollout(pb.GetRolloutRequest(id=found.id))
                     if live is not None:
                         live.update(_table(found))
-        _show(found, as_json)
+        show(found, as_json)
 
 
 @app.command("approve")
 @command
 def approve(
     rollout: Rollout,
-    key: Annotated[Path, typer.Option(help="Your private key.")],
+    key: Annotated[Path, typer.Option(help="Your private key: Ed25519 in PEM, or OpenSSH's (ssh-keygen signs).")],
     person: Annotated[str, typer.Option(help="You, as enrolled.")],
-    reason: Reason,
+    reason: Annotated[str, typer.Option(help="Why, for the record; asked for when missing.")] = "",
     ceiling: Annotated[int, typer.Option(min=0, max=10_000, help="Most basis points; 0 takes the step's last.")] = 0,
     valid_for: Annotated[str, typer.Option(help="30m, 1h, 2d; at most 30d.")] = "1h",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needs --reason.")] = False,
     control: ControlOption = CONTROL,
     as_json: JsonFlag = False,
 ) -> None:
     """Read what the next step rests on, and sign a statement that allows it."""
     if as_json and not yes:
         raise Problem("--json cannot ask, expected --yes beside it", "INVALID_ARGUMENT", WRONG_USE)
-    seconds = _seconds(valid_for)
-    private = read_private(key)
-    if key.stat().st_mode & 0o077:
-        print(f"warning: {key} can be read by others, expected mode 0600", file=sys.stderr)
+    if yes and not reason:
+        raise Problem("--yes asks nothing, expected --reason beside it", "INVALID_ARGUMENT", WRONG_USE)
+    seconds = seconds_of(valid_for)
+    check_key(key)
     with control_at(control) as server:
         draft = server.DraftApproval(pb.DraftApprovalRequest(rollout=rollout, ceiling_bp=ceiling))
-        unsigned = checked(draft, rollout, ceiling)
+        review = reviewed(draft, rollout, ceiling)
         if not as_json:
-            say(draft.summary, f"evidence {draft.evidence_path}", _statement(unsigned, draft, valid_for))
-        if not yes and not typer.confirm(f"Approve as {person}?"):
-            raise Problem("nothing was signed", "CANCELLED")
-        now = int(time.time())
-        said = replace(
-            unsigned,
-            person=person,
-            reason=reason,
-            nonce=secrets.token_hex(16),
-            not_before=now,
-            expires=now + seconds,
-        )
-        request = pb.SubmitApprovalRequest(rollout=draft.rollout, envelope=sign_approval(said, private))
-        _show(server.SubmitApproval(request), as_json)
-
-
-def checked(draft: pb.ApprovalDraft, asked: str, ceiling_bp: int) -> Approval:
-    """Recompute what a draft's digests name, so that nobody signs for shapes they were not shown.
-
-    Args:
-        asked: The rollout or specialist that the person named.
-        ceiling_bp: Most that the person would allow; 0 when they set no limit of their own.
-    Raises:
-        Problem: It is no statement, a digest names another change than the one shown, or nobody asked for it.
-    """
-    try:
-        unsigned = Approval.from_statement(draft.statement)
-        before, after = _shapes(draft)
-    except (FieldInvalid, JsonMalformed, DigestMalformed) as error:
-        raise Problem(f"the draft cannot be read: {error}; not signed", "DATA_LOSS") from error
-    if asked not in (unsigned.rollout, unsigned.specialist):
-        raise Problem(f"the draft is of rollout {unsigned.rollout!r}, expected {asked!r}; not signed", "DATA_LOSS")
-    if ceiling_bp and unsigned.ceiling_bp > ceiling_bp:
-        raise Problem(
-            f"the draft allows {unsigned.ceiling_bp} bp, expected up to {ceiling_bp}; not signed", "DATA_LOSS"
-        )
-    expected = {
-        "from_split": digest_json(before) if before is not None else no_split_digest(unsigned.specialist),
-        "to_split": digest_json({**after, "ceiling_bp": unsigned.ceiling_bp}),
-        "ceiling_bp": draft.ceiling_bp,
-        "specialist": after.get("specialist"),
-        "rollout": draft.rollout,
-        "step": draft.step,
-    }
-    for name, value in expected.items():
-        if getattr(unsigned, name) != value:
-            raise Problem(
-                f"the draft's {name} is {getattr(unsigned, name)!r}, but what it shows makes it {value!r}; not signed",
-                "DATA_LOSS",
-            )
-    shown = after.get("candidate") if unsigned.step == "canary" else after.get("primary")
-    if unsigned.bundle != shown:
-        raise Problem(f"the draft approves {unsigned.bundle}, but shows {shown}; not signed", "DATA_LOSS")
-    return unsigned
-
-
-def _shapes(draft: pb.ApprovalDraft) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    before = parse_json_object(draft.from_shape_json.encode()) if draft.from_shape_json else None
-    return before, parse_json_object(draft.to_shape_json.encode())
-
-
-def _statement(unsigned: Approval, draft: pb.ApprovalDraft, valid_for: str) -> str:
-    """Say what a signature would cover, from the checked statement alone and not from the summary beside it."""
-    before, after = _shapes(draft)
-    lines = [
-        f"you would sign: {unsigned.step} of {unsigned.specialist} in {unsigned.audience}, rollout {unsigned.rollout},",
-        f"  for {unsigned.bundle} by {unsigned.author}, up to {percent(unsigned.ceiling_bp)} of requests, "
-        f"for {valid_for}",
-    ]
-    for name in ("primary", "candidate", "previous"):
-        was, will = (before or {}).get(name) or "none", after.get(name) or "none"
-        lines.append(f"  {name} {will}" if was == will else f"  {name} {was} → {will}")
-    return "\n".join([*lines, f"  evidence {unsigned.evidence}", f"  suite {unsigned.suite}"])
+            say(draft.summary, f"evidence {draft.evidence_path}", review.shown(valid_for))
+        if not yes:
+            reason = reason or typer.prompt("Why (recorded with your name)")
+            if not typer.confirm(f"Approve as {person}?"):
+                raise Problem("nothing was signed", "CANCELLED")
+        envelope = review.signed(key, person, reason, seconds)
+        show(server.SubmitApproval(pb.SubmitApprovalRequest(rollout=draft.rollout, envelope=envelope)), as_json)
 
 
 @app.command("reject")
@@ -217,7 +147,7 @@ def reject(
 ) -> None:
     """End a rollout that has not reached callers."""
     with control_at(control) as server:
-        _show(server.RejectRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
+        show(server.RejectRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
 
 
 @app.command("pause")
@@ -227,7 +157,7 @@ def pause(
 ) -> None:
     """Keep a rollout where it is; harm still rolls it back."""
     with control_at(control) as server:
-        _show(server.PauseRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
+        show(server.PauseRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
 
 
 @app.command("resume")
@@ -237,17 +167,43 @@ def resume(
 ) -> None:
     """Let a paused rollout go on."""
     with control_at(control) as server:
-        _show(server.ResumeRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
+        show(server.ResumeRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
 
 
 @app.command("rollback")
 @command
 def rollback(
-    rollout: Rollout, person: Person, reason: Reason, control: ControlOption = CONTROL, as_json: JsonFlag = False
+    rollout: Rollout,
+    person: Person,
+    reason: Reason,
+    local: Annotated[bool, typer.Option("--local", help="At the gateways themselves, control plane or not.")] = False,
+    gateway: Annotated[list[str] | None, typer.Option(help="With --local: address of a gateway; repeatable.")] = None,
+    key: Annotated[Path | None, typer.Option(help="With --local: your private key.")] = None,
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
 ) -> None:
     """Return every request to the previous primary, at once."""
+    if not local and (gateway or key):
+        raise Problem("--gateway and --key go with --local", "INVALID_ARGUMENT", WRONG_USE)
+    if local and key is None:
+        raise Problem("--local is signed by you, expected --key", "INVALID_ARGUMENT", WRONG_USE)
+    if local and key is not None:
+        roll_back_at(gateway or [os.environ.get("INTERLOCK_GATEWAY", GATEWAY)], rollout, person, reason, key, as_json)
+        return
     with control_at(control) as server:
-        _show(server.RollBack(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
+        show(server.RollBack(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
+
+
+@app.command("drill")
+@command
+def drill(rollout: Rollout, person: Person, control: ControlOption = CONTROL, as_json: JsonFlag = False) -> None:
+    """Rehearse the way back on every gateway while the candidate only shadows, and measure it."""
+    with governance_at(control) as server:
+        found = server.Drill(governance_pb2.DrillRequest(rollout=rollout, person=person), timeout=DRILL_TIMEOUT_S)
+    if as_json:
+        say_json(as_dict(found))
+    else:
+        say(f"{found.rollout}: back on the primary in {found.took_ms} ms on {', '.join(found.gateways)}")
 
 
 @app.command("history")
@@ -263,7 +219,7 @@ def show_entries(found: Any, as_json: bool) -> None:
     """Print ledger entries."""
     rows = [{**as_dict(e), "detail": json.loads(e.detail_json)} for e in found]
     for row in rows:
-        del row["detail_json"]
+        del row["detail_json"], row["body"]
     if as_json:
         say_json(rows)
         return
@@ -277,7 +233,8 @@ def _plain(detail: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in {**shown, **digests}.items())[:160]
 
 
-def _show(found: pb.Rollout, as_json: bool) -> None:
+def show(found: pb.Rollout, as_json: bool) -> None:
+    """Print a rollout."""
     if as_json:
         say_json(as_dict(found))
     else:
@@ -320,11 +277,3 @@ def _table(r: pb.Rollout) -> RenderableType:
         rows_ = [(a.person, a.step, percent(a.ceiling_bp), a.expires, a.reason) for a in r.approvals]
         parts.append(table("", ("approved by", "step", "ceiling", "until", "reason"), rows_))
     return Group(*parts)
-
-
-def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([1-9]\d{0,5})([mhd])", text)
-    seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
-    if not 0 < seconds <= MOST_VALID_S:
-        raise FieldInvalid(f"valid-for is {text!r}, expected a time such as 30m, 2h or 1d, at most 30d")
-    return seconds

@@ -31,6 +31,7 @@ from protos.contract.attestation import Approval, Operator, Operators, public_te
 from protos.contract.bundle import BundleStore, Manifest
 from protos.contract.digest import canonical_json
 from protos.contract.draws import BASIS_POINTS
+from protos.contract.memory_ledger import MemoryLedger
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
 
@@ -220,7 +221,9 @@ def _write_deployment(folder: Path, bundles: Path, manifest: Manifest) -> None:
     )
     people = (Operator(_PERSON, ("approver",), (public_text(approver.public_key()),)),)
     (folder / "state").mkdir()
-    (folder / "state" / "plan.pb").write_bytes(offer.SerializeToString())
+    MemoryLedger(audience).prove(offer, plan_key)
+    state = traffic_pb2.GatewayState(offer=offer, checkpoint=offer.checkpoint)
+    (folder / "state" / "state.pb").write_bytes(state.SerializeToString())
     (folder / "operators.json").write_bytes(canonical_json(Operators(1, 1, people).to_json()))
     (folder / "plan.pub").write_text(public_text(plan_key.public_key()))
     settings: dict[str, Any] = {

@@ -23,7 +23,7 @@ from controlplane.domain.rollout import (
     phase_after,
 )
 from controlplane.errors import StepRefused, UnknownBundle, UnknownRollout
-from controlplane.loop import approvals
+from controlplane.loop import approvals, drill
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.evidence import step_evidence, whole_evidence
 from controlplane.loop.gates import ArmCost, ArmCount, PairCount, canary_gates, cost_share, shadow_gates
@@ -50,6 +50,7 @@ def advance(deployment: Deployment) -> None:
         with deployment.store.writing(deployment.clock()) as unit:
             row = rollouts.get(unit, name)
             if row is not None and row.is_open:
+                drill.repair(unit, deployment, row)
                 step(unit, deployment, row)
     _offer_again(deployment)
     _undo_refused_promotions(deployment)

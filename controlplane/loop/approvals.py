@@ -27,6 +27,11 @@ class NextStep:
     before: Split | None
     after: Split
     ceiling_bp: int
+    stages_bp: tuple[int, ...] = (BASIS_POINTS,)
+
+    def stages_up_to(self, ceiling_bp: int) -> tuple[int, ...]:
+        """Return the weights that an approval up to a ceiling allows."""
+        return tuple(stage for stage in self.stages_bp if stage <= ceiling_bp)
 
     @property
     def from_digest(self) -> str:
@@ -53,7 +58,7 @@ def next_step(unit: Unit, deployment: Deployment, row: RolloutRow) -> NextStep |
         after = Split(state.specialist, state.candidate, None, before.primary, 0, 0, capture_bp, holdback_bp, state.id)
         return NextStep("primary", before, after, BASIS_POINTS)
     if state.phase in (Phase.SHADOWING, Phase.CANARY):
-        return NextStep("canary", before, before, state.stages_bp[-1])
+        return NextStep("canary", before, before, state.stages_bp[-1], state.stages_bp)
     return None
 
 
@@ -78,6 +83,7 @@ def check(signed: traffic_pb2.Envelope, deployment: Deployment, row: RolloutRow,
         "from_split": step.from_digest,
         "to_split": to_split_digest(step.after, approval.ceiling_bp),
         "author": row.author,
+        "stages_bp": step.stages_up_to(approval.ceiling_bp),
     }
     for name, value in wanted.items():
         if getattr(approval, name) != value:
@@ -157,4 +163,5 @@ def draft(unit: Unit, deployment: Deployment, row: RolloutRow, ceiling_bp: int) 
         nonce=UNSIGNED,
         author=row.author,
         reason=UNSIGNED,
+        stages_bp=step.stages_up_to(ceiling),
     )

@@ -11,8 +11,12 @@ from controlplane.packs.registry import Pack
 from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.store import Store
+from protos import traffic_pb2
 from protos.contract.attestation import Operators
 from protos.contract.bundle import BundleStore
+from protos.contract.digest import parse_json_object
+from protos.contract.ledger_proof import ledger_origin
+from protos.contract.operators import envelope_from_json
 
 LOOP = "interlock-loop"  # the author of what the loop does by itself; no person goes by it
 
@@ -47,11 +51,19 @@ class Deployment:
     @property
     def ledger_origin(self) -> str:
         """The name that ledger checkpoints are signed under."""
-        return f"interlock/{self.settings.deployment}"
+        return ledger_origin(self.settings.deployment)
 
     def operators(self) -> Operators:
         """Read who may approve, afresh; raises FieldInvalid, KeyInvalid or JsonMalformed."""
         return Operators.read(self.settings.operators)
+
+    def operators_above(self, version: int) -> list[traffic_pb2.Envelope]:
+        """Return the signed lists of people above a version, in order, for gateways that go by an older one."""
+        found = []
+        for path in self.settings.operators_dir.glob("*.json"):
+            if path.stem.isdigit() and int(path.stem) > version:
+                found.append((int(path.stem), envelope_from_json(parse_json_object(path.read_bytes()))))
+        return [envelope for _, envelope in sorted(found, key=lambda one: one[0])]
 
     def pack(self, specialist: str) -> Pack:
         """Return a specialist's pack; raises UnknownSpecialist."""

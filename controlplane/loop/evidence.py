@@ -1,17 +1,18 @@
 """Gather what a person is asked to approve, and later what an auditor needs, into directories of files."""
 
-import base64
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from controlplane.errors import StepRefused
+from controlplane.loop import drill
 from controlplane.loop.deployment import Deployment
-from controlplane.store import ledger, observations, plans, rollouts
+from controlplane.store import ledger, observations, plans, records, rollouts
 from controlplane.store.artifacts import MANIFEST
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
-from protos import traffic_pb2
 from protos.contract.digest import canonical_json, digest_bytes, parse_json_object
+from protos.contract.operators import envelope_to_json
 
 SCHEMA = "interlock.evidence/1"
 
@@ -30,6 +31,7 @@ def step_evidence(unit: Unit, deployment: Deployment, row: RolloutRow, step: str
         "evaluation.json": canonical_json(found.body),
         "gates.json": canonical_json({"phase": row.state.phase.value, "stage": row.state.stage, "gates": _gates(row)}),
         "drift.json": canonical_json({"readings": _drift(unit, row)}),
+        "drill.json": canonical_json(drill.report(unit, row.state.id)),
     }
     data, digest = _with_manifest(
         files,
@@ -48,6 +50,25 @@ def step_evidence(unit: Unit, deployment: Deployment, row: RolloutRow, step: str
     return digest, str(path)
 
 
+def evidence_shown(row: RolloutRow) -> dict[str, bytes]:
+    """Return the files of a step's evidence that its approver reads, as fields of an ApprovalDraft.
+
+    Raises:
+        StepRefused: They are gone from the artifact store.
+    """
+    folder = Path(row.evidence_path)
+    names = {
+        "evidence_manifest": MANIFEST,
+        "evaluation_json": "evaluation.json",
+        "gates_json": "gates.json",
+        "drill_json": "drill.json",
+    }
+    try:
+        return {field: (folder / name).read_bytes() for field, name in names.items() if (folder / name).exists()}
+    except OSError as error:
+        raise StepRefused(f"evidence {row.evidence} of rollout {row.state.id!r} cannot be read: {error}") from error
+
+
 def whole_evidence(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[str, str]:
     """Write everything about a rollout: its steps' evidence, approvals, plans and ledger entries with proofs."""
     files: dict[str, bytes] = {}
@@ -60,13 +81,17 @@ def whole_evidence(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple
     mine = [plan for plan in offered if plan.rollout == row.state.id]
     # The plan before shows what the first of them was allowed to follow.
     standing = [p for p in offered if p.state != plans.REFUSED and mine and p.generation < mine[0].generation]
+    offered_digests = [plan.digest for plan in [*standing[-1:], *mine]]
     for plan in [*standing[-1:], *mine]:
-        files[f"plans/{plan.generation:06d}.json"] = canonical_json({**dsse(plan.envelope), "state": plan.state})
+        files[f"plans/{plan.generation:06d}.json"] = canonical_json(
+            {**envelope_to_json(plan.envelope), "state": plan.state}
+        )
         signed |= {digest_bytes(e.payload): e for e in plans.approvals_for(unit, plan.plan)}
     for digest, envelope in signed.items():
-        files[f"approvals/{digest[7:]}.json"] = canonical_json(dsse(envelope))
+        files[f"approvals/{digest[7:]}.json"] = canonical_json(envelope_to_json(envelope))
+    files["drill.json"] = canonical_json(drill.report(unit, row.state.id))
     files["operators.json"] = canonical_json(deployment.operators().to_json())
-    files["ledger.json"] = canonical_json(_ledger(unit, deployment, row.state.id))
+    files["ledger.json"] = canonical_json(_ledger(unit, deployment, row.state.id, [*signed, *offered_digests]))
     data, digest = _with_manifest(
         files,
         {
@@ -85,15 +110,6 @@ def whole_evidence(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple
     )
     path = deployment.artifacts.put_directory(row.state.id, data)
     return digest, str(path)
-
-
-def dsse(envelope: traffic_pb2.Envelope) -> dict[str, Any]:
-    """Write an envelope in DSSE's JSON form."""
-    return {
-        "payload": base64.b64encode(envelope.payload).decode(),
-        "payloadType": envelope.payload_type,
-        "signatures": [{"keyid": s.key_id, "sig": base64.b64encode(s.sig).decode()} for s in envelope.signatures],
-    }
 
 
 def history(unit: Unit, name: str) -> list[ledger.Entry]:
@@ -147,20 +163,23 @@ def _drift(unit: Unit, row: RolloutRow) -> list[dict[str, Any]]:
     ]
 
 
-def _ledger(unit: Unit, deployment: Deployment, name: str) -> dict[str, Any]:
-    entries = history(unit, name)
+def _ledger(unit: Unit, deployment: Deployment, name: str, signed: list[str]) -> dict[str, Any]:
+    """Return the entries that speak of a rollout and of whatever its plans rest on, each with its proof."""
+    entries = {entry.seq: entry.body for entry in history(unit, name)}
     if not entries:
         raise StepRefused(f"the ledger says nothing of rollout {name!r}")
+    for seq in records.seqs(unit, signed).values():
+        entries[seq] = ledger.body_of(unit.connection, seq)
     size, _ = ledger.head(unit.connection)
     text = ledger.checkpoint(unit.connection, deployment.key, deployment.ledger_origin)
     return {
         "checkpoint": text,
         "entries": [
             {
-                "seq": entry.seq,
-                "body": parse_json_object(entry.body),
-                "proof": [node.hex() for node in ledger.prove_inclusion(unit.connection, entry.seq, size)],
+                "seq": seq,
+                "body": parse_json_object(body),
+                "proof": [node.hex() for node in ledger.prove_inclusion(unit.connection, seq, size)],
             }
-            for entry in entries
+            for seq, body in sorted(entries.items())
         ],
     }

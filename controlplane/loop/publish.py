@@ -1,16 +1,19 @@
 """Offer a plan; note what gateways say of it."""
 
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from controlplane.errors import StepRefused
 from controlplane.loop.deployment import LOOP, Deployment
-from controlplane.store import plans, rollouts
+from controlplane.store import ledger, plans, records, rollouts
 from controlplane.store.plans import APPLIED, REFUSED, PlanRow
 from controlplane.store.store import Unit
 from protos import traffic_pb2
+from protos.contract.bundle import BundleInvalid
 from protos.contract.digest import digest_bytes
+from protos.contract.ledger_proof import PLAN_OFFERED
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import PlanRefused, check_approvals, check_plan, sign_plan
 
@@ -42,27 +45,69 @@ def publish(unit: Unit, deployment: Deployment, split: Split, rollout: str | Non
     envelopes = plans.approvals_for(unit, made)
     made = replace(made, approvals=tuple(sorted({digest_bytes(e.payload) for e in envelopes})))
     operators = deployment.operators()
+    known = records.seqs(unit, made.approvals)
     try:
-        check_plan(before, made, check_approvals(envelopes, operators), operators, deployment.name, unit.now_ms // 1000)
+        check_plan(
+            before,
+            made,
+            check_approvals(envelopes, operators, known),
+            operators,
+            deployment.name,
+            unit.now_ms // 1000,
+            author_of=lambda bundle: author_of(deployment, bundle),
+        )
     except PlanRefused as refused:
         raise StepRefused(f"{refused.reason}: {refused}") from refused
     signed = sign_plan(made, deployment.key)
     plans.add(unit, signed, made, rollout)
-    unit.record(
+    seq = unit.record(
         LOOP,
-        "plan.offered",
+        PLAN_OFFERED,
         {"generation": made.generation, "digest": made.digest, "rollout": rollout, "approvals": list(made.approvals)},
     )
+    records.note(unit, made.digest, seq)
+    # Gateways take a plan only under a signed head, so there is one for every plan.
+    ledger.checkpoint(unit.connection, deployment.key, deployment.ledger_origin)
     return made
 
 
-def offer_of(unit: Unit, row: PlanRow) -> traffic_pb2.PlanOffer:
-    """Return a plan with every approval of a bundle in it. A row made by others is offered as it is."""
+def author_of(deployment: Deployment, bundle: str) -> str | None:
+    """Return who made a bundle, by the bundle itself."""
+    try:
+        author = deployment.bundles.manifest(bundle).lineage.get("author")
+    except BundleInvalid:
+        return None
+    return author if isinstance(author, str) else None
+
+
+def offer_of(unit: Unit, deployment: Deployment, row: PlanRow, seen: int, operators_version: int) -> tuple[int, Any]:
+    """Return the size of the ledger head offered, and a plan with all it rests on.
+
+    A row made by others is offered as it is: what the gateway says of it is worth knowing.
+
+    Args:
+        seen: Size of the highest head the gateway holds; 0 for none.
+        operators_version: Of the list of people that the gateway goes by.
+    """
     try:
         approvals = plans.approvals_for(unit, row.plan)
     except ValueError:
         approvals = []
-    return traffic_pb2.PlanOffer(plan=row.envelope, approvals=approvals)
+    offer = traffic_pb2.PlanOffer(plan=row.envelope, approvals=approvals)
+    offer.operators.extend(deployment.operators_above(operators_version))
+    stored = ledger.stored_checkpoint(unit.connection)
+    if stored is None:
+        return seen, offer
+    size, offer.checkpoint = stored
+    if 0 < seen < size:
+        offer.consistent_from = seen
+        offer.consistency.extend(ledger.prove_consistency(unit.connection, seen, size))
+    known = records.seqs(unit, [row.digest, *(digest_bytes(e.payload) for e in approvals)])
+    for seq in sorted(set(known.values())):
+        if seq < size:
+            body, hashes = ledger.body_of(unit.connection, seq), ledger.prove_inclusion(unit.connection, seq, size)
+            offer.records.add(seq=seq, body=body, hashes=hashes)
+    return max(seen, size), offer
 
 
 def acknowledged(unit: Unit, said: traffic_pb2.Acknowledgement) -> None:

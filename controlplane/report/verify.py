@@ -1,6 +1,5 @@
 """Check a rollout's evidence offline: every file, signature, plan and ledger entry, with nothing but keys in hand."""
 
-import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from protos import traffic_pb2
 from protos.contract.attestation import Approval, AttestationInvalid, KeyInvalid, Operators, verify_approval
-from protos.contract.checkpoint import CheckpointInvalid, verify_checkpoint
 from protos.contract.digest import (
     DigestMalformed,
     JsonMalformed,
@@ -21,7 +19,8 @@ from protos.contract.digest import (
     parse_json_object,
 )
 from protos.contract.fields import FieldInvalid
-from protos.contract.merkle import is_included, leaf_hash
+from protos.contract.ledger_proof import LedgerRefused, Recorded, recorded, signed_head
+from protos.contract.operators import envelope_from_json
 from protos.contract.plan import TrafficPlan
 from protos.contract.plan_rules import PlanRefused, check_approvals, check_plan, open_plan
 
@@ -46,7 +45,7 @@ class EvidenceInvalid(Exception):
 _TROUBLE = (
     EvidenceInvalid,
     AttestationInvalid,
-    CheckpointInvalid,
+    LedgerRefused,
     PlanRefused,
     FieldInvalid,
     DigestMalformed,
@@ -164,15 +163,20 @@ class _Evidence:
 
     def plans(self) -> str:
         """Apply every plan that gateways took, in order, by the rules the gateways use."""
-        approvals = check_approvals(self._envelopes("approvals"), self._people)
+        known = self._recorded()
+        approvals = check_approvals(self._envelopes("approvals"), self._people, known.approvals)
         before: TrafficPlan | None = None
         taken, refused = [], 0
         for path in sorted((self._root / "plans").glob("*.json")) if (self._root / "plans").is_dir() else []:
             said = parse_json_object(path.read_bytes())
-            plan = open_plan(_envelope(said), self._plan_key)
-            if said["state"] == "refused":
+            state = said.pop("state")
+            envelope = envelope_from_json(said)
+            plan = open_plan(envelope, self._plan_key)
+            if state == "refused":
                 refused += 1
                 continue
+            if digest_bytes(envelope.payload) not in known.plans:
+                raise EvidenceInvalid(f"plan {plan.generation} is not in the ledger")
             check_plan(before, plan, approvals, self._people, str(self._deployment), plan.created_at)
             before = plan
             taken.append(plan.generation)
@@ -183,15 +187,26 @@ class _Evidence:
     def ledger(self) -> str:
         """Check the signed head, and that every entry is under it."""
         said = self._json("ledger.json")
-        head = verify_checkpoint(said["checkpoint"], f"interlock/{self._deployment}", self._plan_key)
+        head = signed_head(said["checkpoint"], str(self._deployment), self._plan_key)
         for entry in said["entries"]:
-            body = canonical_json(entry["body"])
             if entry["body"]["seq"] != entry["seq"]:
                 raise EvidenceInvalid(f"ledger entry {entry['seq']} says it is {entry['body']['seq']}")
-            proof = [bytes.fromhex(node) for node in entry["proof"]]
-            if not is_included(leaf_hash(body), entry["seq"], head.size, proof, head.root):
-                raise EvidenceInvalid(f"ledger entry {entry['seq']} is not under the signed head")
+        self._recorded()
         return f"{len(said['entries'])} entries under a signed head of {head.size}"
+
+    def _recorded(self) -> Recorded:
+        """Return what the ledger is proved to hold."""
+        said = self._json("ledger.json")
+        head = signed_head(said["checkpoint"], str(self._deployment), self._plan_key)
+        proofs = [
+            traffic_pb2.LedgerProof(
+                seq=entry["seq"],
+                body=canonical_json(entry["body"]),
+                hashes=[bytes.fromhex(node) for node in entry["proof"]],
+            )
+            for entry in said["entries"]
+        ]
+        return recorded(proofs, head, most=len(proofs))
 
     @property
     def _people(self) -> Operators:
@@ -207,7 +222,7 @@ class _Evidence:
 
     def _envelopes(self, folder: str) -> list[traffic_pb2.Envelope]:
         path = self._root / folder
-        return [_envelope(self._json(f"{folder}/{p.name}")) for p in sorted(path.glob("*.json"))]
+        return [envelope_from_json(self._json(f"{folder}/{p.name}")) for p in sorted(path.glob("*.json"))]
 
     def _whole(self, folder: str) -> dict[str, Any]:
         root = self._root / folder
@@ -225,15 +240,6 @@ class _Evidence:
             if (found := digest_bytes(path.read_bytes())) != digest:
                 raise EvidenceInvalid(f"{Path(folder) / name} hashes to {found}, expected {digest}")
         return manifest
-
-
-def _envelope(said: dict[str, Any]) -> traffic_pb2.Envelope:
-    envelope = traffic_pb2.Envelope(
-        payload=base64.b64decode(said["payload"], validate=True), payload_type=said["payloadType"]
-    )
-    for signature in said["signatures"]:
-        envelope.signatures.add(key_id=signature["keyid"], sig=base64.b64decode(signature["sig"], validate=True))
-    return envelope
 
 
 def _in_time(approvals: list[Approval]) -> list[Approval]:

@@ -9,20 +9,20 @@ from typing import Any
 
 from controlplane.domain.rollout import GateReading, Phase
 from controlplane.errors import RequestInvalid, StepRefused, UnknownJob, UnknownRollout
-from controlplane.evals.run import Evaluation
 from controlplane.loop import advance, approvals, evaluate, retrain
 from controlplane.loop.deployment import Deployment
-from controlplane.loop.evidence import history, whole_evidence
+from controlplane.loop.evidence import evidence_shown, history, whole_evidence
 from controlplane.loop.publish import standing_split
 from controlplane.loop.shadow_report import QUANTILES, Estimate, Measure, shadow_report
 from controlplane.rpc.status import translated
-from controlplane.store import jobs, ledger, observations, plans, rollouts
+from controlplane.store import jobs, ledger, observations, plans, records, rollouts
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 from protos.contract.attestation import Approval
 from protos.contract.digest import canonical_json, parse_digest
+from protos.contract.ledger_proof import APPROVAL_GIVEN
 
 MOST_ENTRIES = 1000
 MOST_TEXT = 2000
@@ -184,7 +184,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             state = row.state
             is_new = plans.add_approval(unit, given.digest, state.id, state.specialist, given.bundle, request.envelope)
             if is_new:
-                unit.record(given.person, "approval.given", _said(given))
+                records.note(unit, given.digest, unit.record(given.person, APPROVAL_GIVEN, _said(given)))
                 row = advance.step(unit, self._deployment, row)
             return self._rollout(unit, row)
 
@@ -294,13 +294,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         return await self._write(change)
 
     def _find(self, unit: Unit, name: str) -> RolloutRow:
-        row = rollouts.get(unit, name)
-        if row is not None:
-            return row
-        known = rollouts.listed(unit, name) if name in self._deployment.packs else []
-        if not known:
-            raise UnknownRollout(name)
-        return next((r for r in reversed(known) if r.is_open), known[-1])
+        return find_rollout(unit, self._deployment, name)
 
     def _draft(self, unit: Unit, request: Any) -> pb.ApprovalDraft:
         row = self._find(unit, request.rollout)
@@ -310,30 +304,21 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             step=wanted.name,
             ceiling_bp=statement.ceiling_bp,
             statement=canonical_json(statement.to_statement()),
-            summary=self._summary(unit, row, wanted, statement),
+            summary=self._summary(row, statement),
             from_shape_json=json.dumps(wanted.before.shape()) if wanted.before else "",
             to_shape_json=json.dumps(wanted.after.shape()),
             evidence_path=row.evidence_path,
+            **evidence_shown(row),
         )
 
-    def _summary(self, unit: Unit, row: RolloutRow, wanted: approvals.NextStep, statement: Approval) -> str:
+    @staticmethod
+    def _summary(row: RolloutRow, statement: Approval) -> str:
         lines = [
             f"{statement.step} of {row.state.specialist}: {row.state.candidate} may answer up to "
             f"{statement.ceiling_bp / 100:g} % of requests."
         ]
         if row.state.primary:
             lines.append(f"It replaces {row.state.primary}; the way back needs no further approval.")
-        body = rollouts.evaluation_row(unit, row.evaluation).body
-        for gate in body["gates"]:
-            word = {True: "pass", False: "FAIL", None: "n/a"}[gate["passed"]]
-            found = "" if gate["found"] is None else f" ({gate['found']:.4f})"
-            lines.append(f"evaluation {word}: {gate['text']}{found}")
-        lines += [f"gate {r.verdict.value}: {r.summary}" for r in row.gates]
-        for case in Evaluation.from_json(body).worst_regressions:
-            lines.append(
-                f"worst regression: {case.label} text {case.text[:120]!r} was {case.primary_decision}, "
-                f"would be {case.candidate_decision}"
-            )
         return "\n".join(lines)
 
     def _rollout(self, unit: Unit, row: RolloutRow) -> pb.Rollout:
@@ -445,6 +430,17 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         )
 
 
+def find_rollout(unit: Unit, deployment: Deployment, name: str) -> RolloutRow:
+    """Return a rollout by its id, or a specialist's open one, else its last; raises UnknownRollout."""
+    row = rollouts.get(unit, name)
+    if row is not None:
+        return row
+    known = rollouts.listed(unit, name) if name in deployment.packs else []
+    if not known:
+        raise UnknownRollout(name)
+    return next((r for r in reversed(known) if r.is_open), known[-1])
+
+
 def _specialist(unit: Unit, deployment: Deployment, name: str) -> pb.Specialist:
     pack = deployment.pack(name)
     split = standing_split(unit, name)
@@ -539,6 +535,7 @@ def _entry(entry: ledger.Entry) -> pb.HistoryEntry:
         actor=entry.actor,
         action=entry.action,
         detail_json=json.dumps(entry.detail),
+        body=entry.body,
     )
 
 

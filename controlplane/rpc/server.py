@@ -8,9 +8,10 @@ import grpc.aio
 
 from controlplane.loop.deployment import Deployment
 from controlplane.rpc.control import ControlService
+from controlplane.rpc.governance import GovernanceService
 from controlplane.rpc.learning import LearningService
 from controlplane.rpc.traffic import PlanBell, TrafficService
-from protos import control_pb2_grpc, learning_pb2_grpc, traffic_pb2_grpc
+from protos import control_pb2_grpc, governance_pb2_grpc, learning_pb2_grpc, traffic_pb2_grpc
 
 GRACE_S = 2.0
 MOST_BYTES = 16 << 20  # a ledger page or a plan with its approvals
@@ -24,6 +25,8 @@ class ControlServer:
         self._server = grpc.aio.server(options=sizes)
         traffic = TrafficService(deployment, in_thread, bell)
         control = ControlService(deployment, in_thread)
+        governance = GovernanceService(deployment, in_thread)
+        governance_pb2_grpc.add_GovernanceServiceServicer_to_server(governance, self._server)  # type: ignore[no-untyped-call]
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(traffic, self._server)  # type: ignore[no-untyped-call]
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._server)  # type: ignore[no-untyped-call]
         learning = LearningService(deployment, in_thread)

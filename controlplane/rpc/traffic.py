@@ -8,6 +8,8 @@ import structlog
 
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.publish import acknowledged, offer_of
+from controlplane.loop.reconcile import reconcile
+from controlplane.loop.witness import keep_cosignature, meet_witness
 from controlplane.rpc.status import translated
 from controlplane.store import observations, plans
 from protos import traffic_pb2, traffic_pb2_grpc
@@ -54,10 +56,13 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
     ) -> AsyncIterator[traffic_pb2.PlanOffer]:
         """Stream the standing plan if it is news, then every later one."""
         sent = await self._in_thread(lambda: self._hello(request))
+        # What the gateway holds after each offer: it takes a head that continues the last, whatever the plan.
+        seen, version = request.ledger_size, request.operators_version
         while True:
-            for generation, offer in await self._in_thread(lambda: self._offers(sent)):  # noqa: B023
+            for row in await self._in_thread(lambda: self._news(sent)):  # noqa: B023
+                seen, offer = await self._in_thread(lambda: self._offer(row, seen, version))  # noqa: B023
                 yield offer
-                sent = generation
+                sent = row.generation
             await self._bell.wait(POLL_S)
 
     @translated
@@ -76,23 +81,29 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
         """Note the gateway and return the generation above which plans are news to it."""
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             plans.see_gateway(unit, request.gateway_id, request.generation)
+            meet_witness(unit, request)
             standing = plans.standing(unit)
         # Everything before the standing plan is history; refused ones in between are not offered again.
         return max(request.generation, standing.generation - 1 if standing else 0)
 
-    def _offers(self, sent: int) -> list[tuple[int, traffic_pb2.PlanOffer]]:
+    def _news(self, sent: int) -> list[plans.PlanRow]:
         with self._deployment.store.reading() as unit:
-            return [
-                (row.generation, offer_of(unit, row))
-                for row in plans.after(unit, sent)
-                if row.state in (plans.OFFERED, plans.APPLIED)
-            ]
+            return [row for row in plans.after(unit, sent) if row.state in (plans.OFFERED, plans.APPLIED)]
+
+    def _offer(self, row: plans.PlanRow, seen: int, operators_version: int) -> tuple[int, Any]:
+        with self._deployment.store.reading() as unit:
+            return offer_of(unit, self._deployment, row, seen, operators_version)
 
     def _acknowledge(self, said: traffic_pb2.Acknowledgement) -> None:
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             acknowledged(unit, said)
+            keep_cosignature(unit, self._deployment, said)
 
     def _report(self, report: traffic_pb2.GatewayReport) -> None:
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             plans.see_gateway(unit, report.gateway_id, report.generation)
             observations.keep_counters(unit, report)
+            for made in report.rollbacks:
+                reconcile(unit, self._deployment, report.gateway_id, made)
+        if report.rollbacks:
+            self._deployment.changed()

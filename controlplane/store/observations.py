@@ -280,3 +280,15 @@ def readings(unit: Unit, specialist: str = "", bundle: str = "", signal: str = "
         if wanted:
             query = query.where(column == wanted)
     return list(reversed(unit.connection.execute(query).all()))
+
+
+def decision(unit: Unit, decision_id: str, specialist: str = "") -> tuple[Any, Any] | None:
+    """Return the newest sample of a decision and its outcome or None; None where nothing of it was kept."""
+    query = select(sample).where(sample.c.decision_id == decision_id).order_by(sample.c.id.desc())
+    if specialist:
+        query = query.where(sample.c.specialist == specialist)
+    row = unit.connection.execute(query).first()
+    if row is None:
+        return None
+    same = (outcome.c.specialist == row.specialist) & (outcome.c.decision_id == decision_id)
+    return row, unit.connection.execute(select(outcome).where(same)).first()

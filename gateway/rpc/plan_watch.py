@@ -14,6 +14,7 @@ from gateway.serving.counters import Counters
 from gateway.serving.current_plan import CurrentPlan
 from protos import traffic_pb2, traffic_pb2_grpc
 from protos.contract.digest import digest_bytes
+from protos.contract.ledger_proof import STALE_PROOF
 from protos.contract.plan_rules import PlanRefused
 
 log = structlog.get_logger()
@@ -54,16 +55,28 @@ class PlanWatch:
     async def _watch(self, stub: traffic_pb2_grpc.TrafficServiceStub) -> None:
         wait = RETRY_FIRST_S
         while True:
-            request = traffic_pb2.WatchPlanRequest(gateway_id=self._gateway_id, generation=self._plan.generation)
             try:
-                async for offer in stub.WatchPlan(request):
+                async for offer in stub.WatchPlan(self._hello()):
                     wait = RETRY_FIRST_S
-                    await stub.Acknowledge(await self._take(offer), timeout=ACKNOWLEDGE_TIMEOUT_S)
+                    said = await self._take(offer)
+                    await stub.Acknowledge(said, timeout=ACKNOWLEDGE_TIMEOUT_S)
+                    if said.reason == STALE_PROOF:
+                        break  # the next hello says which head is held here
             except grpc.aio.AioRpcError as error:
                 log.debug("control_plane_away", status=error.code().name)
             # Spread out, so that a fleet does not return to a restarted control plane all at once.
             await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311
             wait = min(wait * 2, RETRY_MOST_S)
+
+    def _hello(self) -> traffic_pb2.WatchPlanRequest:
+        head = self._plan.witness.head
+        return traffic_pb2.WatchPlanRequest(
+            gateway_id=self._gateway_id,
+            generation=self._plan.generation,
+            ledger_size=head.size if head is not None else 0,
+            operators_version=self._plan.operators.version,
+            witness_key=self._plan.witness.public_key,
+        )
 
     async def _take(self, offer: traffic_pb2.PlanOffer) -> traffic_pb2.Acknowledgement:
         started = time.monotonic()
@@ -79,6 +92,7 @@ class PlanWatch:
             acknowledgement.message = str(refused)
         acknowledgement.generation_in_force = self._plan.generation
         acknowledgement.at_unix_ms = time.time_ns() // 1_000_000
+        acknowledgement.cosigned_checkpoint = self._plan.witness.cosigned()
         acknowledgement.apply_ms = int((time.monotonic() - started) * 1000)
         return acknowledgement
 
@@ -94,6 +108,7 @@ class PlanWatch:
                 shadows=self._counters.shadow_report(),
                 drops=self._capture.all_drops(),
                 at_unix_ms=time.time_ns() // 1_000_000,
+                rollbacks=self._plan.rollbacks,
             )
             try:
                 await stub.Report(report, timeout=self._report_interval_s + 1)

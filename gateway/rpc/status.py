@@ -29,6 +29,8 @@ CODES: dict[type[errors.GatewayError], StatusCode] = {
     errors.DeadlinePassed: StatusCode.DEADLINE_EXCEEDED,
     errors.EngineStreamBroken: StatusCode.ABORTED,
     errors.EngineFailed: StatusCode.INTERNAL,
+    errors.RollbackForbidden: StatusCode.PERMISSION_DENIED,
+    errors.NothingToLeave: StatusCode.FAILED_PRECONDITION,
 }
 
 # Messages travel percent-encoded in trailers, up to twelve bytes a character, and peers drop trailers over 8 KiB.

@@ -157,3 +157,27 @@ def is_consistent(old_size: int, old_root: bytes, new_size: int, new_root: bytes
             new = node_hash(new, sibling)
         place, last = place >> 1, last >> 1
     return last == 0 and old == old_root and new == new_root
+
+
+class Trail:
+    """The complete subtrees over the entries seen so far, largest first."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._stack: list[bytes] = []
+
+    def add(self, leaf: bytes) -> list[tuple[int, int, bytes]]:
+        """Take the next leaf and return the nodes (level, idx, hash) it completes."""
+        made = [(0, self.size, leaf)]
+        node, place, level = leaf, self.size, 0
+        while place & 1:
+            node = node_hash(self._stack.pop(), node)
+            place, level = place >> 1, level + 1
+            made.append((level, place, node))
+        self._stack.append(node)
+        self.size += 1
+        return made
+
+    def root(self) -> bytes:
+        """Return the root over the leaves so far."""
+        return fold(self._stack)

@@ -6,7 +6,7 @@ that are in force now and speak of exactly this change. A weight that stays or f
 needs none to be fresh, and the way back to ``previous`` was approved in advance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -17,12 +17,14 @@ from protos.contract.attestation import (
     Approval,
     AttestationInvalid,
     Operators,
+    enrolled_key,
     sign,
     signer_of,
     verify_approval,
 )
 from protos.contract.digest import DigestMalformed, JsonMalformed, canonical_json, digest_json, parse_json_object
 from protos.contract.draws import BASIS_POINTS
+from protos.contract.envelope import native
 from protos.contract.fields import FieldInvalid
 from protos.contract.plan import Split, TrafficPlan
 
@@ -67,7 +69,7 @@ def open_plan(envelope: traffic_pb2.Envelope, key: Ed25519PublicKey) -> TrafficP
         PlanRefused: ``signature_invalid`` or ``malformed``.
     """
     try:
-        signer_of(envelope, PLAN_TYPE, [key])
+        signer_of(envelope, PLAN_TYPE, [native(key)])
         return TrafficPlan.from_json(parse_json_object(envelope.payload))
     except AttestationInvalid as error:
         raise PlanRefused(error.reason, f"plan: {error}") from error
@@ -75,15 +77,36 @@ def open_plan(envelope: traffic_pb2.Envelope, key: Ed25519PublicKey) -> TrafficP
         raise PlanRefused("malformed", str(error)) from error
 
 
-def check_approvals(envelopes: Sequence[traffic_pb2.Envelope], operators: Operators) -> Checked:
-    """Verify every approval that came with a plan."""
+def check_approvals(
+    envelopes: Sequence[traffic_pb2.Envelope], operators: Operators, recorded: Mapping[str, int] | None
+) -> Checked:
+    """Verify every approval that came with a plan.
+
+    Args:
+        recorded: The ledger entry of each statement, proved to be under a signed head; None where the ledger
+            itself is not at hand, which lets no revoked key count at all.
+    """
     good, bad = [], []
     for envelope in envelopes:
         try:
-            good.append(verify_approval(envelope, operators))
+            approval = verify_approval(envelope, operators)
+            _check_recorded(approval, operators, recorded)
         except AttestationInvalid as error:
             bad.append(error)
+        else:
+            good.append(approval)
     return Checked(tuple(good), tuple(bad))
+
+
+def _check_recorded(approval: Approval, operators: Operators, recorded: Mapping[str, int] | None) -> None:
+    at = None if recorded is None else recorded.get(approval.digest)
+    if recorded is not None and at is None:
+        raise AttestationInvalid("approval_not_recorded", f"the ledger is not shown to hold {approval.digest}")
+    since = operators.revoked_since(approval.key)
+    if since is not None and (at is None or at >= since):
+        raise AttestationInvalid(
+            "key_revoked", f"a key of {approval.person!r} was revoked before it signed {approval.digest}"
+        )
 
 
 def check_plan(
@@ -95,6 +118,8 @@ def check_plan(
     now: int,
     *,
     was_in_force: bool = False,
+    spent: Container[str] = (),
+    author_of: Callable[[str], str | None] = lambda _: None,
 ) -> None:
     """Return when ``proposed`` may follow ``current``.
 
@@ -104,6 +129,9 @@ def check_plan(
             a canary's expiry at the plan's own time, so that replicas can join later.
         now: Unix seconds.
         was_in_force: This gateway applied ``proposed`` before it restarted; no weight in it rises.
+        spent: Digests of approvals whose weight was taken back; they raise nothing any more.
+        author_of: Who made a bundle, by the bundle itself: that person approves none of it, whatever a
+            statement says of its author.
     Raises:
         PlanRefused: With the most specific reason found.
     """
@@ -113,6 +141,7 @@ def check_plan(
         raise PlanRefused(
             "stale_generation", f"generation {proposed.generation} after {current.generation}, expected a higher one"
         )
+    rules = _Rules(approvals, operators, deployment, spent, author_of)
     for split in proposed.splits:
         before = current.split_for(split.specialist) if current is not None else None
         judged_at = now if current is not None else min(now, proposed.created_at)
@@ -121,59 +150,94 @@ def check_plan(
             is_way_back = before is not None and bundle in (before.previous, before.primary) and weight == BASIS_POINTS
             is_serving = current is None and bundle == split.primary
             is_judged = is_rising and not is_way_back and not is_serving
-            _check_bundle(
-                split, before, bundle, weight, approvals, operators, deployment, judged_at if is_judged else None
+            rules.check_bundle(split, before, bundle, weight, judged_at if is_judged else None)
+
+
+def spent_by(before: TrafficPlan | None, after: TrafficPlan, approvals: Checked) -> list[Approval]:
+    """Return the approvals whose bundle could answer callers before and cannot any more.
+
+    The primary that a promotion replaced stays for as long as it is the way back.
+    """
+    found = []
+    for split in before.splits if before is not None else ():
+        now = after.split_for(split.specialist)
+        kept = set() if now is None else {*now.exposure(), now.previous}
+        gone = {*split.exposure(), split.previous} - kept
+        found += [a for a in approvals.good if a.specialist == split.specialist and a.bundle in gone]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What one plan is judged by."""
+
+    approvals: Checked
+    operators: Operators
+    deployment: str
+    spent: Container[str]
+    author_of: Callable[[str], str | None]
+
+    def check_bundle(self, split: Split, before: Split | None, bundle: str, weight: int, judged_at: int | None) -> None:
+        """Check one bundle's weight; with ``judged_at``, also that approvals are of this change and in force then."""
+        what = f"{split.specialist!r}: {weight} bp for {bundle}"
+        mine = self._of_bundle(split.specialist, bundle, what)
+        enough = [a for a in mine if a.ceiling_bp >= weight]
+        if not enough:
+            highest = max(a.ceiling_bp for a in mine)
+            raise PlanRefused("over_ceiling", f"{what} is over the approved ceiling of {highest} bp")
+        if judged_at is not None:
+            if self.operators.is_expired(judged_at):
+                raise PlanRefused(
+                    "operators_expired", f"{what} rises, but version {self.operators.version} of operators has expired"
+                )
+            enough = self._in_force(enough, split, before, what, weight, judged_at)
+        people = {a.person for a in enough}
+        count = min(len(people), len({enrolled_key(a.key, "approval").material for a in enough}))
+        if count < self.operators.required_approvals:
+            raise PlanRefused(
+                "too_few_approvers",
+                f"{what} is approved by {count} of {self.operators.required_approvals} people: "
+                f"{', '.join(sorted(people))}",
             )
 
+    def _of_bundle(self, specialist: str, bundle: str, what: str) -> list[Approval]:
+        mine = [a for a in self.approvals.good if a.bundle == bundle and a.specialist == specialist]
+        if not mine:
+            if self.approvals.bad:
+                bad = self.approvals.bad[0]
+                raise PlanRefused(bad.reason, f"{what} rests on an approval that fails: {bad}")
+            raise PlanRefused("approval_missing", f"{what} has no approval")
+        mine = [a for a in mine if a.audience == self.deployment]
+        if not mine:
+            raise PlanRefused(
+                "wrong_audience", f"{what} is approved for another deployment, expected {self.deployment!r}"
+            )
+        author = self.author_of(bundle)
+        by_others = [a for a in mine if a.person != author]
+        if not by_others:
+            raise PlanRefused("self_approval", f"{what} is approved by {author!r} alone, who made it")
+        return by_others
 
-def _check_bundle(
-    split: Split,
-    before: Split | None,
-    bundle: str,
-    weight: int,
-    approvals: Checked,
-    operators: Operators,
-    deployment: str,
-    judged_at: int | None,
-) -> None:
-    """Check one bundle's weight; with ``judged_at`` also that its approvals are of this change and in force then."""
-    what = f"{split.specialist!r}: {weight} bp for {bundle}"
-    mine = [a for a in approvals.good if a.bundle == bundle and a.specialist == split.specialist]
-    if not mine:
-        if approvals.bad:
-            raise PlanRefused(approvals.bad[0].reason, f"{what} rests on an approval that fails: {approvals.bad[0]}")
-        raise PlanRefused("approval_missing", f"{what} has no approval")
-    mine = [a for a in mine if a.audience == deployment]
-    if not mine:
-        raise PlanRefused("wrong_audience", f"{what} is approved for another deployment, expected {deployment!r}")
-    enough = [a for a in mine if a.ceiling_bp >= weight]
-    if not enough:
-        highest = max(a.ceiling_bp for a in mine)
-        raise PlanRefused("over_ceiling", f"{what} is over the approved ceiling of {highest} bp")
-    if judged_at is not None:
-        enough = _only_in_force(enough, split, before, what, judged_at)
-    people = {a.person for a in enough}
-    names = ", ".join(sorted(people))
-    if len(people) < operators.required_approvals:
-        raise PlanRefused(
-            "too_few_approvers",
-            f"{what} is approved by {len(people)} of {operators.required_approvals} people: {names}",
-        )
-
-
-def _only_in_force(
-    approvals: list[Approval], split: Split, before: Split | None, what: str, now: int
-) -> list[Approval]:
-    exact = [a for a in approvals if a.to_split == to_split_digest(split, a.ceiling_bp)]
-    if before is not None:
-        known = {before.shape_digest(), no_split_digest(split.specialist)}
-        exact = [a for a in exact if a.from_split in known or split.shape_digest() == before.shape_digest()]
-    if not exact:
-        raise PlanRefused("approval_mismatch", f"{what} is approved for another change than this one")
-    started = [a for a in exact if a.not_before <= now + CLOCK_SKEW_S]
-    if not started:
-        raise PlanRefused("approval_not_yet_valid", f"{what} is approved only from a later time")
-    valid = [a for a in started if now < a.expires]
-    if not valid:
-        raise PlanRefused("approval_expired", f"{what} rests on an approval that has expired")
-    return valid
+    def _in_force(
+        self, approvals: list[Approval], split: Split, before: Split | None, what: str, weight: int, now: int
+    ) -> list[Approval]:
+        unspent = [a for a in approvals if a.digest not in self.spent]
+        if not unspent:
+            raise PlanRefused("approval_spent", f"{what} was taken back before, and needs a new approval")
+        exact = [a for a in unspent if a.to_split == to_split_digest(split, a.ceiling_bp)]
+        if before is not None:
+            known = {before.shape_digest(), no_split_digest(split.specialist)}
+            exact = [a for a in exact if a.from_split in known or split.shape_digest() == before.shape_digest()]
+        if not exact:
+            raise PlanRefused("approval_mismatch", f"{what} is approved for another change than this one")
+        staged = [a for a in exact if not a.stages_bp or weight in a.stages_bp]
+        if not staged:
+            stages = ", ".join(map(str, exact[0].stages_bp))
+            raise PlanRefused("stage_not_approved", f"{what} is no approved stage, expected one of {stages} bp")
+        started = [a for a in staged if a.not_before <= now + CLOCK_SKEW_S]
+        if not started:
+            raise PlanRefused("approval_not_yet_valid", f"{what} is approved only from a later time")
+        valid = [a for a in started if now < a.expires]
+        if not valid:
+            raise PlanRefused("approval_expired", f"{what} rests on an approval that has expired")
+        return valid

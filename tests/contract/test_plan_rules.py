@@ -73,7 +73,7 @@ BOOTSTRAP = sign_approval(approval(FIRST, OLD, None), ANN)
 def judge(before: TrafficPlan | None, after: TrafficPlan, *envelopes: object, now: int = NOW, required: int = 1) -> str:
     who = operators(required)
     try:
-        check_plan(before, after, check_approvals([BOOTSTRAP, *envelopes], who), who, "prod", now)  # type: ignore[list-item]
+        check_plan(before, after, check_approvals([BOOTSTRAP, *envelopes], who, None), who, "prod", now)  # type: ignore[list-item]
     except PlanRefused as refused:
         return refused.reason
     return "applied"
@@ -87,7 +87,7 @@ def canary_approval(key: Ed25519PrivateKey = ANN, **changes: object) -> object:
 def test_a_first_primary_needs_an_approval() -> None:
     who = operators()
     with pytest.raises(PlanRefused) as refused:
-        check_plan(None, plan(1, FIRST), check_approvals([], who), who, "prod", NOW)
+        check_plan(None, plan(1, FIRST), check_approvals([], who, None), who, "prod", NOW)
     assert refused.value.reason == "approval_missing"
     assert judge(None, plan(1, FIRST)) == "applied"
 
@@ -158,10 +158,10 @@ def test_a_gateway_without_a_plan_joins_in_the_middle_of_a_rollout() -> None:
 
 
 def test_a_restarted_gateway_keeps_a_canary_whose_approval_has_expired() -> None:
-    who, expired = operators(), check_approvals([BOOTSTRAP, canary_approval(expires=NOW)], operators())  # type: ignore[list-item]
+    who, expired = operators(), check_approvals([BOOTSTRAP, canary_approval(expires=NOW)], operators(), None)  # type: ignore[list-item]
     check_plan(None, plan(3, CANARY), expired, who, "prod", NOW, was_in_force=True)
     with pytest.raises(PlanRefused):
-        check_plan(None, plan(3, CANARY), check_approvals([BOOTSTRAP], who), who, "prod", NOW, was_in_force=True)
+        check_plan(None, plan(3, CANARY), check_approvals([BOOTSTRAP], who, None), who, "prod", NOW, was_in_force=True)
 
 
 def test_an_approval_cannot_be_used_for_a_later_rollout_of_the_same_bundle() -> None:

@@ -22,6 +22,7 @@ from protos.contract.attestation import Approval, Operator, Operators, public_te
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
 from protos.contract.frames import FrameDecoder, encode
+from protos.contract.memory_ledger import MemoryLedger
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
 from protos.contract.segment import read_segment
@@ -44,6 +45,7 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
     reports: list[traffic_pb2.GatewayReport] = field(default_factory=list)
     current: TrafficPlan | None = None
     generation: int = 0
+    ledger: MemoryLedger = field(default_factory=lambda: MemoryLedger("test"))
 
     def __post_init__(self) -> None:
         self._acknowledged: asyncio.Queue[traffic_pb2.Acknowledgement] = asyncio.Queue()
@@ -82,11 +84,15 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         self.generation = generation if generation is not None else self.generation + 1
         plan = TrafficPlan("test", self.generation, int(time.time()), tuple(splits), ())
         offer = traffic_pb2.PlanOffer(plan=sign_plan(plan, key or self.key), approvals=self.approvals)
+        return await self.send(self.ledger.prove(offer, self.key), plan)
+
+    async def send(self, offer: traffic_pb2.PlanOffer, plan: TrafficPlan | None = None) -> traffic_pb2.Acknowledgement:
+        """Offer anything and return what the gateway says of it."""
         self.offers.append(offer)
         self._changed.set()
         async with asyncio.timeout(PATIENCE_S):
             acknowledgement = await self._acknowledged.get()
-        if acknowledgement.applied:
+        if acknowledgement.applied and plan is not None:
             self.current = plan
         return acknowledgement
 

@@ -103,7 +103,7 @@ def test_two_gateways_share_one_worker_and_one_s_end_costs_the_other_nothing(tmp
         root = tmp_path / "second"
         root.mkdir()
         (root / "state").mkdir()
-        (root / "state" / "plan.pb").write_bytes((tmp_path / "state" / "plan.pb").read_bytes())
+        (root / "state" / "state.pb").write_bytes((tmp_path / "state" / "state.pb").read_bytes())
         async with Deployment(root) as second:
             for name in ("operators.json", "plan.pub"):
                 (root / name).write_bytes((tmp_path / name).read_bytes())

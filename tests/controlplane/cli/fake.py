@@ -13,12 +13,28 @@ from typer.testing import CliRunner
 from controlplane.cli.app import app
 from protos import control_pb2, control_pb2_grpc, decide_pb2, decide_pb2_grpc
 from protos.contract.attestation import Approval
-from protos.contract.digest import canonical_json
+from protos.contract.digest import canonical_json, digest_bytes
 from protos.contract.plan import Split
 from protos.contract.plan_rules import to_split_digest
 
 OLD, NEW, OTHER = ("sha256:" + letter * 64 for letter in "abc")
 BEFORE = Split("brand", OLD, NEW, None, 0, 5_000, 10_000, 0, "r-1")
+
+
+WORST = [
+    {"label": f"label-{i}", "text": f"case {i}", "primary_decision": "allow", "candidate_decision": "block"}
+    for i in range(5)
+]
+EVALUATION = canonical_json({"gates": [], "worst_regressions": WORST})
+GATES = canonical_json({"gates": []})
+MANIFEST = canonical_json(
+    {
+        "bundle": NEW,
+        "suite": OTHER,
+        "rollout": "r-1",
+        "files": {"evaluation.json": digest_bytes(EVALUATION), "gates.json": digest_bytes(GATES)},
+    }
+)
 
 
 def draft(**changes: Any) -> control_pb2.ApprovalDraft:
@@ -28,7 +44,7 @@ def draft(**changes: Any) -> control_pb2.ApprovalDraft:
         rollout="r-1",
         step="canary",
         bundle=NEW,
-        evidence=OTHER,
+        evidence=digest_bytes(MANIFEST),
         suite=OTHER,
         from_split=BEFORE.shape_digest(),
         to_split=to_split_digest(BEFORE, 5_000),
@@ -50,6 +66,9 @@ def draft(**changes: Any) -> control_pb2.ApprovalDraft:
         from_shape_json=shape,
         to_shape_json=shape,
         evidence_path="/somewhere",
+        evidence_manifest=MANIFEST,
+        evaluation_json=EVALUATION,
+        gates_json=GATES,
     )
 
 

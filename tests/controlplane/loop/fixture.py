@@ -9,7 +9,7 @@ from controlplane.loop.embedding import HashedWords
 from controlplane.loop.publish import publish
 from controlplane.packs.registry import load_pack
 from controlplane.settings import ControlSettings, SpecialistSettings
-from controlplane.store import plans
+from controlplane.store import plans, records
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.store import Store
 from protos import capture_pb2, decide_pb2
@@ -24,6 +24,7 @@ from protos.contract.attestation import (
 )
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json, digest_bytes
+from protos.contract.ledger_proof import APPROVAL_GIVEN
 from protos.contract.plan import Split
 from protos.contract.plan_rules import no_split_digest, to_split_digest
 from protos.contract.segment import SegmentWriter
@@ -80,7 +81,9 @@ class World:
         )
         signed = sign_approval(approval, read_private(self.root / "ann.key"))
         with self.deployment.store.writing(self.clock()) as unit:
-            plans.add_approval(unit, digest_bytes(signed.payload), "r-0", NAME, bundle, signed)
+            digest = digest_bytes(signed.payload)
+            plans.add_approval(unit, digest, "r-0", NAME, bundle, signed)
+            records.note(unit, digest, unit.record("ann", APPROVAL_GIVEN, {"statement": digest}))
             made = publish(unit, self.deployment, split, None)
             plans.settle(unit, made.generation, plans.APPLIED)
         return split

@@ -1,0 +1,68 @@
+"""Why one decision came out as it did, from everything that was kept about it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from controlplane.errors import NotFound
+from controlplane.loop.deployment import Deployment
+from controlplane.store import observations, plans, records
+from controlplane.store.store import Unit
+from protos.contract.attestation import Approval
+from protos.contract.bundle import BundleInvalid
+
+ARMS = {1: "primary", 2: "baseline", 3: "canary", 4: "shadow", 5: "holdback"}
+
+
+class UnknownDecision(NotFound):
+    """No decision of that id was captured, or it is older than what is kept."""
+
+    def __init__(self, decision_id: str) -> None:
+        super().__init__(f"decision is {decision_id!r}, expected one that was captured and is still kept")
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One decision with what it rested on. ``threshold`` is None where the bundle decides without one."""
+
+    row: Any
+    plan_digest: str
+    ledger_seq: int
+    approved_by: tuple[str, ...]
+    threshold: float | None
+    outcome: Any
+
+
+def explain(unit: Unit, deployment: Deployment, decision_id: str, specialist: str) -> Explained:
+    """Gather what is known of a decision; raises UnknownDecision."""
+    found = observations.decision(unit, decision_id, specialist)
+    if found is None:
+        raise UnknownDecision(decision_id)
+    row, happened = found
+    plan = plans.get(unit, row.generation)
+    approvals = []
+    if plan is not None:
+        signed = [Approval.from_statement(e.payload) for e in plans.approvals_for(unit, plan.plan)]
+        approvals = [a for a in signed if a.bundle == row.bundle and a.digest in plan.plan.approvals]
+    return Explained(
+        row=row,
+        plan_digest=plan.digest if plan is not None else "",
+        ledger_seq=(records.seq_of(unit, plan.digest) or 0) if plan is not None else 0,
+        approved_by=tuple(sorted({a.person for a in approvals})),
+        threshold=_threshold(deployment, row.bundle),
+        outcome=happened,
+    )
+
+
+def _threshold(deployment: Deployment, bundle: str) -> float | None:
+    try:
+        manifest = deployment.bundles.manifest(bundle)
+    except BundleInvalid:
+        return None
+    found = manifest.engine.get("threshold")
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def at(ms: int | None) -> str:
+    """Write Unix milliseconds as a time."""
+    return "" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

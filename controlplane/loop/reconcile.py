@@ -1,0 +1,51 @@
+"""Take note of what a person did at a gateway while this process was away, and follow it."""
+
+from dataclasses import replace
+
+import structlog
+
+from controlplane.domain.rollout import LEGAL_MOVES, Phase
+from controlplane.loop import advance
+from controlplane.loop.deployment import Deployment
+from controlplane.loop.publish import standing_split
+from controlplane.store import records, rollouts
+from controlplane.store.store import Unit
+from protos import traffic_pb2
+from protos.contract.attestation import AttestationInvalid
+from protos.contract.rollback import leave, order_summary, verify_order
+
+log = structlog.get_logger()
+
+
+def reconcile(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.LocalRollback) -> None:
+    """Record a rollback made at a gateway, once, and roll back the rollout it was about everywhere.
+
+    A gateway's word alone moves nothing: the order is signed by a person and checked again here.
+    """
+    try:
+        order = verify_order(made.order, deployment.operators(), deployment.name, None)
+    except AttestationInvalid as error:
+        log.warning("rollback_not_believed", gateway=gateway, reason=error.reason, error=str(error))
+        return
+    if records.seq_of(unit, order.digest) is not None:
+        return
+    split = standing_split(unit, order.specialist)
+    row = rollouts.get(unit, made.salt)
+    detail = {
+        **order_summary(order),
+        "rollout": made.salt,
+        "gateway": gateway,
+        "at_ms": made.at_unix_ms,
+        "took_us": made.took_us,
+        "generation": made.generation,
+    }
+    records.note(unit, order.digest, unit.record(order.person, "rollback.local", detail))
+    log.warning("rolled_back_locally", gateway=gateway, specialist=order.specialist, took_us=made.took_us)
+    if row is None or Phase.ROLLED_BACK not in LEGAL_MOVES[row.state.phase] or row.state.candidate != order.bundle:
+        return
+    if split is None or split.salt != made.salt or leave(split, order.bundle) is None:
+        return
+    row = advance.end(unit, deployment, row.state.id, Phase.ROLLED_BACK, order.person, order.reason)
+    took_ms = max(1, round(made.took_us / 1000))
+    # From the order to the swap at the gateway; the plan that follows changes nothing there.
+    rollouts.save(unit, replace(row, failed_ms=None, rollback_ms=took_ms))

@@ -1,0 +1,90 @@
+"""One person takes a bundle out of traffic at the gateway itself, with everything else away."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import NothingToLeave, RollbackForbidden
+from tests.gateway.serving.plans import Site
+
+
+def test_a_canary_is_left_at_once_and_stays_left_after_a_restart(tmp_path: Path) -> None:
+    site = Site(tmp_path).canaried()
+    order = site.plan.roll_back(site.order(site.new))
+    assert (order.person, site.in_force().candidate, site.in_force().canary_bp) == ("oli", None, 0)
+    site.restarted()
+    assert (site.in_force().primary, site.in_force().candidate) == (site.old, None)
+    assert [made.salt for made in site.plan.rollbacks] == ["r-1"]
+
+
+def test_a_promoted_bundle_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    site = Site(tmp_path).promoted()
+    site.plan.roll_back(site.order(site.new, "ann"))
+    assert (site.in_force().primary, site.in_force().previous) == (site.old, None)
+    site.restarted()
+    assert site.in_force().primary == site.old
+
+
+def test_a_disk_that_cannot_be_written_does_not_stop_it(tmp_path: Path) -> None:
+    site = Site(tmp_path).canaried()
+    site.plan._file.path = tmp_path / "bundles" / "no" / "such"
+    (tmp_path / "bundles" / "no").write_text("a file where a folder should be")
+    site.plan.roll_back(site.order(site.new))
+    assert site.in_force().candidate is None
+
+
+def test_a_control_plane_that_has_not_heard_of_it_cannot_undo_it(tmp_path: Path) -> None:
+    site = Site(tmp_path).canaried()
+    before = site.in_force()
+    site.plan.roll_back(site.order(site.new))
+    assert site.publish(replace(before, canary_bp=2_000)) == "approval_spent"
+    assert site.publish(replace(before, canary_bp=0)) == "applied"
+    assert site.in_force().candidate is None and len(site.plan.rollbacks) == 1
+
+
+def test_once_a_plan_carries_it_nothing_is_left_to_tell(tmp_path: Path) -> None:
+    site = Site(tmp_path).canaried()
+    site.plan.roll_back(site.order(site.new))
+    assert site.publish(site.split(salt="r-1")) == "applied"
+    assert not site.plan.rollbacks
+    again = site.split(candidate=site.new, shadow_bp=5_000, salt="r-2")
+    assert site.publish(again) == "applied"
+    site.approve(again, site.new, "ann", "bob", ceiling_bp=2_000)
+    assert site.publish(replace(again, canary_bp=500)) == "applied"
+    with pytest.raises(NothingToLeave):
+        site.plan.roll_back(site.order(site.new))  # the first order, once more
+    assert site.in_force().canary_bp == 500
+
+
+def test_the_same_order_twice_is_one_rollback(tmp_path: Path) -> None:
+    site = Site(tmp_path).canaried()
+    envelope = site.order(site.new)
+    assert site.plan.roll_back(envelope) == site.plan.roll_back(envelope)
+    assert len(site.plan.rollbacks) == 1
+
+
+@pytest.mark.parametrize(
+    ("by", "changes", "reason"),
+    [
+        ("own", {"audience": "staging"}, "wrong_audience"),
+        ("oli", {"expires": 1_000_000}, "approval_expired"),
+        ("oli", {"not_before": 1_100_000}, "approval_not_yet_valid"),
+        ("oli", {"person": "ann"}, "approver_unknown"),
+        ("nobody", {}, "signature_invalid"),
+    ],
+)
+def test_an_order_has_to_be_somebody_s_for_here_and_now(
+    tmp_path: Path, by: str, changes: dict[str, object], reason: str
+) -> None:
+    site = Site(tmp_path).canaried()
+    with pytest.raises(RollbackForbidden) as refused:
+        site.plan.roll_back(site.order(site.new, by, **changes))
+    assert refused.value.reason == reason
+    assert site.in_force().canary_bp == 500
+
+
+def test_a_bundle_without_one_before_it_cannot_be_left(tmp_path: Path) -> None:
+    site = Site(tmp_path).canaried()
+    with pytest.raises(NothingToLeave):
+        site.plan.roll_back(site.order(site.old))
