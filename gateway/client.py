@@ -62,6 +62,28 @@ class Decision:
     problem: str = ""
 
 
+class RetryBudget:
+    """Keeps retries from adding to what is wrong: none while most calls of late have failed.
+
+    The throttle of gRPC A6: ten tokens, one less for every failure that could be retried, a tenth more for every
+    answer; retries only with more than half of them left. One for all calls of a client.
+    """
+
+    MOST, PER_ANSWER = 10.0, 0.1
+
+    def __init__(self) -> None:
+        self._tokens = self.MOST
+
+    def answered(self) -> None:
+        """A call was answered."""
+        self._tokens = min(self._tokens + self.PER_ANSWER, self.MOST)
+
+    def failed(self) -> bool:
+        """A call failed in a way that could be retried; returns whether it may be."""
+        self._tokens = max(self._tokens - 1.0, 0.0)
+        return self._tokens > self.MOST / 2
+
+
 class CallRefused(Exception):
     """The gateway says that this request is wrong, so that repeating it is useless."""
 
@@ -89,6 +111,7 @@ class Client:
         if max_attempts < 1:
             raise ValueError(f"max_attempts is {max_attempts}, expected 1 or more")
         self._max_attempts = max_attempts
+        self._retries = RetryBudget()
         self._channel = (
             grpc.aio.insecure_channel(address, options=OPTIONS)
             if credentials is None
@@ -117,8 +140,9 @@ class Client:
     ) -> Decision:
         """Decide within ``budget_s``, whatever happens.
 
-        Retried are UNAVAILABLE and RESOURCE_EXHAUSTED with a pushback time: statuses that say nothing was
-        decided. Every attempt carries the same decision id, so that outcomes join whichever answered.
+        Retried are UNAVAILABLE and RESOURCE_EXHAUSTED with a pushback time: statuses that say nothing was decided;
+        not when that time is over only after the budget, nor while most calls fail. Every attempt carries the same
+        decision id, so that outcomes join whichever answered.
 
         Args:
             routing_key: Equal keys meet the same arm; empty takes the decision id.
@@ -144,11 +168,12 @@ class Client:
                     raise CallRefused(error.code(), error.details() or "") from error
                 problem = f"{error.code().name}: {error.details()}"
                 pause_s = _pause_s(error, wait_s)
-                if pause_s is None or time.monotonic() + pause_s >= ends:
+                if pause_s is None or not self._retries.failed() or time.monotonic() + pause_s >= ends:
                     break
                 await asyncio.sleep(pause_s)
                 wait_s = min(2 * wait_s, MOST_WAIT_S)
                 continue
+            self._retries.answered()
             source = Source.FALLBACK if answer.fallback.used else Source.ENGINE
             return Decision(answer.decision, answer.score, source, name, answer, attempts)
         return Decision(default.decision, default.score, Source.DEFAULT, name, None, attempts, problem)

@@ -477,7 +477,7 @@ class ShadowReport(_message.Message):
     def __init__(self, rollout: _Optional[str] = ..., specialist: _Optional[str] = ..., phase: _Optional[str] = ..., primary_digest: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., shadow_bp: _Optional[int] = ..., since: _Optional[str] = ..., flow: _Optional[_Union[ShadowFlow, _Mapping]] = ..., pairs: _Optional[int] = ..., primary_fallbacks: _Optional[int] = ..., failures: _Optional[_Mapping[str, int]] = ..., decisions: _Optional[_Iterable[_Union[DecisionPair, _Mapping]]] = ..., in_time: _Optional[_Union[Estimate, _Mapping]] = ..., detailed: _Optional[int] = ..., score: _Optional[_Union[PairedMeasure, _Mapping]] = ..., engine_us: _Optional[_Union[PairedMeasure, _Mapping]] = ..., slower: _Optional[_Union[Estimate, _Mapping]] = ..., score_difference: _Optional[_Union[Estimate, _Mapping]] = ..., known_cost: _Optional[_Union[Estimate, _Mapping]] = ..., expected_by_primary: _Optional[_Union[Estimate, _Mapping]] = ..., expected_by_candidate: _Optional[_Union[Estimate, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[GateReading, _Mapping]]] = ...) -> None: ...
 
 class ShadowFlow(_message.Message):
-    __slots__ = ("offered", "sent", "paired", "drops")
+    __slots__ = ("offered", "sent", "paired", "drops", "on_their_way")
     class DropsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -489,11 +489,13 @@ class ShadowFlow(_message.Message):
     SENT_FIELD_NUMBER: _ClassVar[int]
     PAIRED_FIELD_NUMBER: _ClassVar[int]
     DROPS_FIELD_NUMBER: _ClassVar[int]
+    ON_THEIR_WAY_FIELD_NUMBER: _ClassVar[int]
     offered: int
     sent: int
     paired: int
     drops: _containers.ScalarMap[str, int]
-    def __init__(self, offered: _Optional[int] = ..., sent: _Optional[int] = ..., paired: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    on_their_way: int
+    def __init__(self, offered: _Optional[int] = ..., sent: _Optional[int] = ..., paired: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ..., on_their_way: _Optional[int] = ...) -> None: ...
 
 class DecisionPair(_message.Message):
     __slots__ = ("primary", "candidate", "n")

@@ -47,9 +47,8 @@ def report(
 def _flow(found: Any) -> RenderableType:
     flow = found.flow
     drops = sorted(flow.drops.items(), key=lambda item: -item[1])
-    on_their_way = max(0, flow.offered - flow.paired - sum(flow.drops.values()))
     counts = [("offered", flow.offered), ("sent", flow.sent), ("paired", flow.paired), ("recorded", found.pairs)]
-    counts += drops + [("on their way, or lost with a gateway", on_their_way)]
+    counts += drops + [("on their way, or lost with a gateway", flow.on_their_way)]
     most = max(n for _, n in counts) or 1
     rows = [
         (

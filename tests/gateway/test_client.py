@@ -1,6 +1,7 @@
 """The client against a gateway that fails as a test wants."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from gateway.client import CallRefused, Client, Default, Source
+from gateway.client import CallRefused, Client, Default, RetryBudget, Source
 from protos import decide_pb2, decide_pb2_grpc
 
 NO_BID = Default("no-bid")
@@ -20,9 +21,11 @@ class Gateway(decide_pb2_grpc.DecisionServiceServicer):
     def __init__(self, *failures: tuple[grpc.StatusCode, str | None]) -> None:
         self.failures = list(failures)
         self.asked: list[decide_pb2.DecideRequest] = []
+        self.at: list[float] = []
 
     async def Decide(self, request: Any, context: Any) -> decide_pb2.DecideResponse:  # noqa: N802
         self.asked.append(request)
+        self.at.append(time.monotonic())
         if self.failures:
             code, pushback = self.failures.pop(0)
             trailing = () if pushback is None else (("grpc-retry-pushback-ms", pushback),)
@@ -63,9 +66,11 @@ def test_what_was_not_begun_is_retried_under_the_same_decision_id() -> None:
         (EXHAUSTED, "-1"),
         (UNAVAILABLE, "soon"),
         (grpc.StatusCode.INTERNAL, None),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, None),
+        (grpc.StatusCode.ABORTED, None),
         (UNAVAILABLE, "60000"),
     ],
-    ids=["exhausted", "stay away", "unreadable", "internal", "too late"],
+    ids=["exhausted", "stay away", "unreadable", "internal", "late there", "broke in the middle", "too late"],
 )
 def test_what_may_have_been_done_or_should_not_be_asked_again_ends_in_the_default(
     failure: tuple[grpc.StatusCode, str | None],
@@ -78,6 +83,41 @@ def test_what_may_have_been_done_or_should_not_be_asked_again_ends_in_the_defaul
         assert failure[0].name in found.problem
 
     run(gateway, story)
+
+
+def test_the_gateway_says_when_to_come_again() -> None:
+    gateway = Gateway((EXHAUSTED, "80"))
+
+    async def story(client: Client) -> None:
+        found = await client.decide("bids", "x", budget_s=PATIENCE_S, default=NO_BID)
+        assert (found.source, found.attempts) == (Source.ENGINE, 2)
+        assert gateway.at[1] - gateway.at[0] >= 0.07  # the first was refused a moment after it was noted
+
+    run(gateway, story)
+
+
+def test_a_gateway_that_keeps_failing_is_not_asked_twice_a_call() -> None:
+    gateway = Gateway(*[(UNAVAILABLE, None)] * 30)
+
+    async def story(client: Client) -> None:
+        attempts = []
+        while gateway.failures:
+            found = await client.decide("bids", "x", budget_s=PATIENCE_S, default=NO_BID)
+            attempts.append(found.attempts)
+        assert attempts[0] == 3
+        assert set(attempts[5:]) == {1}
+        assert (await client.decide("bids", "x", budget_s=PATIENCE_S, default=NO_BID)).source is Source.ENGINE
+
+    run(gateway, story)
+
+
+def test_answers_bring_retries_back() -> None:
+    budget = RetryBudget()
+    while budget.failed():
+        pass
+    for _ in range(200):
+        budget.answered()
+    assert [budget.failed() for _ in range(5)] == [True, True, True, True, False]
 
 
 def test_attempts_are_bounded() -> None:

@@ -30,7 +30,7 @@ def shadow(control: FakeControl) -> control_pb2.ShadowReport:
         candidate_digest=NEW,
         shadow_bp=2000,
         flow=control_pb2.ShadowFlow(
-            offered=2**40, sent=120, paired=100, drops={"shadow_late": 2**40 - 103, "shadow_[/x]": 1}
+            offered=2**40, sent=120, paired=100, on_their_way=2, drops={"shadow_late": 2**40 - 103, "shadow_[/x]": 1}
         ),
         pairs=100,
         detailed=100,
