@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml
 
 protos: .venv-tools/.installed ## generate protobuf code from protos/*.proto
 	$(TOOLS)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. protos/*.proto
-	$(TOOLS)/python -m grpc_tools.protoc -I . --grpc_python_out=. protos/decide.proto protos/traffic.proto protos/control.proto protos/governance.proto protos/oip.proto protos/artf_services.proto protos/rtb.proto protos/learning.proto
+	$(TOOLS)/python -m grpc_tools.protoc -I . --grpc_python_out=. protos/decide.proto protos/traffic.proto protos/control.proto protos/governance.proto protos/oip.proto protos/artf_services.proto protos/rtb.proto protos/learning.proto protos/observe.proto
 
 fmt: setup ## format the code
 	$(BIN)/ruff check --fix .

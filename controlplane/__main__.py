@@ -33,6 +33,7 @@ from protos.contract.attestation import KeyInvalid, read_private
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
+from protos.contract.seal import read_opener
 
 log = structlog.get_logger()
 
@@ -66,6 +67,7 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
         sources=sources,
         clock=lambda: time.time_ns() // 1_000_000,
         embedder=best_embedder(),
+        opener=None if settings.capture_key is None else read_opener(settings.capture_key),
         changed=changed,
     )
     deployment.operators()

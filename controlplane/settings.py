@@ -197,7 +197,9 @@ class ControlSettings:
     """Everything a control plane needs to start. Paths in the file are relative to the file.
 
     Attributes:
+        capture_key: Private key that opens capture segments sealed for it; null where they are not sealed.
         plan_key: Private key that signs plans and ledger checkpoints; gateways hold its public half.
+        sketch_window_s: Seconds of traffic that one sketch sums up; sketches are kept for ``keep_sketches_s``.
         tick_s: Seconds between two looks at captures, rollouts and jobs.
     """
 
@@ -208,11 +210,14 @@ class ControlSettings:
     artifacts_dir: Path
     bundles_dir: Path
     capture_dir: Path
+    capture_key: Path | None
     operators: Path
     plan_key: Path
     tick_s: float
     lease_s: float
     keep_samples: int
+    sketch_window_s: float
+    keep_sketches_s: float
     specialists: tuple[SpecialistSettings, ...]
     drift: DriftSettings
     training: TrainingSettings
@@ -235,11 +240,14 @@ class ControlSettings:
             artifacts_dir=root / read.text("artifacts_dir", "artifacts"),
             bundles_dir=root / read.text("bundles_dir"),
             capture_dir=root / read.text("capture_dir"),
+            capture_key=None if (sealed_for := read.maybe_text("capture_key")) is None else root / sealed_for,
             operators=root / read.text("operators"),
             plan_key=root / read.text("plan_key"),
             tick_s=read.number("tick_s", 0.05, 3600, 0.5),
             lease_s=read.number("lease_s", 1, 3600, 30),
             keep_samples=read.integer("keep_samples", 1000, 10_000_000, 50_000),
+            sketch_window_s=read.number("sketch_window_s", 1, 31 * 86_400, 3600),
+            keep_sketches_s=read.number("keep_sketches_s", 3600, 3650 * 86_400, 90 * 86_400),
             specialists=tuple(
                 SpecialistSettings.from_json(item, f"controlplane.specialists[{i}]", root)
                 for i, item in enumerate(read.items("specialists"))

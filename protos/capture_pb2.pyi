@@ -20,7 +20,7 @@ class CaptureRecord(_message.Message):
     def __init__(self, sample: _Optional[_Union[Sample, _Mapping]] = ..., shadow_pair: _Optional[_Union[ShadowPair, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., drops: _Optional[_Union[Drops, _Mapping]] = ...) -> None: ...
 
 class Sample(_message.Message):
-    __slots__ = ("decision_id", "specialist", "routing_key_hash", "input", "input_digest", "answer", "at_unix_ms", "inclusion_bp", "salt", "in_time")
+    __slots__ = ("decision_id", "specialist", "routing_key_hash", "input", "input_digest", "answer", "at_unix_ms", "inclusion_bp", "salt", "in_time", "drawn_for", "inclusion")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     SPECIALIST_FIELD_NUMBER: _ClassVar[int]
     ROUTING_KEY_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,8 @@ class Sample(_message.Message):
     INCLUSION_BP_FIELD_NUMBER: _ClassVar[int]
     SALT_FIELD_NUMBER: _ClassVar[int]
     IN_TIME_FIELD_NUMBER: _ClassVar[int]
+    DRAWN_FOR_FIELD_NUMBER: _ClassVar[int]
+    INCLUSION_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     specialist: str
     routing_key_hash: str
@@ -41,7 +43,9 @@ class Sample(_message.Message):
     inclusion_bp: int
     salt: str
     in_time: bool
-    def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ..., routing_key_hash: _Optional[str] = ..., input: _Optional[_Union[_decide_pb2.Input, _Mapping]] = ..., input_digest: _Optional[str] = ..., answer: _Optional[_Union[_decide_pb2.DecideResponse, _Mapping]] = ..., at_unix_ms: _Optional[int] = ..., inclusion_bp: _Optional[int] = ..., salt: _Optional[str] = ..., in_time: bool = ...) -> None: ...
+    drawn_for: str
+    inclusion: float
+    def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ..., routing_key_hash: _Optional[str] = ..., input: _Optional[_Union[_decide_pb2.Input, _Mapping]] = ..., input_digest: _Optional[str] = ..., answer: _Optional[_Union[_decide_pb2.DecideResponse, _Mapping]] = ..., at_unix_ms: _Optional[int] = ..., inclusion_bp: _Optional[int] = ..., salt: _Optional[str] = ..., in_time: bool = ..., drawn_for: _Optional[str] = ..., inclusion: _Optional[float] = ...) -> None: ...
 
 class ShadowPair(_message.Message):
     __slots__ = ("decision_id", "specialist", "salt", "primary_digest", "candidate_digest", "primary_decision", "candidate_decision", "primary_score", "candidate_score", "primary_label", "candidate_label", "primary_us", "candidate_us", "candidate_in_time", "candidate_failure", "at_unix_ms", "primary_fallback", "primary_engine_us", "candidate_engine_us", "primary_probabilities", "candidate_probabilities")

@@ -5,7 +5,11 @@ import sys
 import typer
 
 from controlplane.cli import (
+<<<<<<< HEAD
     approval,
+=======
+    capture,
+>>>>>>> 732562a (Observe: mergeable sketches, outcomes in any order with delay curves, quarantine, labels held back; drift report, interlock capture)
     decide,
     decision,
     drift,
@@ -46,6 +50,7 @@ app.add_typer(approval.app, name="approval")
 app.add_typer(shadow.app, name="shadow")
 app.add_typer(plan.app, name="plan")
 app.add_typer(drift.app, name="drift")
+app.add_typer(capture.app, name="capture")
 app.add_typer(eval.app, name="eval")
 app.add_typer(engine.app, name="engine")
 app.add_typer(evidence.app, name="evidence")

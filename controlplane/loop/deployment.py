@@ -14,9 +14,13 @@ from controlplane.store.store import Store
 from protos import traffic_pb2
 from protos.contract.attestation import Operators
 from protos.contract.bundle import BundleStore
+<<<<<<< HEAD
 from protos.contract.digest import parse_json_object
 from protos.contract.ledger_proof import ledger_origin
 from protos.contract.operators import envelope_from_json
+=======
+from protos.contract.seal import Opener
+>>>>>>> 732562a (Observe: mergeable sketches, outcomes in any order with delay curves, quarantine, labels held back; drift report, interlock capture)
 
 LOOP = "interlock-loop"  # the author of what the loop does by itself; no person goes by it
 
@@ -29,6 +33,7 @@ class Deployment:
         packs: Specialists by name; ``sources`` says where each pack came from.
         clock: Unix milliseconds.
         embedder: Turns texts into vectors, for what is compared as such.
+        opener: Opens sealed capture; None where there is no key for it.
         changed: Called after a step that may have offered a plan, from any thread.
     """
 
@@ -41,6 +46,7 @@ class Deployment:
     sources: Mapping[str, SpecialistSettings]
     clock: Callable[[], int]
     embedder: Embedder
+    opener: Opener | None
     changed: Callable[[], None]
 
     @property

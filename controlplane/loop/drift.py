@@ -12,18 +12,22 @@ from controlplane.detectors import TooFewSamples
 from controlplane.detectors.two_sample import classifier_two_sample
 from controlplane.domain.drift import DriftReading, DriftVerdict, Measurement, read
 from controlplane.domain.retraining import against
+from controlplane.loop import label_check
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.frame import Frame
 from controlplane.loop.maturity import matured_before
 from controlplane.loop.monitor import CALIBRATION, INPUT, LEAST_LABELLED, SUDDEN, Budget, Monitor, WindowReading
 from controlplane.loop.publish import standing_split
+from controlplane.loop.sketches import WindowSketch
 from controlplane.loop.triggers import decide, facts_of, limits_of
-from controlplane.store import observations, performance
+from controlplane.store import observations, performance, sketches
 from controlplane.store.store import Unit
 from protos.contract.task import TaskSpec
+from protos.observe_pb2 import SketchWindow
 
 log = structlog.get_logger()
 
+PRIMARY = 1  # decide.v1 ARM_PRIMARY
 SEED = 11
 LEAST_MEASURED = 20
 
@@ -41,7 +45,8 @@ class _Step:
 
 
 def watch(deployment: Deployment) -> None:
-    """Judge every complete window that has not been judged yet."""
+    """Judge every complete window that has not been judged yet, labels before anything is trained on them."""
+    label_check.check(deployment)
     for specialist in deployment.packs:
         while _watch(deployment, specialist):
             pass
@@ -72,6 +77,7 @@ def _watch(deployment: Deployment, specialist: str) -> bool:
         if known and known[-1].last_sample >= step.rows[-1].id:
             return True
         observations.set_reference(unit, specialist, step.bundle, state)
+        _sketch(unit, deployment, specialist, step.rows, frame)
         if found.performance is not None:
             performance.add(unit, specialist, step.bundle, step.rows[-1].id, asdict(found.performance))
         _act(unit, deployment, specialist, step.bundle, step.rows[0].id, step.rows[-1].id, readings)
@@ -182,6 +188,18 @@ def _relearned(deployment: Deployment, specialist: str, step: _Step, monitor: Mo
         return None
     hit = _outcomes([(task.score_label, row.outcome) for row in step.past])
     return monitor.with_outcomes(hit, correct, SEED)
+
+
+def _sketch(unit: Unit, deployment: Deployment, specialist: str, rows: Sequence[Any], frame: Frame) -> None:
+    """Add the window's embeddings, which were made anyway, to the sketch of the time it ended in."""
+    if frame.vectors is None:
+        return
+    window_ms = int(1000 * deployment.settings.sketch_window_s)
+    start = rows[-1].at_ms // window_ms * window_ms
+    saved = sketches.get(unit, specialist, PRIMARY, start)
+    sketch = WindowSketch(None if saved is None else SketchWindow.FromString(saved))
+    sketch.add_vectors(deployment.embedder.name, frame.vectors)
+    sketches.put(unit, specialist, PRIMARY, start, sketch.rows, sketch.to_message().SerializeToString())
 
 
 def _readings(deployment: Deployment, step: _Step, found: WindowReading, texts: Sequence[str]) -> list[DriftReading]:

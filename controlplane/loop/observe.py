@@ -1,5 +1,7 @@
 """Read what gateways captured, each record once: the offset moves in the transaction that keeps the records."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +9,23 @@ import structlog
 
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.gates import added_cost
+from controlplane.loop.sketches import WindowSketch
 from controlplane.store import observations
 from controlplane.store import outcomes as outcome_rows
+from controlplane.store import sketches as sketch_rows
 from controlplane.store.store import Unit
 from protos import capture_pb2, decide_pb2
-from protos.contract.segment import SegmentInvalid, read_segment
+from protos.contract.draws import BASIS_POINTS
+from protos.contract.segment import SealedSegment, SegmentInvalid, read_segment
 from protos.contract.task import InputInvalid, render
+from protos.observe_pb2 import SketchWindow
 
 log = structlog.get_logger()
 
+Captured = capture_pb2.CaptureRecord
 BATCH = 2_000  # records a transaction: what a kill may make us read again
 DAMAGED = -1
+ASIDE = "damaged"  # the folder for damaged segments, in the capture folder
 REASONS = {number: name.removeprefix("FALLBACK_REASON_").lower() for name, number in decide_pb2.FallbackReason.items()}
 ABANDONED_S = 3600.0  # a gateway that wrote nothing for so long has restarted or gone
 
@@ -37,6 +45,7 @@ def observe(deployment: Deployment) -> int:
         with deployment.store.writing(deployment.clock()) as unit:
             for specialist in deployment.packs:
                 observations.prune(unit, specialist, deployment.settings.keep_samples)
+            sketch_rows.forget_before(unit, int(unit.now_ms - 1000 * deployment.settings.keep_sketches_s))
     _remove_finished(deployment, paths)
     return total
 
@@ -44,21 +53,24 @@ def observe(deployment: Deployment) -> int:
 def _read(deployment: Deployment, path: Path, start: int) -> int:
     kept, offset = 0, start
     while True:
-        batch: list[capture_pb2.CaptureRecord] = []
+        batch: list[Captured] = []
         problem = ""
         before = offset
         try:
-            for record, end in read_segment(path, offset):
+            for record, end in read_segment(path, offset, deployment.opener):
                 batch.append(record)
                 offset = end
                 if len(batch) == BATCH:
                     break
         except SegmentInvalid as error:
             problem = str(error)
+        except SealedSegment as error:
+            log.warning("capture_sealed", problem=str(error), setting="controlplane.capture_key")
+            return kept  # it stays, for when the key is there
         if offset == before and not problem:
             return kept
         with deployment.store.writing(deployment.clock()) as unit:
-            _keep(unit, deployment, batch)
+            keep(unit, deployment, batch, path.name)
             observations.set_offset(unit, path.name, DAMAGED if problem else offset, problem)
             if problem:
                 unit.record(LOOP, "capture.damaged", {"segment": path.name, "offset": offset, "problem": problem})
@@ -68,31 +80,84 @@ def _read(deployment: Deployment, path: Path, start: int) -> int:
             return kept
 
 
-def _keep(unit: Unit, deployment: Deployment, records: list[capture_pb2.CaptureRecord]) -> None:
+def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segment: str) -> None:
+    """Keep records; what cannot be used goes to quarantine whole, with the reason, and is lost to nobody."""
     samples: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
+    refused: list[tuple[str, str, bytes]] = []
+    sketches = Sketches(unit, deployment.settings.sketch_window_s)
     for record in records:
-        match record.WhichOneof("body"):
-            case "sample" if record.sample.specialist in deployment.packs:
-                samples.append(_sample(deployment, record.sample))
-            case "shadow_pair" if record.shadow_pair.specialist in deployment.packs:
-                pairs.append(_pair(deployment, record.shadow_pair))
-            case "outcome" if record.outcome.specialist in deployment.packs:
-                said = record.outcome
-                outcomes.append(
-                    {
-                        "specialist": said.specialist,
-                        "decision_id": said.decision_id,
-                        "label": said.label,
-                        "source": said.source,
-                        "observed_ms": said.observed_at_unix_ms,
-                        "received_ms": said.received_at_unix_ms,
-                    }
-                )
+        kind = record.WhichOneof("body")
+        body = getattr(record, kind) if kind else None
+        if body is None:
+            refused.append(("unknown_record", "a body this version does not know", record.SerializeToString()))
+        elif kind == "drops":
+            observations.add_not_captured(unit, body.gateway_id, dict(body.by_cause), body.at_unix_ms)
+        elif body.specialist not in deployment.packs:
+            refused.append(("unknown_specialist", body.specialist, record.SerializeToString()))
+        elif kind == "sample":
+            said = _sample(deployment, body)
+            samples.append(said)
+            sketches.see(said, body)
+        elif kind == "shadow_pair":
+            pairs.append(_pair(deployment, body))
+        elif body.label not in deployment.packs[body.specialist].task.labels:
+            refused.append(("label_unknown", f"{body.specialist}: {body.label!r}", record.SerializeToString()))
+        else:
+            outcomes.append(
+                {
+                    "specialist": body.specialist,
+                    "decision_id": body.decision_id,
+                    "label": body.label,
+                    "source": body.source,
+                    "observed_ms": body.observed_at_unix_ms,
+                    "received_ms": body.received_at_unix_ms,
+                }
+            )
     observations.add_samples(unit, samples)
     observations.add_pairs(unit, pairs)
     outcome_rows.add(unit, outcomes)
+    sketches.keep()
+    if refused:
+        observations.quarantine_records(unit, segment, refused)
+        counts = Counter(reason for reason, _, _ in refused)
+        unit.record(LOOP, "capture.quarantined", {"segment": segment, "records": dict(counts)})
+
+
+class Sketches:
+    """The sketch windows a batch falls into: read once, written once."""
+
+    def __init__(self, unit: Unit, window_s: float) -> None:
+        self._unit = unit
+        self._window_ms = int(1000 * window_s)
+        self._rows: dict[tuple[str, int, int], list[tuple[dict[str, Any], str]]] = {}
+
+    def see(self, said: dict[str, Any], body: capture_pb2.Sample) -> None:
+        """Take one sample; only those drawn by rate, for the others were recorded for being unlike the rest."""
+        if said["drawn_for"] == observations.BY_RATE:
+            start = said["at_ms"] // self._window_ms * self._window_ms
+            key = (said["specialist"], said["arm"], start)
+            self._rows.setdefault(key, []).append((said, body.routing_key_hash))
+
+    def keep(self) -> None:
+        """Add what was seen to the stored windows."""
+        for (specialist, arm, start), rows in self._rows.items():
+            saved = sketch_rows.get(self._unit, specialist, arm, start)
+            sketch = WindowSketch(None if saved is None else SketchWindow.FromString(saved))
+            numbers: dict[str, list[float]] = {"score": [said["score"] for said, _ in rows]}
+            items: dict[str, list[str]] = {
+                name: [said[name] for said, _ in rows] for name in ("decision", "label", "bundle")
+            }
+            for said, _ in rows:
+                for name, value in said["fields"].items():
+                    if isinstance(value, bool):
+                        items.setdefault(name, []).append(str(value))
+                    else:
+                        numbers.setdefault(name, []).append(value)
+            sketch.add(len(rows), numbers, items, [caller for _, caller in rows])
+            message = sketch.to_message()
+            sketch_rows.put(self._unit, specialist, arm, start, sketch.rows, message.SerializeToString())
 
 
 def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
@@ -119,6 +184,8 @@ def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
         "label": answer.label,
         "confidence": max((p.probability for p in answer.probabilities), default=float(answer.score)),
         "score": float(answer.score),
+        "inclusion": said.inclusion or max(said.inclusion_bp, 1) / BASIS_POINTS,
+        "drawn_for": said.drawn_for or observations.BY_RATE,
         "fallback": answer.fallback.used,
         "at_ms": said.at_unix_ms,
     }
@@ -158,6 +225,12 @@ def _remove_finished(deployment: Deployment, paths: list[Path]) -> None:
         newest[_run(path)] = path
     gone = set(read) - {path.name for path in paths}
     for path in paths:
+        if read.get(path.name) == DAMAGED:
+            # Kept whole for a person, out of the way of the quota on what is still to be read.
+            aside = path.parent / ASIDE
+            aside.mkdir(exist_ok=True)
+            path.rename(aside / path.name)
+            continue
         found = path.stat()
         is_left = newest[_run(path)] != path or deployment.clock() / 1000 - found.st_mtime > ABANDONED_S
         if is_left and read.get(path.name, 0) == found.st_size:

@@ -10,8 +10,13 @@ from controlplane.loop.deployment import Deployment
 from controlplane.rpc.control import ControlService
 from controlplane.rpc.governance import GovernanceService
 from controlplane.rpc.learning import LearningService
+from controlplane.rpc.observe import ObserveService
 from controlplane.rpc.traffic import PlanBell, TrafficService
+<<<<<<< HEAD
 from protos import control_pb2_grpc, governance_pb2_grpc, learning_pb2_grpc, traffic_pb2_grpc
+=======
+from protos import control_pb2_grpc, learning_pb2_grpc, observe_pb2_grpc, traffic_pb2_grpc
+>>>>>>> 732562a (Observe: mergeable sketches, outcomes in any order with delay curves, quarantine, labels held back; drift report, interlock capture)
 
 GRACE_S = 2.0
 MOST_BYTES = 16 << 20  # a ledger page or a plan with its approvals
@@ -31,6 +36,8 @@ class ControlServer:
         control_pb2_grpc.add_ControlServiceServicer_to_server(control, self._server)  # type: ignore[no-untyped-call]
         learning = LearningService(deployment, in_thread)
         learning_pb2_grpc.add_LearningServiceServicer_to_server(learning, self._server)  # type: ignore[no-untyped-call]
+        observe = ObserveService(deployment, in_thread)
+        observe_pb2_grpc.add_ObserveServiceServicer_to_server(observe, self._server)  # type: ignore[no-untyped-call]
 
     async def start(self, address: str) -> int:
         """Listen and return the port; raises RuntimeError when the address cannot be had."""

@@ -1,9 +1,10 @@
 """What gateways recorded and counted: samples, shadow pairs, outcomes, arm counters, drift readings."""
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, not_, select, update
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import (
@@ -11,7 +12,10 @@ from controlplane.store.tables import (
     capture_offset,
     drift_reading,
     drift_reference,
+    label_batch,
+    not_captured,
     outcome,
+    quarantine,
     sample,
     shadow_counter,
     shadow_pair,
@@ -19,6 +23,7 @@ from controlplane.store.tables import (
 from protos import traffic_pb2
 
 BY_RATE = "rate"
+QUARANTINED = 10_000  # records kept in quarantine
 MAIN_ARMS = (1, 2)  # decide.v1 ARM_PRIMARY and ARM_BASELINE: what the primary answered
 
 
@@ -51,6 +56,46 @@ def add_pairs(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
     """Keep shadow pairs."""
     if rows:
         unit.connection.execute(insert(shadow_pair), rows)
+
+
+def quarantine_records(unit: Unit, segment: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
+    """Keep records that could not be used: (reason, detail, bytes). The oldest beyond ``QUARANTINED`` are forgotten."""
+    rows = [
+        {"reason": reason, "segment": segment, "detail": detail[:2000], "body": body, "at_ms": unit.now_ms}
+        for reason, detail, body in refused
+    ]
+    unit.connection.execute(insert(quarantine), rows)
+    edge = unit.connection.execute(
+        select(quarantine.c.id).order_by(quarantine.c.id.desc()).offset(QUARANTINED).limit(1)
+    ).scalar()
+    if edge is not None:
+        unit.connection.execute(delete(quarantine).where(quarantine.c.id <= edge))
+
+
+def quarantined(unit: Unit) -> list[Any]:
+    """Count quarantined records by reason (reason, records, last_ms)."""
+    columns = (quarantine.c.reason, func.count().label("records"), func.max(quarantine.c.at_ms).label("last_ms"))
+    return list(unit.connection.execute(select(*columns).group_by(quarantine.c.reason)))
+
+
+def add_not_captured(unit: Unit, gateway: str, by_cause: dict[str, int], at_ms: int) -> None:
+    """Add to the ledger of what a gateway did not record."""
+    for cause, records in by_cause.items():
+        where = (not_captured.c.gateway == gateway) & (not_captured.c.cause == cause)
+        values = {"records": not_captured.c.records + records, "last_ms": at_ms}
+        if unit.connection.execute(update(not_captured).where(where).values(values)).rowcount == 0:
+            row = {"gateway": gateway, "cause": cause, "records": records, "last_ms": at_ms}
+            unit.connection.execute(insert(not_captured).values(row))
+
+
+def not_captured_by_cause(unit: Unit) -> list[Any]:
+    """Return what gateways did not record (cause, records, last_ms), all gateways together."""
+    columns = (
+        not_captured.c.cause,
+        func.sum(not_captured.c.records).label("records"),
+        func.max(not_captured.c.last_ms).label("last_ms"),
+    )
+    return list(unit.connection.execute(select(*columns).group_by(not_captured.c.cause)))
 
 
 def prune(unit: Unit, specialist: str, keep: int) -> None:
@@ -123,11 +168,23 @@ def _with_outcomes(table: Any) -> Any:
 
 
 def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any]:
-    """Return the newest samples (text, label) whose outcome is known, newest first, a text once."""
+    """Return the newest samples (text, label) whose outcome is known, newest first, a text once.
+
+    Labels of a source's day that are held back are not among them.
+    """
+    held = [
+        and_(outcome.c.source == batch.source, outcome.c.received_ms.between(*_of_day(batch.day)))
+        for batch in unit.connection.execute(
+            select(label_batch.c.source, label_batch.c.day).where(
+                label_batch.c.specialist == specialist, label_batch.c.state == "flagged"
+            )
+        )
+    ]
     query = (
         select(sample.c.text, outcome.c.label, func.max(sample.c.id).label("last"))
         .join(outcome, _with_outcomes(sample))
         .where(sample.c.specialist == specialist, sample.c.id > after_id, sample.c.text != "")
+        .where(*(not_(batch) for batch in held))
         .group_by(sample.c.text, outcome.c.label)
         .order_by(func.max(sample.c.id).desc())
         .limit(limit)
@@ -136,6 +193,11 @@ def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any
     for row in unit.connection.execute(query):
         newest.setdefault(row.text, row)  # callers may have disagreed about a text: the last word counts
     return list(newest.values())
+
+
+def _of_day(day: str) -> tuple[int, int]:
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    return int(1000 * start.timestamp()), int(1000 * (start + timedelta(days=1)).timestamp()) - 1
 
 
 def arm_decisions(unit: Unit, specialist: str, salt: str, generation: int) -> list[Any]:

@@ -91,3 +91,16 @@ def contradicted(unit: Unit, specialist: str, limit: int) -> list[Any]:
         .limit(50 * limit)
     )
     return [row for row in unit.connection.execute(query) if len(row.said) > 1][:limit]
+
+
+def weighted(unit: Unit, specialist: str, before_ms: int, limit: int) -> list[Any]:
+    """Return the newest decisions made before a moment (decision, answer, truth or None, inclusion), newest first."""
+    is_same = (outcome.c.specialist == sample.c.specialist) & (outcome.c.decision_id == sample.c.decision_id)
+    query = (
+        select(sample.c.decision, sample.c.label.label("answer"), outcome.c.label.label("truth"), sample.c.inclusion)
+        .outerjoin(outcome, is_same)
+        .where(sample.c.specialist == specialist, sample.c.at_ms <= before_ms)
+        .order_by(sample.c.id.desc())
+        .limit(limit)
+    )
+    return list(unit.connection.execute(query))

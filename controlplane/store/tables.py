@@ -286,6 +286,45 @@ drift_reading = Table(
     Column("at_ms", BigInteger, nullable=False),
     UniqueConstraint("specialist", "bundle", "last_sample", "signal"),
 )
+sketch_window = Table(
+    "sketch_window",
+    metadata,
+    Column("specialist", _NAME, primary_key=True),
+    Column("arm", Integer, primary_key=True),
+    Column("start_ms", BigInteger, primary_key=True, index=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # observe.v1.SketchWindow
+)
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("reason", _NAME, nullable=False, index=True),
+    Column("segment", _NAME, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # the record as it was read, for whoever mends it
+    Column("at_ms", BigInteger, nullable=False),
+)
+not_captured = Table(
+    "not_captured",
+    metadata,
+    Column("gateway", _NAME, primary_key=True),
+    Column("cause", _NAME, primary_key=True),
+    Column("records", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+label_batch = Table(
+    "label_batch",
+    metadata,
+    Column("specialist", _NAME, primary_key=True),
+    Column("source", _NAME, primary_key=True),
+    Column("day", String(10), primary_key=True),  # of the outcome, UTC
+    Column("labels", Integer, nullable=False),
+    Column("unlearnable", Float, nullable=False),
+    Column("expected", Float, nullable=False),
+    Column("state", String(10), nullable=False),  # clear, flagged, released
+    Column("at_ms", BigInteger, nullable=False),
+)
 performance_estimate = Table(
     "performance_estimate",
     metadata,

@@ -43,6 +43,8 @@ def test_domain_imports_the_standard_library_and_the_contract_only(path: Path) -
 
 
 HOMES = {
+    "datasketches": ("controlplane/loop/sketches.py",),
+    "river": ("controlplane/backtest/references.py",),
     "grpc": (
         "gateway/rpc",
         "gateway/engines/remote_",

@@ -43,8 +43,9 @@ def test_the_commands_a_user_was_promised_exist() -> None:
         "init, up, gateway serve, worker serve, control serve, decide, outcome, specialist list, specialist show, "
         "specialist train, specialist eval, specialist jobs, rollout list, rollout start, rollout status, "
         "rollout approve, rollout reject, rollout pause, rollout resume, rollout rollback, rollout history, "
-        "shadow report, plan status, drift status, drift backtest, engine convert, eval run, eval metrics, jobs list, "
-        "jobs show, jobs retry, jobs cancel, jobs decisions, label next, label import, label export, evidence show, "
+        "shadow report, plan status, drift status, drift backtest, drift report, engine convert, eval run, "
+        "eval metrics, jobs list, jobs show, jobs retry, jobs cancel, jobs decisions, label next, label import, "
+        "label export, capture tail, capture stats, capture export, capture release, evidence show, "
         "evidence verify, ledger show, ledger verify, operator keygen, operator list"
     )
     assert set(COMMANDS) == {tuple(name.split()) for name in promised.split(", ")}

@@ -151,6 +151,7 @@ def world(root: Path, **settings: Any) -> World:
         sources={NAME: SpecialistSettings(NAME, None, None)},
         clock=clock,
         embedder=HashedWords(),
+        opener=None,
         changed=lambda: None,
     )
     return World(root, made, clock)

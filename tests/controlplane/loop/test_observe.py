@@ -1,8 +1,15 @@
 import os
 from pathlib import Path
 
-from controlplane.loop.observe import ABANDONED_S, observe
-from controlplane.store import ledger, observations
+import pytest
+from sqlalchemy import select
+
+from controlplane.loop.observe import ABANDONED_S, ASIDE, observe
+from controlplane.loop.sketches import WindowSketch
+from controlplane.store import ledger, observations, sketches
+from controlplane.store.tables import quarantine
+from protos import capture_pb2
+from protos.observe_pb2 import SketchWindow
 from tests.controlplane.loop.fixture import NAME, ZERO, outcome, world
 
 
@@ -37,6 +44,53 @@ def test_a_damaged_segment_is_recorded_and_what_came_before_is_kept(tmp_path: Pa
     with found.deployment.store.reading() as unit:
         actions = [entry.action for entry in ledger.entries(unit.connection, 0, 10)]
     assert actions.count("capture.damaged") == 1
+    assert not path.exists() and (path.parent / ASIDE / path.name).read_bytes() == bytes(data)
+
+
+def test_what_cannot_be_used_is_quarantined_whole_and_the_rest_is_kept(tmp_path: Path) -> None:
+    found = world(tmp_path)
+    stranger = found.sample("text", bundle=ZERO)
+    stranger.sample.specialist = "nobody"
+    newer = capture_pb2.CaptureRecord.FromString(b"\xa2\x06\x03new")  # a body of some later version, field 100
+    found.capture([newer, stranger, outcome(1, "maybe"), found.sample("text", bundle=ZERO), outcome(2, "safe")])
+    assert observe(found.deployment) == 5
+    with found.deployment.store.reading() as unit:
+        assert observations.count(unit, NAME) == (1, 1)
+        counts = {row.reason: row.records for row in observations.quarantined(unit)}
+        bodies = [row.body for row in unit.connection.execute(select(quarantine.c.body).order_by(quarantine.c.id))]
+    assert counts == {"unknown_record": 1, "unknown_specialist": 1, "label_unknown": 1}
+    assert bodies == [newer.SerializeToString(), stranger.SerializeToString(), outcome(1, "maybe").SerializeToString()]
+
+
+def test_what_gateways_did_not_record_adds_up_by_cause(tmp_path: Path) -> None:
+    found = world(tmp_path)
+    drops = [
+        capture_pb2.CaptureRecord(
+            drops=capture_pb2.Drops(gateway_id=name, by_cause={"capture_queue_full": n}, at_unix_ms=n)
+        )
+        for name, n in (("a", 3), ("a", 4), ("b", 10))
+    ]
+    found.capture(drops)
+    observe(found.deployment)
+    with found.deployment.store.reading() as unit:
+        rows = [tuple(row) for row in observations.not_captured_by_cause(unit)]
+    assert rows == [("capture_queue_full", 17, 10)]
+
+
+def test_sketches_hold_what_was_drawn_by_rate_by_arm_and_window(tmp_path: Path) -> None:
+    found = world(tmp_path, sketch_window_s=10)
+    odd = found.sample("odd", bundle=ZERO)
+    odd.sample.drawn_for = "margin"
+    first = [found.sample(f"text {i}", bundle=ZERO, score=i / 10) for i in range(10)] + [odd]
+    found.clock.now_ms += 10_000
+    found.capture([*first, *(found.sample("later", bundle=ZERO, arm=3) for _ in range(4))])
+    observe(found.deployment)
+    with found.deployment.store.reading() as unit:
+        rows = sketches.newest(unit, NAME, 10)
+    assert [(row.arm, row.rows) for row in rows] == [(1, 10), (3, 4)]
+    kept = WindowSketch(SketchWindow.FromString(rows[0].body))
+    assert kept.quantiles("score", [0.5])[0] in (pytest.approx(0.4), pytest.approx(0.5))
+    assert kept.shares("label") == {"safe": 1.0}
 
 
 def test_finished_segments_are_removed_and_the_one_being_written_stays(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""``interlock capture``: what gateways recorded of live traffic, what they did not, and taking it elsewhere."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from controlplane.cli.connection import CONTROL, ControlOption, observe_at
+from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, command, say, say_json, table
+from protos import capture_pb2, observe_pb2
+from protos.contract.segment import SealedSegment, SegmentInvalid, read_segment
+
+app = typer.Typer(help="Recorded traffic.", no_args_is_help=True)
+POLL_S = 0.5
+KeyOption = Annotated[Path | None, typer.Option(help="Private key that opens sealed segments.")]
+
+
+@app.command("tail")
+@command
+def tail(
+    folder: Annotated[Path, typer.Argument(help="Where a gateway writes its segments.")],
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Newest records to begin with.", min=0)] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written.")] = False,
+    key: KeyOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the newest records of segments that nobody has read away yet."""
+    if not folder.is_dir():
+        raise Problem(f"folder is {str(folder)!r}, expected where a gateway writes its segments", code=WRONG_USE)
+    offsets: dict[Path, int] = {}
+    newest = list(_news(folder, offsets, key))[-lines:] if lines else list(_news(folder, offsets, key))[:0]
+    if as_json and not follow:
+        say_json([as_dict(record) for record in newest])
+        return
+    for record in newest:
+        _say_record(record, as_json)
+    while follow:
+        time.sleep(POLL_S)
+        for record in _news(folder, offsets, key):
+            _say_record(record, as_json)
+
+
+@app.command("stats")
+@command
+def stats(
+    specialist: Annotated[str, typer.Argument(help="Of this specialist.")],
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show sketches of what was recorded, window by window, and why records were not kept."""
+    with observe_at(control) as server:
+        found = server.GetObservation(observe_pb2.GetObservationRequest(specialist=specialist))
+    if as_json:
+        say_json(as_dict(found))
+        return
+    say(f"{found.samples:,} samples and {found.outcomes:,} outcomes of {specialist} are kept")
+    rows = []
+    for window in found.windows:
+        score = next((q for q in window.quantiles if q.name == "score"), observe_pb2.Quantiles())
+        decisions = next((dict(s.share) for s in window.shares if s.name == "decision"), {})
+        told = ", ".join(f"{name} {share:.1%}" for name, share in sorted(decisions.items(), key=lambda d: -d[1]))
+        quantiles = f"{score.p05:.3f} {score.p50:.3f} {score.p95:.3f}"
+        size = f"{window.bytes / 1024:.1f} kB"
+        rows.append(
+            (window.start[:19], window.arm, f"{window.rows:,}", f"{window.callers:,.0f}", quantiles, told, size)
+        )
+    columns = ("window", "arm", "requests", "callers, about", "score p5 p50 p95", "decisions", "sketch")
+    say(table("", columns, rows))
+    if found.not_kept:
+        lost = [(k.reason, f"{k.records:,}", k.last[:19]) for k in found.not_kept]
+        say(table("not kept, all specialists", ("why", "records", "last"), lost))
+    held = [b for b in found.label_batches if b.state == "flagged"]
+    if held:
+        batches = [(b.source, b.day, f"{b.labels:,}", f"{b.unlearnable:.1%}", f"{b.expected:.1%}") for b in held]
+        say(table("labels held back", ("source", "day", "labels", "not learnable", "usually"), batches))
+
+
+@app.command("export")
+@command
+def export(
+    specialist: Annotated[str, typer.Argument(help="Of this specialist.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    config: Annotated[Path, typer.Option(help="TOML file with a table [controlplane].")] = Path("interlock.toml"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Write samples with their outcomes as Parquet, each with the probability that such a request was recorded."""
+    from controlplane.settings import ControlSettings
+    from controlplane.store.export import export_samples
+    from controlplane.store.store import Store
+
+    store = Store(ControlSettings.read(config).database)
+    try:
+        rows = export_samples(store, specialist, out)
+    finally:
+        store.close()
+    if as_json:
+        say_json({"rows": rows, "file": str(out)})
+        return
+    say(f"wrote {rows:,} samples to {out}")
+
+
+@app.command("release")
+@command
+def release(
+    specialist: Annotated[str, typer.Argument(help="Of this specialist.")],
+    source: Annotated[str, typer.Option(help="Who reported the labels.")],
+    day: Annotated[str, typer.Option(help="When, as 2026-11-24.")],
+    person: Annotated[str, typer.Option("--as", help="Your name, for the ledger.")],
+    reason: Annotated[str, typer.Option(help="Why they are right after all.")],
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let labels be trained on that were held back because their texts do not speak for them."""
+    request = observe_pb2.ReleaseLabelsRequest(
+        specialist=specialist, source=source, day=day, requested_by=person, reason=reason
+    )
+    with observe_at(control) as server:
+        server.ReleaseLabels(request)
+    if as_json:
+        say_json({"released": True, "specialist": specialist, "source": source, "day": day})
+        return
+    say(f"labels of {source} on {day} may be trained on")
+
+
+def _news(folder: Path, offsets: dict[Path, int], key: Path | None) -> Iterator[capture_pb2.CaptureRecord]:
+    opener = _opener(key)
+    for path in sorted(folder.glob("*.seg")):
+        try:
+            for record, end in read_segment(path, offsets.get(path, 0), opener):
+                offsets[path] = end
+                yield record
+        except FileNotFoundError:
+            continue  # read and removed by the control plane meanwhile
+        except SealedSegment as error:
+            raise Problem(f"{error}; give its private key with --key", "FAILED_PRECONDITION") from error
+        except SegmentInvalid as error:
+            raise Problem(str(error), "DATA_LOSS") from error
+
+
+def _opener(key: Path | None) -> Any:
+    from protos.contract.seal import read_opener
+
+    return None if key is None else read_opener(key)
+
+
+def _say_record(record: capture_pb2.CaptureRecord, as_json: bool) -> None:
+    if as_json:
+        say_json(as_dict(record))
+        return
+    kind = record.WhichOneof("body") or "unknown"
+    body = getattr(record, kind, None)
+    if kind == "sample" and body is not None:
+        answer = body.answer
+        told = (
+            f"{answer.label or 'fallback'} -> {answer.decision}, score {answer.score:.3f}, drawn for {body.drawn_for}"
+        )
+    elif kind == "shadow_pair" and body is not None:
+        told = f"primary {body.primary_decision}, candidate {body.candidate_decision or 'no answer'}"
+    elif kind == "outcome" and body is not None:
+        told = f"was {body.label}, says {body.source}"
+    else:
+        told = ", ".join(f"{cause} {n}" for cause, n in sorted(body.by_cause.items())) if body is not None else ""
+    say(f"{kind:11} {getattr(body, 'specialist', '')} {getattr(body, 'decision_id', '')} {told}")

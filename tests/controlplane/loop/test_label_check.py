@@ -1,0 +1,69 @@
+"""Flipped labels are held back before training; new texts with new labels are not."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from controlplane.loop import label_check
+from controlplane.loop.observe import observe
+from controlplane.store import observations
+from tests.controlplane.loop.fixture import NAME, ZERO, World, outcome, world
+
+LABELS = ("safe", "unsafe")
+FIRST_DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def day_of_labels(found: World, day: int, *, shift: float, flipped: float = 0.0, rows: int = 200) -> None:
+    """Let one source report a day of outcomes, a share of them the wrong way round."""
+    rng = random.Random(day)
+    at = FIRST_DAY + timedelta(days=day)
+    found.clock.now_ms = int(at.timestamp() * 1000)
+    stream = found.deployment.pack(NAME).stream(day, shift)
+    records = []
+    for example in (e for e in stream if e.label in LABELS):
+        records.append(found.sample(example.text, bundle=ZERO))
+        label = LABELS[1 - LABELS.index(example.label)] if rng.random() < flipped else example.label
+        told = outcome(found.numbers["sample"], label)
+        told.outcome.received_at_unix_ms = told.outcome.observed_at_unix_ms = found.clock()
+        records.append(told)
+        if len(records) >= 2 * rows:
+            break
+    found.capture(records, f"{day:015d}-run-{day:06d}.seg")
+    observe(found.deployment)
+    label_check.check(found.deployment)
+
+
+def states(found: World) -> dict[str, str]:
+    with found.deployment.store.reading() as unit:
+        return {batch.day: batch.state for batch in label_check.newest(unit, NAME)}
+
+
+def trained_on(found: World) -> int:
+    with found.deployment.store.reading() as unit:
+        return len(observations.labelled(unit, NAME, 0, 10_000))
+
+
+def test_a_day_of_flips_is_held_back_until_a_person_releases_it(tmp_path: Path) -> None:
+    found = world(tmp_path)
+    for day in range(2):
+        day_of_labels(found, day, shift=0.0)
+    before = trained_on(found)
+    day_of_labels(found, 2, shift=0.0, flipped=0.2)
+    assert states(found) == {"2026-03-02": "clear", "2026-03-03": "flagged"}
+    assert trained_on(found) == before
+    with found.deployment.store.writing(found.clock()) as unit:
+        assert label_check.release(unit, NAME, "test", "2026-03-03", "ann", "looked at them")
+        assert not label_check.release(unit, NAME, "test", "2026-03-03", "ann", "twice")
+    assert states(found)["2026-03-03"] == "released"
+    assert trained_on(found) > before
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_a_new_wave_of_texts_rightly_labelled_is_trained_on(tmp_path: Path, shift: float) -> None:
+    found = world(tmp_path)
+    for day in range(2):
+        day_of_labels(found, day, shift=0.0)
+    day_of_labels(found, 2, shift=shift)
+    assert set(states(found).values()) == {"clear"}
