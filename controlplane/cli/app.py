@@ -5,11 +5,8 @@ import sys
 import typer
 
 from controlplane.cli import (
-<<<<<<< HEAD
     approval,
-=======
     capture,
->>>>>>> 732562a (Observe: mergeable sketches, outcomes in any order with delay curves, quarantine, labels held back; drift report, interlock capture)
     decide,
     decision,
     drift,

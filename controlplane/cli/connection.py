@@ -8,11 +8,14 @@ import grpc
 import typer
 
 from controlplane.cli.output import REFUSED, WRONG_USE, Problem
-<<<<<<< HEAD
-from protos import control_pb2_grpc, decide_pb2_grpc, governance_pb2_grpc, learning_pb2_grpc, traffic_pb2_grpc
-=======
-from protos import control_pb2_grpc, decide_pb2_grpc, learning_pb2_grpc, observe_pb2_grpc
->>>>>>> 732562a (Observe: mergeable sketches, outcomes in any order with delay curves, quarantine, labels held back; drift report, interlock capture)
+from protos import (
+    control_pb2_grpc,
+    decide_pb2_grpc,
+    governance_pb2_grpc,
+    learning_pb2_grpc,
+    observe_pb2_grpc,
+    traffic_pb2_grpc,
+)
 from protos.contract.attestation import KeyInvalid
 from protos.contract.digest import DigestMalformed, JsonMalformed
 from protos.contract.fields import FieldInvalid
@@ -50,17 +53,17 @@ def learning_at(address: str) -> Iterator[Control]:
 
 
 @contextmanager
-<<<<<<< HEAD
 def governance_at(address: str) -> Iterator[Control]:
     """Open the governance service of the control plane at an address."""
     with _channel(address) as channel:
         yield Control(governance_pb2_grpc.GovernanceServiceStub(channel))  # type: ignore[no-untyped-call]
-=======
+
+
+@contextmanager
 def observe_at(address: str) -> Iterator[Control]:
     """Open what the control plane has observed, at the same address."""
     with _channel(address) as channel:
         yield Control(observe_pb2_grpc.ObserveServiceStub(channel))  # type: ignore[no-untyped-call]
->>>>>>> 732562a (Observe: mergeable sketches, outcomes in any order with delay curves, quarantine, labels held back; drift report, interlock capture)
 
 
 @contextmanager

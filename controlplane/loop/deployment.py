@@ -14,13 +14,10 @@ from controlplane.store.store import Store
 from protos import traffic_pb2
 from protos.contract.attestation import Operators
 from protos.contract.bundle import BundleStore
-<<<<<<< HEAD
 from protos.contract.digest import parse_json_object
 from protos.contract.ledger_proof import ledger_origin
 from protos.contract.operators import envelope_from_json
-=======
 from protos.contract.seal import Opener
->>>>>>> 732562a (Observe: mergeable sketches, outcomes in any order with delay curves, quarantine, labels held back; drift report, interlock capture)
 
 LOOP = "interlock-loop"  # the author of what the loop does by itself; no person goes by it
 

@@ -12,11 +12,7 @@ from controlplane.rpc.governance import GovernanceService
 from controlplane.rpc.learning import LearningService
 from controlplane.rpc.observe import ObserveService
 from controlplane.rpc.traffic import PlanBell, TrafficService
-<<<<<<< HEAD
-from protos import control_pb2_grpc, governance_pb2_grpc, learning_pb2_grpc, traffic_pb2_grpc
-=======
-from protos import control_pb2_grpc, learning_pb2_grpc, observe_pb2_grpc, traffic_pb2_grpc
->>>>>>> 732562a (Observe: mergeable sketches, outcomes in any order with delay curves, quarantine, labels held back; drift report, interlock capture)
+from protos import control_pb2_grpc, governance_pb2_grpc, learning_pb2_grpc, observe_pb2_grpc, traffic_pb2_grpc
 
 GRACE_S = 2.0
 MOST_BYTES = 16 << 20  # a ledger page or a plan with its approvals
