@@ -25,47 +25,49 @@ _sym_db = _symbol_database.Default()
 from protos import decide_pb2 as protos_dot_decide__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/engine.proto\x12\x13interlock.engine.v1\x1a\x13protos/decide.proto\"\x90\x05\n\x05\x46rame\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.interlock.engine.v1.HelloH\x00\x12)\n\x04load\x18\x02 \x01(\x0b\x32\x19.interlock.engine.v1.LoadH\x00\x12-\n\x06loaded\x18\x03 \x01(\x0b\x32\x1b.interlock.engine.v1.LoadedH\x00\x12-\n\x06unload\x18\x04 \x01(\x0b\x32\x1b.interlock.engine.v1.UnloadH\x00\x12\'\n\x03job\x18\x05 \x01(\x0b\x32\x18.interlock.engine.v1.JobH\x00\x12-\n\x06result\x18\x06 \x01(\x0b\x32\x1b.interlock.engine.v1.ResultH\x00\x12-\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x1b.interlock.engine.v1.CancelH\x00\x12:\n\rstats_request\x18\x08 \x01(\x0b\x32!.interlock.engine.v1.StatsRequestH\x00\x12+\n\x05stats\x18\t \x01(\x0b\x32\x1a.interlock.engine.v1.StatsH\x00\x12\x34\n\x08generate\x18\n \x01(\x0b\x32 .interlock.engine.v1.GenerateJobH\x00\x12+\n\x05\x63hunk\x18\x0b \x01(\x0b\x32\x1a.interlock.engine.v1.ChunkH\x00\x12\x38\n\x0cinject_fault\x18\x0c \x01(\x0b\x32 .interlock.engine.v1.InjectFaultH\x00\x12<\n\x0e\x66\x61ult_injected\x18\r \x01(\x0b\x32\".interlock.engine.v1.FaultInjectedH\x00\x42\x06\n\x04\x62ody\"Q\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x10\n\x08\x62\x61\x63kends\x18\x03 \x03(\t\x12\x11\n\tmax_queue\x18\x04 \x01(\r\")\n\x04Load\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\"\xa6\x01\n\x06Loaded\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12\n\n\x02ok\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61n_generate\x18\x05 \x01(\x08\x12\x0f\n\x07load_ms\x18\x06 \x01(\r\x12\x37\n\x0c\x63\x61pabilities\x18\x07 \x01(\x0b\x32!.interlock.engine.v1.Capabilities\"\x92\x01\n\x0c\x43\x61pabilities\x12\x16\n\x0elabel_logprobs\x18\x01 \x01(\t\x12\x0c\n\x04lora\x18\x02 \x01(\t\x12\x14\n\x0cprefix_cache\x18\x03 \x01(\x08\x12\x13\n\x0b\x63onstraints\x18\x04 \x03(\t\x12\x17\n\x0fvocabulary_mass\x18\x05 \x01(\x08\x12\x18\n\x10max_batch_tokens\x18\x06 \x01(\r\"\x1f\n\x06Unload\x12\x15\n\rbundle_digest\x18\x01 \x01(\t\"\x93\x01\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12\x14\n\x0cremaining_us\x18\x03 \x01(\r\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.interlock.engine.v1.Priority\x12\"\n\x05input\x18\x05 \x01(\x0b\x32\x13.interlock.v1.Input\"\x94\x03\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x31\n\x06status\x18\x02 \x01(\x0e\x32!.interlock.engine.v1.ResultStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\x12\r\n\x05label\x18\x05 \x01(\r\x12\x10\n\x08\x64\x65\x63ision\x18\x06 \x01(\r\x12\r\n\x05score\x18\x07 \x01(\x02\x12\x11\n\ttruncated\x18\x08 \x01(\x08\x12\x0e\n\x06tokens\x18\t \x01(\r\x12\x10\n\x08queue_us\x18\n \x01(\r\x12\x11\n\tengine_us\x18\x0b \x01(\r\x12\x12\n\nbatch_size\x18\x0c \x01(\r\x12\x15\n\rbundle_digest\x18\r \x01(\t\x12\x1c\n\x0fvocabulary_mass\x18\x0e \x01(\x02H\x00\x88\x01\x01\x12%\n\x07reasons\x18\x0f \x03(\x0b\x32\x14.interlock.v1.Reason\x12\x16\n\x0elabel_logprobs\x18\x10 \x03(\x02\x12\x0f\n\x07\x62ounded\x18\x11 \x01(\x08\x42\x12\n\x10_vocabulary_mass\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\x04\"\x0e\n\x0cStatsRequest\"\x87\x01\n\x05Stats\x12\x0e\n\x06queued\x18\x01 \x01(\r\x12\x11\n\tcompleted\x18\x02 \x01(\x04\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x04\x12\x11\n\tcancelled\x18\x04 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x05 \x01(\x04\x12\x0e\n\x06loaded\x18\x06 \x03(\t\x12\x16\n\x0eresident_bytes\x18\x07 \x01(\x04\"\xdd\x01\n\x0bGenerateJob\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12\x14\n\x0cremaining_us\x18\x03 \x01(\r\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.interlock.engine.v1.Priority\x12\"\n\x05input\x18\x05 \x01(\x0b\x32\x13.interlock.v1.Input\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12,\n\nconstraint\x18\x07 \x01(\x0b\x32\x18.interlock.v1.Constraint\"\x83\x01\n\x05\x43hunk\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x31\n\x06status\x18\x04 \x01(\x0e\x32!.interlock.engine.v1.ResultStatus\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06tokens\x18\x06 \x01(\r\"p\n\x0bInjectFault\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.interlock.engine.v1.FaultKind\x12\x10\n\x08\x64\x65lay_us\x18\x04 \x01(\r\"6\n\rFaultInjected\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t*[\n\x08Priority\x12\x11\n\rPRIORITY_LIVE\x10\x00\x12\x13\n\x0fPRIORITY_CANARY\x10\x01\x12\x13\n\x0fPRIORITY_SHADOW\x10\x02\x12\x12\n\x0ePRIORITY_BATCH\x10\x03*\xd9\x01\n\x0cResultStatus\x12\x14\n\x10RESULT_STATUS_OK\x10\x00\x12\x19\n\x15RESULT_STATUS_EXPIRED\x10\x01\x12\x1b\n\x17RESULT_STATUS_CANCELLED\x10\x02\x12\x1c\n\x18RESULT_STATUS_OVERLOADED\x10\x03\x12 \n\x1cRESULT_STATUS_UNKNOWN_BUNDLE\x10\x04\x12\x1b\n\x17RESULT_STATUS_BAD_INPUT\x10\x05\x12\x1e\n\x1aRESULT_STATUS_ENGINE_ERROR\x10\x06*c\n\tFaultKind\x12\x13\n\x0f\x46\x41ULT_KIND_NONE\x10\x00\x12\x15\n\x11\x46\x41ULT_KIND_INVERT\x10\x01\x12\x14\n\x10\x46\x41ULT_KIND_ERROR\x10\x02\x12\x14\n\x10\x46\x41ULT_KIND_DELAY\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/engine.proto\x12\x13interlock.engine.v1\x1a\x13protos/decide.proto\"\xc3\x05\n\x05\x46rame\x12+\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.interlock.engine.v1.HelloH\x00\x12)\n\x04load\x18\x02 \x01(\x0b\x32\x19.interlock.engine.v1.LoadH\x00\x12-\n\x06loaded\x18\x03 \x01(\x0b\x32\x1b.interlock.engine.v1.LoadedH\x00\x12-\n\x06unload\x18\x04 \x01(\x0b\x32\x1b.interlock.engine.v1.UnloadH\x00\x12\'\n\x03job\x18\x05 \x01(\x0b\x32\x18.interlock.engine.v1.JobH\x00\x12-\n\x06result\x18\x06 \x01(\x0b\x32\x1b.interlock.engine.v1.ResultH\x00\x12-\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x1b.interlock.engine.v1.CancelH\x00\x12:\n\rstats_request\x18\x08 \x01(\x0b\x32!.interlock.engine.v1.StatsRequestH\x00\x12+\n\x05stats\x18\t \x01(\x0b\x32\x1a.interlock.engine.v1.StatsH\x00\x12\x34\n\x08generate\x18\n \x01(\x0b\x32 .interlock.engine.v1.GenerateJobH\x00\x12+\n\x05\x63hunk\x18\x0b \x01(\x0b\x32\x1a.interlock.engine.v1.ChunkH\x00\x12\x38\n\x0cinject_fault\x18\x0c \x01(\x0b\x32 .interlock.engine.v1.InjectFaultH\x00\x12<\n\x0e\x66\x61ult_injected\x18\r \x01(\x0b\x32\".interlock.engine.v1.FaultInjectedH\x00\x12\x31\n\x08unloaded\x18\x0e \x01(\x0b\x32\x1d.interlock.engine.v1.UnloadedH\x00\x42\x06\n\x04\x62ody\"Q\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\r\x12\x10\n\x08\x62\x61\x63kends\x18\x03 \x03(\t\x12\x11\n\tmax_queue\x18\x04 \x01(\r\")\n\x04Load\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\"\xa6\x01\n\x06Loaded\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12\n\n\x02ok\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61n_generate\x18\x05 \x01(\x08\x12\x0f\n\x07load_ms\x18\x06 \x01(\r\x12\x37\n\x0c\x63\x61pabilities\x18\x07 \x01(\x0b\x32!.interlock.engine.v1.Capabilities\"\x92\x01\n\x0c\x43\x61pabilities\x12\x16\n\x0elabel_logprobs\x18\x01 \x01(\t\x12\x0c\n\x04lora\x18\x02 \x01(\t\x12\x14\n\x0cprefix_cache\x18\x03 \x01(\x08\x12\x13\n\x0b\x63onstraints\x18\x04 \x03(\t\x12\x17\n\x0fvocabulary_mass\x18\x05 \x01(\x08\x12\x18\n\x10max_batch_tokens\x18\x06 \x01(\r\"1\n\x08Unloaded\x12\x15\n\rbundle_digest\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1f\n\x06Unload\x12\x15\n\rbundle_digest\x18\x01 \x01(\t\"\x93\x01\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12\x14\n\x0cremaining_us\x18\x03 \x01(\r\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.interlock.engine.v1.Priority\x12\"\n\x05input\x18\x05 \x01(\x0b\x32\x13.interlock.v1.Input\"\x94\x03\n\x06Result\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x31\n\x06status\x18\x02 \x01(\x0e\x32!.interlock.engine.v1.ResultStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\x12\r\n\x05label\x18\x05 \x01(\r\x12\x10\n\x08\x64\x65\x63ision\x18\x06 \x01(\r\x12\r\n\x05score\x18\x07 \x01(\x02\x12\x11\n\ttruncated\x18\x08 \x01(\x08\x12\x0e\n\x06tokens\x18\t \x01(\r\x12\x10\n\x08queue_us\x18\n \x01(\r\x12\x11\n\tengine_us\x18\x0b \x01(\r\x12\x12\n\nbatch_size\x18\x0c \x01(\r\x12\x15\n\rbundle_digest\x18\r \x01(\t\x12\x1c\n\x0fvocabulary_mass\x18\x0e \x01(\x02H\x00\x88\x01\x01\x12%\n\x07reasons\x18\x0f \x03(\x0b\x32\x14.interlock.v1.Reason\x12\x16\n\x0elabel_logprobs\x18\x10 \x03(\x02\x12\x0f\n\x07\x62ounded\x18\x11 \x01(\x08\x42\x12\n\x10_vocabulary_mass\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\x04\"\x0e\n\x0cStatsRequest\"\x87\x01\n\x05Stats\x12\x0e\n\x06queued\x18\x01 \x01(\r\x12\x11\n\tcompleted\x18\x02 \x01(\x04\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x04\x12\x11\n\tcancelled\x18\x04 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x05 \x01(\x04\x12\x0e\n\x06loaded\x18\x06 \x03(\t\x12\x16\n\x0eresident_bytes\x18\x07 \x01(\x04\"\xdd\x01\n\x0bGenerateJob\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12\x14\n\x0cremaining_us\x18\x03 \x01(\r\x12/\n\x08priority\x18\x04 \x01(\x0e\x32\x1d.interlock.engine.v1.Priority\x12\"\n\x05input\x18\x05 \x01(\x0b\x32\x13.interlock.v1.Input\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12,\n\nconstraint\x18\x07 \x01(\x0b\x32\x18.interlock.v1.Constraint\"\x83\x01\n\x05\x43hunk\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x31\n\x06status\x18\x04 \x01(\x0e\x32!.interlock.engine.v1.ResultStatus\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06tokens\x18\x06 \x01(\r\"p\n\x0bInjectFault\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.interlock.engine.v1.FaultKind\x12\x10\n\x08\x64\x65lay_us\x18\x04 \x01(\r\"6\n\rFaultInjected\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t*[\n\x08Priority\x12\x11\n\rPRIORITY_LIVE\x10\x00\x12\x13\n\x0fPRIORITY_CANARY\x10\x01\x12\x13\n\x0fPRIORITY_SHADOW\x10\x02\x12\x12\n\x0ePRIORITY_BATCH\x10\x03*\xd9\x01\n\x0cResultStatus\x12\x14\n\x10RESULT_STATUS_OK\x10\x00\x12\x19\n\x15RESULT_STATUS_EXPIRED\x10\x01\x12\x1b\n\x17RESULT_STATUS_CANCELLED\x10\x02\x12\x1c\n\x18RESULT_STATUS_OVERLOADED\x10\x03\x12 \n\x1cRESULT_STATUS_UNKNOWN_BUNDLE\x10\x04\x12\x1b\n\x17RESULT_STATUS_BAD_INPUT\x10\x05\x12\x1e\n\x1aRESULT_STATUS_ENGINE_ERROR\x10\x06*c\n\tFaultKind\x12\x13\n\x0f\x46\x41ULT_KIND_NONE\x10\x00\x12\x15\n\x11\x46\x41ULT_KIND_INVERT\x10\x01\x12\x14\n\x10\x46\x41ULT_KIND_ERROR\x10\x02\x12\x14\n\x10\x46\x41ULT_KIND_DELAY\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.engine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=2462
-  _globals['_PRIORITY']._serialized_end=2553
-  _globals['_RESULTSTATUS']._serialized_start=2556
-  _globals['_RESULTSTATUS']._serialized_end=2773
-  _globals['_FAULTKIND']._serialized_start=2775
-  _globals['_FAULTKIND']._serialized_end=2874
+  _globals['_PRIORITY']._serialized_start=2564
+  _globals['_PRIORITY']._serialized_end=2655
+  _globals['_RESULTSTATUS']._serialized_start=2658
+  _globals['_RESULTSTATUS']._serialized_end=2875
+  _globals['_FAULTKIND']._serialized_start=2877
+  _globals['_FAULTKIND']._serialized_end=2976
   _globals['_FRAME']._serialized_start=66
-  _globals['_FRAME']._serialized_end=722
-  _globals['_HELLO']._serialized_start=724
-  _globals['_HELLO']._serialized_end=805
-  _globals['_LOAD']._serialized_start=807
-  _globals['_LOAD']._serialized_end=848
-  _globals['_LOADED']._serialized_start=851
-  _globals['_LOADED']._serialized_end=1017
-  _globals['_CAPABILITIES']._serialized_start=1020
-  _globals['_CAPABILITIES']._serialized_end=1166
-  _globals['_UNLOAD']._serialized_start=1168
-  _globals['_UNLOAD']._serialized_end=1199
-  _globals['_JOB']._serialized_start=1202
-  _globals['_JOB']._serialized_end=1349
-  _globals['_RESULT']._serialized_start=1352
-  _globals['_RESULT']._serialized_end=1756
-  _globals['_CANCEL']._serialized_start=1758
-  _globals['_CANCEL']._serialized_end=1778
-  _globals['_STATSREQUEST']._serialized_start=1780
-  _globals['_STATSREQUEST']._serialized_end=1794
-  _globals['_STATS']._serialized_start=1797
-  _globals['_STATS']._serialized_end=1932
-  _globals['_GENERATEJOB']._serialized_start=1935
-  _globals['_GENERATEJOB']._serialized_end=2156
-  _globals['_CHUNK']._serialized_start=2159
-  _globals['_CHUNK']._serialized_end=2290
-  _globals['_INJECTFAULT']._serialized_start=2292
-  _globals['_INJECTFAULT']._serialized_end=2404
-  _globals['_FAULTINJECTED']._serialized_start=2406
-  _globals['_FAULTINJECTED']._serialized_end=2460
+  _globals['_FRAME']._serialized_end=773
+  _globals['_HELLO']._serialized_start=775
+  _globals['_HELLO']._serialized_end=856
+  _globals['_LOAD']._serialized_start=858
+  _globals['_LOAD']._serialized_end=899
+  _globals['_LOADED']._serialized_start=902
+  _globals['_LOADED']._serialized_end=1068
+  _globals['_CAPABILITIES']._serialized_start=1071
+  _globals['_CAPABILITIES']._serialized_end=1217
+  _globals['_UNLOADED']._serialized_start=1219
+  _globals['_UNLOADED']._serialized_end=1268
+  _globals['_UNLOAD']._serialized_start=1270
+  _globals['_UNLOAD']._serialized_end=1301
+  _globals['_JOB']._serialized_start=1304
+  _globals['_JOB']._serialized_end=1451
+  _globals['_RESULT']._serialized_start=1454
+  _globals['_RESULT']._serialized_end=1858
+  _globals['_CANCEL']._serialized_start=1860
+  _globals['_CANCEL']._serialized_end=1880
+  _globals['_STATSREQUEST']._serialized_start=1882
+  _globals['_STATSREQUEST']._serialized_end=1896
+  _globals['_STATS']._serialized_start=1899
+  _globals['_STATS']._serialized_end=2034
+  _globals['_GENERATEJOB']._serialized_start=2037
+  _globals['_GENERATEJOB']._serialized_end=2258
+  _globals['_CHUNK']._serialized_start=2261
+  _globals['_CHUNK']._serialized_end=2392
+  _globals['_INJECTFAULT']._serialized_start=2394
+  _globals['_INJECTFAULT']._serialized_end=2506
+  _globals['_FAULTINJECTED']._serialized_start=2508
+  _globals['_FAULTINJECTED']._serialized_end=2562
 # @@protoc_insertion_point(module_scope)

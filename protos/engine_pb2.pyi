@@ -48,7 +48,7 @@ FAULT_KIND_ERROR: FaultKind
 FAULT_KIND_DELAY: FaultKind
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "load", "loaded", "unload", "job", "result", "cancel", "stats_request", "stats", "generate", "chunk", "inject_fault", "fault_injected")
+    __slots__ = ("hello", "load", "loaded", "unload", "job", "result", "cancel", "stats_request", "stats", "generate", "chunk", "inject_fault", "fault_injected", "unloaded")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class Frame(_message.Message):
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     INJECT_FAULT_FIELD_NUMBER: _ClassVar[int]
     FAULT_INJECTED_FIELD_NUMBER: _ClassVar[int]
+    UNLOADED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     load: Load
     loaded: Loaded
@@ -75,7 +76,8 @@ class Frame(_message.Message):
     chunk: Chunk
     inject_fault: InjectFault
     fault_injected: FaultInjected
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., unload: _Optional[_Union[Unload, _Mapping]] = ..., job: _Optional[_Union[Job, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., stats_request: _Optional[_Union[StatsRequest, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., generate: _Optional[_Union[GenerateJob, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., inject_fault: _Optional[_Union[InjectFault, _Mapping]] = ..., fault_injected: _Optional[_Union[FaultInjected, _Mapping]] = ...) -> None: ...
+    unloaded: Unloaded
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ..., unload: _Optional[_Union[Unload, _Mapping]] = ..., job: _Optional[_Union[Job, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., stats_request: _Optional[_Union[StatsRequest, _Mapping]] = ..., stats: _Optional[_Union[Stats, _Mapping]] = ..., generate: _Optional[_Union[GenerateJob, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., inject_fault: _Optional[_Union[InjectFault, _Mapping]] = ..., fault_injected: _Optional[_Union[FaultInjected, _Mapping]] = ..., unloaded: _Optional[_Union[Unloaded, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("worker_id", "protocol", "backends", "max_queue")
@@ -130,6 +132,14 @@ class Capabilities(_message.Message):
     vocabulary_mass: bool
     max_batch_tokens: int
     def __init__(self, label_logprobs: _Optional[str] = ..., lora: _Optional[str] = ..., prefix_cache: bool = ..., constraints: _Optional[_Iterable[str]] = ..., vocabulary_mass: bool = ..., max_batch_tokens: _Optional[int] = ...) -> None: ...
+
+class Unloaded(_message.Message):
+    __slots__ = ("bundle_digest", "reason")
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    bundle_digest: str
+    reason: str
+    def __init__(self, bundle_digest: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Unload(_message.Message):
     __slots__ = ("bundle_digest",)

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 RECONNECT_FIRST_S = 0.02
 RECONNECT_MOST_S = 1.0
 CHUNKS_QUEUED = 256
+RELOAD_S = 1.0  # a model that dies at once must not be loaded in a loop
 
 
 class WorkerLink(asyncio.Protocol):
@@ -145,10 +146,24 @@ class WorkerLink(asyncio.Protocol):
                 stream = self._streams.get(frame.chunk.id)
                 if stream is not None:
                     self._put(stream, frame.chunk)
+            elif kind == "unloaded":
+                self._engine_died(frame.unloaded.bundle_digest, frame.unloaded.reason)
             elif kind == "hello" and frame.hello.protocol != PROTOCOL:
                 log.error("worker_protocol", expected=PROTOCOL, found=frame.hello.protocol)
                 assert self._transport is not None
                 self._transport.abort()
+
+    def _engine_died(self, bundle: str, reason: str) -> None:
+        """Send the worker nothing for a bundle whose engine died, and ask for it anew after a pause."""
+        log.error("engine_gone", socket=self.socket, bundle=bundle, reason=reason)
+        self.ready.discard(bundle)
+        self.generators.discard(bundle)
+        self._capabilities.pop(bundle, None)
+        asyncio.get_running_loop().call_later(RELOAD_S, self._load_if_wanted, bundle)
+
+    def _load_if_wanted(self, bundle: str) -> None:
+        if bundle in self.wanted and bundle not in self.ready and self.connected.is_set():
+            self._load_again(bundle)
 
     @staticmethod
     def _put(stream: "asyncio.Queue[engine_pb2.Chunk]", chunk: engine_pb2.Chunk) -> None:

@@ -50,6 +50,7 @@ class Worker:
             queue=Queue(settings.max_queue, settings.token_budget),
             faults=Faults(settings.allow_faults),
         )
+        self.runner.on_gone = self._tell_unloaded
         self.connections: set[Connection] = set()
         self.owners = itertools.count(1)
         self.hello = encode(
@@ -110,6 +111,12 @@ class Worker:
                 asker.send(self._loaded(id, digest, engine, took_ms))
 
         self.loader.run(read, done)
+
+    def _tell_unloaded(self, digest: str, reason: str) -> None:
+        log.error("engine_gone", bundle=digest, reason=reason)
+        frame = engine_pb2.Frame(unloaded=engine_pb2.Unloaded(bundle_digest=digest, reason=reason))
+        for connection in self.connections:
+            connection.send(frame)
 
     def unload(self, digest: str) -> None:
         """Free a bundle, also one that is still loading."""

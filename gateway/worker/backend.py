@@ -26,6 +26,10 @@ class BackendFailed(Exception):
     """A model could not be loaded, or gave an answer that breaks its contract."""
 
 
+class BackendGone(BackendFailed):
+    """The engine under a backend is dead: no bundle on it will be answered again until it is loaded anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A text ready for the device. ``data`` is the backend's own."""
@@ -45,11 +49,15 @@ class Scores:
             empty where the model has no vocabulary or not all of it was computed.
         reasons: (field, its part of the score label's log odds) a row, the strongest first; empty
             where the model cannot take its answers apart.
+        bounded: Whether some label of a row was outside the model's best few, and has its bound; empty for no.
+        problems: Why a row has no answer, empty text for none; all empty where none failed alone.
     """
 
     logits: Sequence[NDArray[np.float32]] | NDArray[np.float32]
     vocabulary_mass: Sequence[float] = ()
     reasons: Sequence[tuple[tuple[str, float], ...]] = ()
+    bounded: Sequence[bool] = ()
+    problems: Sequence[str] = ()
 
 
 class Backend(Protocol):
@@ -165,17 +173,25 @@ def _additive(bundle: Bundle, host: Host) -> Backend:
     return AdditiveBackend(bundle)
 
 
+def _tensorrt_llm(bundle: Bundle, host: Host) -> Backend:
+    from gateway.worker.tensorrt_llm.backend import TensorRtLlmBackend
+
+    return TensorRtLlmBackend(bundle, host)
+
+
 # Imported when first used: a worker that serves one backend needs no other's libraries.
 BACKENDS: Mapping[str, Callable[[Bundle, Host], Backend]] = {
     "additive": _additive,
     "openvino": _openvino,
     "simulator": _simulator,
+    "tensorrt_llm": _tensorrt_llm,
     "transformers": _transformers,
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "additive": (),
     "openvino": ("openvino", "tokenizers"),
     "simulator": (),
+    "tensorrt_llm": ("tensorrt_llm", "tokenizers", "safetensors"),
     "transformers": ("torch", "transformers", "tokenizers", "safetensors", "llguidance"),
 }
 
@@ -193,6 +209,7 @@ class Answer:
     vocabulary_mass: float | None = None
     logprobs: Sequence[float] = ()
     problem: str = ""
+    is_bounded: bool = False
     reasons: tuple[tuple[str, float], ...] = ()
 
 
@@ -279,7 +296,11 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
             reasons = scores.reasons[i] if len(scores.reasons) else ()
             mass = float(masses[i]) if len(masses) else None
             logprobs = () if engines[0].is_instant else _logprobs(scores.logits[i], mass)
-            answers[i] = Answer(probabilities, mass, logprobs, reasons=reasons)
+            is_bounded = bool(len(scores.bounded)) and scores.bounded[i]
+            answers[i] = Answer(probabilities, mass, logprobs, is_bounded=is_bounded, reasons=reasons)
+    for i, problem in enumerate(scores.problems):
+        if problem:
+            answers[i] = Answer(np.empty(0), problem=problem)
     return answers
 
 

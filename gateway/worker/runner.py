@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from gateway.worker.backend import Answer, Constrains, Engine, Generates, Prepared, answer
+from gateway.worker.backend import Answer, BackendGone, Constrains, Engine, Generates, Prepared, answer
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Left, Queue, Waiting
 from protos import decide_pb2, engine_pb2
@@ -123,6 +123,7 @@ class Runner:
     clock: Callable[[], float] = time.monotonic
     engines: dict[str, Engine] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
+    on_gone: Callable[[str, str], None] = lambda bundle, reason: None  # noqa: E731 - tell the gateways
     is_stopping: bool = False
     _running: dict[tuple[int, int], Job] = field(default_factory=dict)
     _delayed: int = 0
@@ -194,6 +195,13 @@ class Runner:
             self._answer_status(job, UNKNOWN_BUNDLE, f"bundle {bundle} was unloaded")
         # On the device's thread, so never under a running batch.
         self.device.run(engine.backend.close, _log_problem)
+
+    def _quarantine(self, dead: Engine, reason: str) -> None:
+        """Serve no bundle whose engine is dead, and say so before anybody waits for it."""
+        for bundle, engine in list(self.engines.items()):
+            if engine is dead or (dead.group and engine.group == dead.group):
+                self.remove(bundle)
+                self.on_gone(bundle, reason)
 
     def stats(self) -> engine_pb2.Stats:
         """Say what happened so far."""
@@ -315,6 +323,8 @@ class Runner:
             self._answer_scores(batch, started, *scored)
             return
         log.warning("batch_failed", bundle=batch[0].bundle, error=_short(error))
+        if isinstance(error, BackendGone):
+            self._quarantine(batch[0].work.engine, _short(error))
         for job in batch:
             self._answer_status(job, ENGINE_ERROR, _short(error))
 
@@ -350,6 +360,8 @@ class Runner:
                 result.vocabulary_mass = given.vocabulary_mass
             if given.logprobs:
                 result.label_logprobs.extend(given.logprobs)
+            if given.is_bounded:
+                result.bounded = True
             for name, share in given.reasons:
                 result.reasons.add(field=name, log_odds=share)
             self._answer(job, frame)
@@ -359,6 +371,8 @@ class Runner:
         work = job.work
         if error is not None:
             log.warning("generation_failed", bundle=job.bundle, error=_short(error))
+            if isinstance(error, BackendGone):
+                self._quarantine(work.engine, _short(error))
             self._answer_status(job, ENGINE_ERROR, _short(error))
         elif self.faults.is_failing(job.bundle):
             self._answer_status(job, ENGINE_ERROR, "injected fault")

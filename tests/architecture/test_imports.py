@@ -63,6 +63,7 @@ HOMES = {
     "sqlalchemy": ("controlplane/store",),
     "apscheduler": ("controlplane/loop/schedule.py",),
     "prometheus_client": ("gateway/metrics.py", "controlplane/metrics.py"),
+    "tensorrt_llm": ("gateway/worker/tensorrt_llm/",),
     "aiohttp": ("gateway/engines/remote_openai.py",),
     "smg_grpc_proto": ("gateway/engines/remote_",),
     "opentelemetry": ("gateway/tracing.py",),

@@ -1,0 +1,239 @@
+"""The TensorRT-LLM backend against a strict stand-in with the recorded signatures and quirks."""
+
+import asyncio
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from gateway.engines.link import WorkerLink
+from gateway.serving.ports import BundleRefused
+from protos import engine_pb2
+from protos.contract.base import BaseStore
+from protos.contract.bundle import BundleStore
+from protos.decide_pb2 import Input
+from tests.batteries.engines import PATIENCE_S, ROOT, worker
+from tests.gateway.engines.fake_model import ANSWER, FakeModel, tokenizer_json
+from tests.tasks import TASK
+
+FAKE = Path(__file__).with_name("trtllm")
+TOPK = replace(TASK, max_tokens=256, label_logprobs="topk")
+MINUTE_US = 60_000_000
+
+
+class Rig:
+    """A worker that has the stand-in, a base and a store."""
+
+    def __init__(self, root: Path, link: WorkerLink) -> None:
+        self.link = link
+        self.store = BundleStore(root / "bundles")
+        self.bases = BaseStore(root / "bundles" / "bases")
+        self.model = FakeModel()
+        self.base = self.add_base()
+
+    def add_base(self, **config: Any) -> str:
+        folder = self.store.root.parent / f"base-{len(config)}"
+        folder.mkdir(exist_ok=True)
+        settings = {"hidden_size": 8, "vocab_size": 300, "max_position_embeddings": 512, **config}
+        (folder / "config.json").write_text(json.dumps(settings))
+        (folder / "tokenizer.json").write_text(tokenizer_json())
+        (folder / "model.safetensors").write_bytes(save({"w": np.zeros(2, np.float32)}))
+        return self.bases.add("tiny", folder)
+
+    def bundle(
+        self, task: Any = TOPK, base: str | None = None, adapter: dict[str, bytes] | None = None, **engine: Any
+    ) -> str:
+        return self.store.add(
+            task=task,
+            engine={"backend": "tensorrt_llm", **engine},
+            contents=adapter or {},
+            base={"name": "tiny", "digest": base or self.base},
+            lineage={},
+        ).digest
+
+    async def ask(self, bundle: str, text: str) -> engine_pb2.Result:
+        _, future = self.link.submit(bundle, Input(text=text), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+        return await future
+
+
+def run(root: Path, story: Callable[[Rig], Awaitable[None]], band: str = "1.3") -> None:
+    async def main() -> None:
+        environment = {**os.environ, "PYTHONPATH": f"{FAKE}:{ROOT}", "FAKE_TRTLLM_BAND": band}
+        async with worker(root, environment=environment) as link:
+            await story(Rig(root, link))
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def adapter(rank: int = 2, inputs: int = 8, value: float = 0.5, **config: Any) -> dict[str, bytes]:
+    targets = ["q_proj", "k_proj", "v_proj"]
+    settings = {"r": rank, "lora_alpha": 4, "target_modules": targets, "base_model_name_or_path": "tiny", **config}
+    tensors = {}
+    for target in targets:
+        name = f"base_model.model.model.layers.0.self_attn.{target}"
+        tensors[f"{name}.lora_A.weight"] = np.full((rank, inputs), value, np.float32)
+        tensors[f"{name}.lora_B.weight"] = np.full((inputs, rank), value, np.float32)
+    weights = save(tensors)
+    return {"adapter/adapter_config.json": json.dumps(settings).encode(), "adapter/adapter_model.safetensors": weights}
+
+
+def test_every_mode_scores_the_models_own_log_probabilities(tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        exact = replace(TOPK, label_logprobs="exact")
+        bundles = {
+            rig.bundle(): "topk",
+            rig.bundle(exact, generation_logits=True): "exact",
+            rig.bundle(exact, mode="encode"): "exact",
+        }
+        for bundle, exactness in bundles.items():
+            await rig.link.load(bundle)
+            found = rig.link.capabilities(bundle)
+            assert found is not None
+            assert found.label_logprobs == exactness
+            results = await asyncio.gather(*[rig.ask(bundle, f"page {i}") for i in range(20)])
+            for i, result in enumerate(results):
+                assert result.status == engine_pb2.RESULT_STATUS_OK, result.message
+                expected = rig.model.label_logprobs(f"page {i}")
+                assert result.label_logprobs == pytest.approx(expected, abs=1e-4)
+                assert result.vocabulary_mass == pytest.approx(sum(np.exp(expected)), abs=1e-4)
+            assert (await rig.ask(bundle, "please nan")).status == engine_pb2.RESULT_STATUS_ENGINE_ERROR
+
+    run(tmp_path, story)
+
+
+def test_one_request_that_is_refused_fails_alone(tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        bundle = rig.bundle()
+        await rig.link.load(bundle)
+        results = await asyncio.gather(*[rig.ask(bundle, text) for text in ("a page", "please refuse", "b page")])
+        assert [r.status == engine_pb2.RESULT_STATUS_OK for r in results] == [True, False, True]
+        assert "request refused: the prompt is too long" in results[1].message
+        refusing = rig.bundle(overlong="refuse")
+        await rig.link.load(refusing)
+        result = await rig.ask(refusing, "y" * 300)
+        assert result.status == engine_pb2.RESULT_STATUS_BAD_INPUT
+
+    run(tmp_path, story)
+
+
+def test_a_dead_engine_serves_nothing_until_it_is_loaded_anew(tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        first, second = rig.bundle(), rig.bundle(adapter=adapter())
+        await rig.link.load(first)
+        await rig.link.load(second)
+        result = await rig.ask(first, "please die")
+        assert result.status == engine_pb2.RESULT_STATUS_ENGINE_ERROR
+        assert "failed for good: CUDA error" in result.message
+        async with asyncio.timeout(PATIENCE_S):
+            while not {first, second} <= rig.link.ready or rig.link.in_flight:  # both sat on the dead engine
+                await asyncio.sleep(0.01)
+        assert (await rig.ask(first, "a page")).status == engine_pb2.RESULT_STATUS_OK
+        assert (await rig.ask(second, "a page")).status == engine_pb2.RESULT_STATUS_OK
+
+    run(tmp_path, story)
+
+
+def test_adapters_answer_for_their_own_bundle_in_one_batch_on_one_model(tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        plain, one, two = rig.bundle(), rig.bundle(adapter=adapter()), rig.bundle(adapter=adapter(lora_alpha=8))
+        for bundle in (plain, one, two):
+            await rig.link.load(bundle)
+        answers = await asyncio.gather(*[rig.ask(bundle, "a page") for bundle in (plain, one, two)])
+        assert len({tuple(a.label_logprobs) for a in answers}) == 3
+        assert all(a.status == engine_pb2.RESULT_STATUS_OK for a in answers)
+
+    run(tmp_path, story)
+
+
+def test_text_is_streamed_and_constrained(tmp_path: Path) -> None:
+    from gateway.domain.capabilities import Constraint
+
+    async def story(rig: Rig) -> None:
+        bundle = rig.bundle()
+        await rig.link.load(bundle)
+
+        async def said(constraint: Constraint | None) -> str:
+            stream = rig.link.generate(bundle, Input(text="a page"), MINUTE_US, 64, constraint)
+            return "".join([chunk.text async for chunk in stream])
+
+        assert await said(None) == ANSWER
+        assert await said(Constraint("regex", "yes|no")) == " kept yes|no"
+
+    run(tmp_path, story)
+
+
+def test_what_does_not_fit_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        corrupt = adapter() | {"adapter/adapter_model.safetensors": struct.pack("<Q", 10**9) + b"{}"}
+        exact = replace(TOPK, label_logprobs="exact")
+        refused = {
+            "base_model_name_or_path is 'other'": rig.bundle(adapter=adapter(base_model_name_or_path="other")),
+            "r is 128, expected a rank from 1 to 64": rig.bundle(adapter=adapter(rank=128)),
+            "modules_to_save": rig.bundle(adapter=adapter(modules_to_save=["lm_head"])),
+            "targets 'lm_head'": rig.bundle(adapter=adapter(target_modules=["q_proj", "k_proj", "v_proj", "lm_head"])),
+            "q_proj, k_proj, v_proj together": rig.bundle(adapter=adapter(target_modules=["q_proj"])),
+            "expected 8 inputs as the base has": rig.bundle(adapter=adapter(inputs=16)),
+            "is not finite": rig.bundle(adapter=adapter(value=float("nan"))),
+            "adapter_model.safetensors:": rig.bundle(adapter=corrupt),
+            "expected merged weights": rig.bundle(exact, mode="encode", adapter=adapter()),
+            "is not one token behind the prompt": rig.bundle(verbalizers={"safe": " entirely safe"}),
+            "unknown fields: surprise": rig.bundle(surprise=1),
+            "max_num_tokens is 16": rig.bundle(max_num_tokens=16),
+            "expected at most the base's 512": rig.bundle(replace(TOPK, max_tokens=1024)),
+            "TensorRT-LLM refuses the model": rig.bundle(base=rig.add_base(model_type="unsupported")),
+        }
+        for reason, bundle in refused.items():
+            with pytest.raises(BundleRefused, match=reason):
+                await rig.link.load(bundle)
+
+    run(tmp_path, story)
+
+
+def test_a_version_without_encode_says_so_and_generates(tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        with pytest.raises(BundleRefused, match=r"encode mode needs LLM.encode of 1.3 or later, this is 1.2.1"):
+            await rig.link.load(rig.bundle(replace(TOPK, label_logprobs="exact"), mode="encode"))
+        bundle = rig.bundle()
+        await rig.link.load(bundle)
+        assert (await rig.ask(bundle, "a page")).label_logprobs == pytest.approx(
+            rig.model.label_logprobs("a page"), abs=1e-4
+        )
+
+    run(tmp_path, story, band="1.2")
+
+
+def check(*arguments: str, band: str = "1.3", path: str = f"{FAKE}:{ROOT}") -> tuple[int, dict[str, Any]]:
+    environment = {**os.environ, "PYTHONPATH": path, "FAKE_TRTLLM_BAND": band}
+    command = [sys.executable, "-m", "gateway.worker.tensorrt_llm", "--check", "--json", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("band", ["1.2", "1.3"])
+def test_the_check_finds_an_installation_as_recorded(band: str) -> None:
+    code, said = check(band=band)
+    assert (code, said["band"], said["differences"]) == (0, band, [])
+
+
+def test_the_check_prints_how_an_installation_differs() -> None:
+    code, said = check("--band", "1.2", band="1.3")
+    assert code == 1
+    assert "tensorrt_llm.LLM.encode exists, expected none before a later band" in said["differences"]
+    code, said = check("--band", "1.3", band="1.2")
+    assert code == 1
+    assert "tensorrt_llm.LLM.encode is missing" in said["differences"]
+    assert "tensorrt_llm.LLM.generate_async takes no 'priority'" in said["differences"]
+
+
+def test_the_check_says_when_there_is_nothing_to_check() -> None:
+    code, said = check(path=str(ROOT))
+    assert (code, said["installed"]) == (3, None)
