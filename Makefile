@@ -52,8 +52,12 @@ up: setup ## run all three processes in var/local, set up on first use
 bench: setup .venv/.bench ## measure beside other servers, 10 to 15 minutes (QUICK=1 for 3, SOAK=1000000 for the long run)
 	$(BIN)/python -m perf.bench $(if $(QUICK),--quick) $(if $(SOAK),--soak $(SOAK))
 
+results: setup ## train specialists on published sets (../shared/data) and measure them, half an hour
+	$(BIN)/python -m perf.specialists
+	$(BIN)/python -m perf.auction
+
 .venv/.bench: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
 	touch $@
 
-.PHONY: help setup protos fmt check test demo up bench
+.PHONY: help setup protos fmt check test demo up bench results

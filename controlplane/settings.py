@@ -16,7 +16,7 @@ _SQLITE = "sqlite:///"
 
 @dataclass(frozen=True, slots=True)
 class SpecialistSettings:
-    """One specialist to look after, by the pack that describes it.
+    """One specialist to look after, by the pack that describes it: a name, or the path of a folder, with a slash.
 
     ``suite`` replaces the pack's own, and so does ``trainer``: "encoder" fine-tunes the language model,
     "additive" fits the classical control to be served itself.
@@ -33,7 +33,7 @@ class SpecialistSettings:
         read = Reader(value, where)
         data, suite = read.maybe_text("data"), read.maybe_text("suite")
         specialist = cls(
-            pack=read.text("pack"),
+            pack=_pack_at(read.text("pack"), root),
             data=None if data is None else root / data,
             suite=None if suite is None else root / suite,
             trainer=read.text("trainer", None, choices=("encoder", "additive")),
@@ -271,6 +271,11 @@ class ControlSettings:
         if "controlplane" not in tables:
             raise FieldInvalid(f"{path}: has no table [controlplane]")
         return cls.from_json(tables["controlplane"], path.parent.resolve())
+
+
+def _pack_at(pack: str, root: Path) -> str:
+    """Make a folder's path relative to the settings file; a name without a slash is one of our own."""
+    return f"{root / pack}/" if "/" in pack else pack
 
 
 def resolve_database(url: str, root: Path) -> str:

@@ -293,4 +293,6 @@ class Deployment:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{name}" = {_toml(item)}' for name, item in value.items()) + "}"
     return f'"{value}"' if isinstance(value, str) else str(value).lower()

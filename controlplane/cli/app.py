@@ -23,6 +23,7 @@ from controlplane.cli import (
     rollout,
     shadow,
     specialist,
+    specialist_pack,
     up,
 )
 from controlplane.cli.output import WRONG_USE, Problem, tell
@@ -41,6 +42,8 @@ app.command("init")(init.init)
 app.command("up")(up.up)
 app.command("decide")(decide.decide)
 app.command("outcome")(decide.outcome)
+specialist.app.command("init")(specialist_pack.init)
+specialist.app.command("try")(specialist_pack.try_pack)
 app.add_typer(specialist.app, name="specialist")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(approval.app, name="approval")

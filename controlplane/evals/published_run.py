@@ -25,6 +25,7 @@ def as_published(specialist: str, asked: LabelledRun, scratch: Path) -> tuple[La
         data=known.prepared(asked.data, scratch),
         train=None if asked.train is None else known.prepared(asked.train, scratch),
         columns=known.columns,
+        groups=known.groups,
         metrics=tuple(dict.fromkeys((*asked.metrics, *known.metrics))),
         quarantine=True,
     )

@@ -25,6 +25,7 @@ class PublishedSet:
         task: The specialist's task as far as the set can ask it: its own fields or labels where it has others.
         analysers: How the additive model cuts a text field, where not into words.
         metrics: What is compared with others' results.
+        groups: The set's own labels, where they are coarser than the task's, and the task's labels in each.
         published: Metric to what was reached by a classical model, for the table of results.
         prepare: Turns a row as published into one with the columns above, None to leave it out.
     """
@@ -36,6 +37,7 @@ class PublishedSet:
     analysers: Mapping[str, str]
     metrics: tuple[str, ...]
     published: Mapping[str, float]
+    groups: Mapping[str, tuple[str, ...]]
     prepare: Prepare | None = None
 
     @classmethod
@@ -48,6 +50,8 @@ class PublishedSet:
             raise FieldInvalid(f"{where}.task has unknown fields: {', '.join(unknown)}")
         published = read.object("published", {})
         values = Reader(published, f"{where}.published")
+        grouped = read.object("groups", {})
+        groups = Reader(grouped, f"{where}.groups")
         own = task if not changes else TaskSpec.from_json(_changed(task, changes), f"{where}.task")
         found = cls(
             name=read.text("name"),
@@ -64,9 +68,15 @@ class PublishedSet:
             analysers=read.object("analysers", {}),
             metrics=read.texts("metrics"),
             published={name: values.number(name, 0, 1e9) for name in published},
+            groups={name: groups.texts(name) for name in grouped},
         )
         read.done()
         return found
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What its cases are judged by."""
+        return tuple(self.groups) or self.task.labels
 
     def prepared(self, path: Path, scratch: Path) -> Path:
         """Return a file with this set's columns: the one given, or one written into ``scratch``.

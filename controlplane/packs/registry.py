@@ -1,6 +1,8 @@
 """Packs: everything needed to bring one specialist up, by name."""
 
 import importlib
+import importlib.util
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +11,7 @@ from controlplane.datasets.rows import read_rows
 from controlplane.evals.suite import Suite, load_suite
 from controlplane.packs.example import Example
 from controlplane.packs.published import PublishedSet
+from protos.contract.fields import FieldInvalid
 from protos.contract.task import TaskSpec
 
 
@@ -99,4 +102,27 @@ def _pack(name: str, data: Path | None) -> Pack:
         from controlplane.packs.labelled_file import LabelledFilePack
 
         return LabelledFilePack(data)
-    raise PackUnknown(f"pack is {name!r}, expected one of {', '.join(PACKS)}")
+    if "/" in name:
+        return _own(Path(name))
+    raise PackUnknown(f"pack is {name!r}, expected one of {', '.join(PACKS)}, or a folder's path with a slash")
+
+
+def _own(folder: Path) -> Pack:
+    """Build a pack from anybody's folder; its scenarios are Python and are run."""
+    from controlplane.packs.folder import FolderPack
+
+    missing = [f for f in ("task.toml", "suite.toml", "pack.toml", "scenarios.py") if not (folder / f).is_file()]
+    if missing:
+        raise PackUnknown(
+            f"{folder / missing[0]} does not exist, expected a folder as `interlock specialist init` makes"
+        )
+    spec = importlib.util.spec_from_file_location(f"interlock_pack_{folder.name}", folder / "scenarios.py")
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return FolderPack(folder, module.draw, getattr(module, "PREPARE", {}))
+    except FieldInvalid as error:
+        raise PackUnknown(f"{folder}: {error}") from error
+    except (ImportError, SyntaxError, AttributeError, tomllib.TOMLDecodeError) as error:
+        raise PackUnknown(f"{folder} cannot be used: {error}") from error

@@ -71,7 +71,7 @@ def test_a_published_set_is_recognised_and_read(name: str, one: PublishedSet, tm
     known = published_set(name, path)
     assert known is not None and known.name == one.name
     refused: list[object] = []
-    cases = read_cases(one.prepared(path, tmp_path), one.task, one.columns, one.task.labels, refused.append)
+    cases = read_cases(one.prepared(path, tmp_path), one.task, one.columns, one.labels, refused.append)
     assert len(cases) > 0.8 * len(list(read_rows(path)))
     assert len({case.label for case in cases}) > 1
     # Nothing that says the label is among what is read.
