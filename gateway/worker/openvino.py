@@ -5,6 +5,7 @@ A decoder's graph ends in its label rows: it reads a prompt and gives one logit 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -84,15 +85,10 @@ class OpenVinoBackend:
                 raise BackendFailed(f"{name} is missing from the bundle, expected an OpenVINO IR and its tokenizer")
         task = bundle.manifest.task
         self._labels = len(task.labels)
-        try:
-            self._tokenizer = Tokenizer.from_str(bundle.contents[TOKENIZER].decode())
-        except Exception as error:  # the library raises plain Exception
-            raise BackendFailed(f"{TOKENIZER}: {error}") from error
-        self._pad = self._pad_id()
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        is_decoder = settings.kind == "decoder"
+        self._tokenizer, self._pad = _tokenizer(bundle.contents[TOKENIZER], None if is_decoder else task.max_tokens)
         self._prompt: Prompt | None = None
-        if settings.kind == "decoder":
+        if is_decoder:
             verbalizers = {str(label): str(text) for label, text in settings.verbalizers.items()}
             self._prompt = Prompt(self._tokenizer, task, verbalizers, settings.overlong, task.max_tokens)
             if settings.label_tokens != self._prompt.labels:
@@ -100,16 +96,13 @@ class OpenVinoBackend:
                     f"manifest.engine.label_tokens is {list(settings.label_tokens)}, "
                     f"expected {list(self._prompt.labels)} of the labels behind this template"
                 )
-        else:
-            self._tokenizer.enable_truncation(max_length=task.max_tokens)
-        # The tensor only borrows these bytes, so they must live as long as the model.
-        self._weights = bundle.contents[WEIGHTS]
+        self._weights = _tensor(bundle.contents[WEIGHTS])  # the model borrows it for as long as it lives
         self._request, self._inputs = self._compile(bundle.contents[MODEL], threads, settings.precision)
 
     @property
     def resident_bytes(self) -> int:
         """Size of the weights."""
-        return len(self._weights)
+        return int(self._weights.byte_size)
 
     def prepare(self, text: str) -> Prepared:
         """Tokenise, cutting at the task's limit; a decoder's prompt keeps its end.
@@ -153,13 +146,7 @@ class OpenVinoBackend:
     def close(self) -> None:
         """Free the compiled model."""
         self._request = None
-        self._weights = b""
-
-    def _pad_id(self) -> int:
-        if self._tokenizer.padding is not None:
-            return int(self._tokenizer.padding["pad_id"])
-        known = (self._tokenizer.token_to_id(token) for token in PADS)
-        return next((int(i) for i in known if i is not None), 0)
+        self._weights = ov.Tensor(ov.Type.u8, ov.Shape([0]))
 
     def _compile(self, xml: bytes, threads: int, precision: str) -> tuple[Any, frozenset[str]]:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
@@ -167,7 +154,7 @@ class OpenVinoBackend:
             options["INFERENCE_PRECISION_HINT"] = precision
         try:
             core = ov.Core()
-            model = core.read_model(model=xml, weights=ov.Tensor(np.frombuffer(self._weights, dtype=np.uint8)))
+            model = core.read_model(model=xml, weights=self._weights)
             inputs = frozenset(port.any_name for port in model.inputs)
             outputs = frozenset(name for port in model.outputs for name in port.get_names())
             if not REQUIRED <= inputs <= REQUIRED | OPTIONAL or "logits" not in outputs:
@@ -178,6 +165,36 @@ class OpenVinoBackend:
             return core.compile_model(model, "CPU", options).create_infer_request(), inputs
         except RuntimeError as error:
             raise BackendFailed(f"{MODEL}: {_last_line(error)}") from error
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(data: bytes, max_length: int | None) -> tuple[Tokenizer, int]:
+    """Return a tokenizer that neither pads nor, without ``max_length``, cuts, and the token to pad with.
+
+    Reading one takes 30 ms in which no other Python runs, the worker's answers included; bundles of one base, such
+    as a primary and its candidate, share one.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(data.decode())
+    except Exception as error:  # the library raises plain Exception
+        raise BackendFailed(f"{TOKENIZER}: {error}") from error
+    if tokenizer.padding is not None:
+        pad = int(tokenizer.padding["pad_id"])
+    else:
+        pad = next((int(i) for i in map(tokenizer.token_to_id, PADS) if i is not None), 0)
+    tokenizer.no_padding()
+    if max_length is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(max_length=max_length)
+    return tokenizer, pad
+
+
+def _tensor(data: bytes) -> ov.Tensor:
+    """Copy weights to where the library wants them; numpy lets other threads run meanwhile, the library does not."""
+    tensor = ov.Tensor(ov.Type.u8, ov.Shape([len(data)]))
+    np.copyto(tensor.data, np.frombuffer(data, dtype=np.uint8))
+    return tensor
 
 
 def _last_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """An encoder in OpenVINO IR, small enough to build here."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,20 @@ def test_a_batch_answers_as_each_text_alone(tmp_path: Path, contents: dict[str, 
     alone = np.concatenate([engine.probabilities([one]) for one in prepared])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert len({tuple(row) for row in together.round(6).tolist()}) == len(texts)
+
+
+def test_bundles_that_share_a_tokenizer_cut_each_at_its_own_limit(tmp_path: Path, contents: dict[str, bytes]) -> None:
+    store = BundleStore(tmp_path / "bundles")
+    text = "a " * 40
+    found = []
+    for limit in (8, 16, 8):
+        task = replace(TASK, max_tokens=limit)
+        lineage = {"author": "trainer", "turn": str(len(found))}
+        made = store.add(task=task, engine={"backend": "openvino"}, contents=contents, base={}, lineage=lineage)
+        engine = open_engine(store.load(made.digest), Host())
+        prepared = engine.backend.prepare(text)
+        found.append((prepared.tokens, prepared.truncated))
+    assert found == [(8, True), (16, True), (8, True)]
 
 
 def test_the_temperature_of_the_head_is_applied(tmp_path: Path, contents: dict[str, bytes]) -> None:
