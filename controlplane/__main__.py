@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from controlplane import metrics
 from controlplane.evals.suite import SuiteInvalid
 from controlplane.loop import advance, drift, observe, triggers
 from controlplane.loop.deployment import Deployment
@@ -85,6 +86,8 @@ async def serve(settings: ControlSettings) -> None:
     def in_pool(name: str) -> Callable[[Callable[[], Any]], Any]:
         return partial(loop.run_in_executor, pools[name])
 
+    if settings.metrics_port:
+        metrics.serve(settings.metrics_port)
     bell = PlanBell()
     deployment = build(settings, bell.ring)
     server = ControlServer(deployment, in_pool("calls"), bell)

@@ -7,10 +7,12 @@ from typing import Any, Self
 
 from controlplane.training.recipe import Recipe
 from controlplane.training.search import Search
+from protos.contract.access import is_loopback
 from protos.contract.draws import BASIS_POINTS
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.plan import MAX_HOLDBACK_BP
 
+OPEN = "open"
 _SQLITE = "sqlite:///"
 
 
@@ -198,6 +200,7 @@ class ControlSettings:
 
     Attributes:
         capture_key: Private key that opens capture segments sealed for it; null where they are not sealed.
+        access: File of who may do what; without it anybody on this machine may do all of it, and nobody elsewhere.
         plan_key: Private key that signs plans and ledger checkpoints; gateways hold its public half.
         sketch_window_s: Seconds of traffic that one sketch sums up; sketches are kept for ``keep_sketches_s``.
         tick_s: Seconds between two looks at captures, rollouts and jobs.
@@ -205,6 +208,11 @@ class ControlSettings:
 
     deployment: str
     listen: str
+    access: Path | None
+    metrics_port: int
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
     database: str
     work_dir: Path
     artifacts_dir: Path
@@ -232,9 +240,20 @@ class ControlSettings:
     def from_json(cls, value: Any, root: Path) -> Self:
         """Read and check settings; raises FieldInvalid naming the setting, its value and what was expected."""
         read = Reader(value, "controlplane")
+        who = read.maybe_text("access") or ""
+
+        def maybe_path(name: str) -> Path | None:
+            found = read.maybe_text(name)
+            return root / found if found else None
+
         settings = cls(
             deployment=read.text("deployment"),
             listen=read.text("listen", "127.0.0.1:8600"),
+            access=None if who in ("", OPEN) else root / who,
+            metrics_port=read.integer("metrics_port", 0, 65535, 0),
+            tls_certificate=maybe_path("tls_certificate"),
+            tls_key=maybe_path("tls_key"),
+            tls_client_ca=maybe_path("tls_client_ca"),
             database=resolve_database(read.text("database", "sqlite:///control.db"), root),
             work_dir=root / read.text("work_dir", "work"),
             artifacts_dir=root / read.text("artifacts_dir", "artifacts"),
@@ -257,6 +276,15 @@ class ControlSettings:
             rollout=RolloutSettings.from_json(read.object("rollout", {})),
         )
         read.done()
+        if settings.access is None and who != OPEN and not is_loopback(settings.listen):
+            raise FieldInvalid(
+                f"controlplane.access is not set and controlplane.listen is {settings.listen!r}, expected a file of "
+                f"who may do what, or {OPEN!r} for everybody who can reach it"
+            )
+        if (settings.tls_certificate is None) != (settings.tls_key is None):
+            raise FieldInvalid("controlplane.tls_certificate and tls_key: one is set, expected both or neither")
+        if settings.tls_client_ca is not None and settings.tls_key is None:
+            raise FieldInvalid("controlplane.tls_client_ca is set without controlplane.tls_key, expected both")
         if not settings.specialists:
             raise FieldInvalid("controlplane.specialists is empty, expected at least one")
         return settings

@@ -7,6 +7,7 @@ import functools
 import secrets
 import signal
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,16 @@ from gateway.engines.link import WorkerLink
 from gateway.engines.pool import Pool
 from gateway.engines.settings import remote_links
 from gateway.metrics import Metrics, Sources
+from gateway.rpc.access import Scoped, with_access
+from gateway.rpc.control_channel import control_channel
 from gateway.rpc.envoy import EnvoyFront, FrontFailed, Listen, is_installed
 from gateway.rpc.grpcio import GrpcioFront
 from gateway.rpc.health import HealthState
 from gateway.rpc.methods import build_methods
 from gateway.rpc.override import with_override
 from gateway.rpc.plan_watch import PlanWatch
+from gateway.rpc.ports import Gateway as Served
+from gateway.rpc.wire import Method
 from gateway.serving.cache import DecisionCache
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import Counters
@@ -35,6 +40,7 @@ from gateway.serving.overridden import Overridden
 from gateway.serving.shadow import ShadowLane
 from gateway.serving.witness import Witness, witness_key
 from gateway.settings import FRONTS, GatewaySettings
+from protos.contract.access import Access
 from protos.contract.attestation import KeyInvalid, Operators, read_public
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
@@ -123,20 +129,27 @@ class Gateway:
             local=plan,
             gateway_id=settings.gateway_id,
         )
-        if tracing is None:
-            self.methods = with_override(
-                build(dispatcher), settings.testers, lambda wanted: build(Overridden(dispatcher, wanted))
-            )
-        else:
-            made = tracing.to_collector(
+        traced: Callable[[Served], Served] = lambda gateway: gateway  # noqa: E731
+        if tracing is not None:
+            self._tracing = tracing.to_collector(
                 settings.trace_endpoint, ratio=settings.trace_ratio, gateway_id=settings.gateway_id
             )
-            methods = with_override(
-                build(made.gateway(dispatcher)),
+            traced = self._tracing.gateway
+
+        def table(scoped: Callable[[Served], Served]) -> tuple[Method, ...]:
+            return with_override(
+                build(scoped(traced(dispatcher))),
                 settings.testers,
-                lambda wanted: build(made.gateway(Overridden(dispatcher, wanted))),
+                lambda wanted: build(scoped(traced(Overridden(dispatcher, wanted)))),
             )
-            self._tracing, self.methods = made, made.methods(methods)
+
+        methods = table(lambda gateway: gateway)
+        if settings.access is not None:
+            note = metrics.access_refused
+            methods = with_access(
+                methods, Access.read(settings.access), note, lambda p: table(lambda gateway: Scoped(gateway, p, note))
+            )
+        self.methods = methods if self._tracing is None else self._tracing.methods(methods)
         self._watch = None
         if settings.control:
             self._watch = PlanWatch(
@@ -147,6 +160,7 @@ class Gateway:
                 counters=counters,
                 capture=capture,
                 report_interval_s=settings.report_interval_s,
+                channel=lambda: control_channel(settings.control, settings.control_token, settings.control_ca),
             )
         self._background: list[asyncio.Task[None]] = []
 

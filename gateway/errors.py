@@ -10,6 +10,8 @@ GatewayError
 ├── GenerationUnsupported the specialist's engine cannot generate text
 ├── Overloaded            too many calls in flight
 ├── NoPlanYet, Draining, EngineUnavailable    nothing was started: try again
+├── CallerUnknown         nobody here knows who calls
+├── CallerNotAllowed      the caller may not do this
 ├── RollbackForbidden     an order to roll back that nobody who may has signed
 ├── NothingToLeave        an order to roll back from a bundle that does not serve here
 ├── DeadlineTooShort      refused before starting
@@ -188,3 +190,17 @@ class NothingToLeave(GatewayError):
     def __init__(self, bundle: str) -> None:
         self.bundle = bundle
         super().__init__(f"bundle {bundle!r} is not one that can be left here")
+
+
+class CallerUnknown(GatewayError):
+    """The call shows no token and no certificate of anybody who may call."""
+
+    def __init__(self) -> None:
+        super().__init__("expected a token or certificate of a known caller")
+
+
+class CallerNotAllowed(GatewayError):
+    """The caller is known and may not do this; what they asked for may exist or not."""
+
+    def __init__(self) -> None:
+        super().__init__("this caller may not do this")

@@ -79,6 +79,9 @@ class Metrics:
             registry=self.registry,
         )
         self.refusals = Counter("interlock_plan_refusals", "Plans refused", ("reason",), registry=self.registry)
+        self.access_refusals = Counter(
+            "interlock_access_refusals", "Calls refused for who made them", ("reason",), registry=self.registry
+        )
         self.rollbacks = Counter(
             "interlock_local_rollbacks",
             "Orders to roll back here, and how they ended",
@@ -96,6 +99,10 @@ class Metrics:
             for reason in reasons:
                 child = self.fallbacks.labels(specialist, arm.name.lower(), reason)
                 self._fallback_children[specialist, arm, reason] = child
+
+    def access_refused(self, reason: str) -> None:
+        """Count a call that was refused for who made it."""
+        self.access_refusals.labels(reason).inc()
 
     def answered(self, specialist: str, arm: Arm, taken_us: int, in_time: bool) -> None:
         """Note one answer."""

@@ -10,8 +10,10 @@ from gateway.rpc.override import Testers
 from gateway.rpc.tls import Tls
 from gateway.rtb.rules import MutationRule
 from gateway.serving.lanes import LaneSettings
+from protos.contract.access import is_loopback
 from protos.contract.fields import FieldInvalid, Reader
 
+OPEN = "open"
 FRONTS = ("auto", "envoy", "grpcio")
 
 
@@ -19,9 +21,10 @@ FRONTS = ("auto", "envoy", "grpcio")
 class GatewaySettings:
     """Everything a gateway needs to start.
 
-    ``front`` "auto" is Envoy where it is installed, else grpcio. Paths in the file are relative to
-    the file. ``control`` may be empty: such a gateway serves its last good plan and takes no new one.
-    ``mutation_network_ms`` is kept back from an auction's ``tmax`` for the way there and back.
+    ``access`` names who may call; without it anybody on this machine may, and nobody elsewhere. ``front`` "auto" is
+    Envoy where it is installed, else grpcio. Paths in the file are relative to the file. ``control`` may be empty:
+    such a gateway serves its last good plan and takes no new one. ``mutation_network_ms`` is kept back from an
+    auction's ``tmax`` for the way there and back.
     """
 
     deployment: str
@@ -29,6 +32,9 @@ class GatewaySettings:
     listen: str
     front: str
     tls: Tls | None
+    access: Path | None
+    control_token: Path | None
+    control_ca: Path | None
     max_connections: int
     max_calls: int
     control: str
@@ -71,11 +77,15 @@ class GatewaySettings:
             found = read.maybe_text(name)
             return root / found if found else None
 
+        who = read.maybe_text("access") or ""
         settings = cls(
             deployment=read.text("deployment"),
             gateway_id=read.text("gateway_id", "gateway-1"),
             listen=read.text("listen", "127.0.0.1:8500"),
             front=read.text("front", "auto", choices=FRONTS),
+            access=None if who in ("", OPEN) else root / who,
+            control_token=maybe_path("control_token"),
+            control_ca=maybe_path("control_ca"),
             tls=_tls(maybe_path("tls_certificate"), maybe_path("tls_key"), maybe_path("tls_client_ca")),
             max_connections=read.integer("max_connections", 1, 1_000_000, 2_000),
             max_calls=read.integer("max_calls", 1, 1_000_000, 128),
@@ -125,6 +135,11 @@ class GatewaySettings:
         host, _, port = settings.listen.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise FieldInvalid(f"gateway.listen is {settings.listen!r}, expected HOST:PORT")
+        if settings.access is None and who != OPEN and not is_loopback(settings.listen):
+            raise FieldInvalid(
+                f"gateway.access is not set and gateway.listen is {settings.listen!r}, expected a file of who may "
+                f"call, or {OPEN!r} for everybody who can reach it"
+            )
         return settings
 
     @classmethod

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from controlplane.cli import (
+    access,
     approval,
     capture,
     decide,
@@ -46,6 +47,7 @@ specialist.app.command("init")(specialist_pack.init)
 specialist.app.command("try")(specialist_pack.try_pack)
 app.add_typer(specialist.app, name="specialist")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(access.app, name="access")
 app.add_typer(approval.app, name="approval")
 app.add_typer(shadow.app, name="shadow")
 app.add_typer(plan.app, name="plan")

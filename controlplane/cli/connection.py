@@ -1,7 +1,9 @@
 """The control plane and the gateway as the command line reaches them, and their errors as sentences."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
@@ -85,7 +87,7 @@ def local_at(address: str) -> Iterator[Control]:
 
 @contextmanager
 def _channel(address: str) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(address) as channel:
+    with _opened(address) as channel:
         try:
             yield channel
         except grpc.RpcError as error:
@@ -95,6 +97,42 @@ def _channel(address: str) -> Iterator[grpc.Channel]:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise Problem(f"no answer from {address} in time: {details}", "DEADLINE_EXCEEDED") from error
             raise
+
+
+def _opened(address: str) -> grpc.Channel:
+    """Open a channel with what the environment says of trust: INTERLOCK_CA, INTERLOCK_TOKEN, both optional."""
+    ca, token = os.environ.get("INTERLOCK_CA"), os.environ.get("INTERLOCK_TOKEN")
+    if ca is None:
+        channel = grpc.insecure_channel(address)
+    else:
+        certificate, key = os.environ.get("INTERLOCK_CERTIFICATE"), os.environ.get("INTERLOCK_KEY")
+        channel = grpc.secure_channel(
+            address,
+            grpc.ssl_channel_credentials(
+                Path(ca).read_bytes(),
+                private_key=Path(key).read_bytes() if key else None,
+                certificate_chain=Path(certificate).read_bytes() if certificate else None,
+            ),
+        )
+    return grpc.intercept_channel(channel, _ShowToken(token)) if token else channel
+
+
+class _ShowToken(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    """Adds the bearer token to every call."""
+
+    def __init__(self, token: str) -> None:
+        self._header = ("authorization", f"Bearer {token}")
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """Show the token."""
+        metadata = [*(client_call_details.metadata or ()), self._header]
+        return continuation(_Details(client_call_details, metadata), request)
+
+
+class _Details(grpc.ClientCallDetails):  # type: ignore[misc]
+    def __init__(self, given: Any, metadata: list[tuple[str, str]]) -> None:
+        self.method, self.timeout, self.metadata = given.method, given.timeout, metadata
+        self.credentials, self.wait_for_ready, self.compression = given.credentials, given.wait_for_ready, None
 
 
 def as_problem(error: Exception) -> Problem | None:

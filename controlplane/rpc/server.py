@@ -7,12 +7,14 @@ import grpc
 import grpc.aio
 
 from controlplane.loop.deployment import Deployment
+from controlplane.rpc.access import AccessInterceptor
 from controlplane.rpc.control import ControlService
 from controlplane.rpc.governance import GovernanceService
 from controlplane.rpc.learning import LearningService
 from controlplane.rpc.observe import ObserveService
 from controlplane.rpc.traffic import PlanBell, TrafficService
 from protos import control_pb2_grpc, governance_pb2_grpc, learning_pb2_grpc, observe_pb2_grpc, traffic_pb2_grpc
+from protos.contract.access import Access
 
 GRACE_S = 2.0
 MOST_BYTES = 16 << 20  # a ledger page or a plan with its approvals
@@ -23,7 +25,9 @@ class ControlServer:
 
     def __init__(self, deployment: Deployment, in_thread: Callable[..., Any], bell: PlanBell) -> None:
         sizes = [("grpc.max_send_message_length", MOST_BYTES), ("grpc.max_receive_message_length", MOST_BYTES)]
-        self._server = grpc.aio.server(options=sizes)
+        self._settings = settings = deployment.settings
+        guards = [] if settings.access is None else [AccessInterceptor(Access.read(settings.access))]
+        self._server = grpc.aio.server(options=sizes, interceptors=guards)
         traffic = TrafficService(deployment, in_thread, bell)
         control = ControlService(deployment, in_thread)
         governance = GovernanceService(deployment, in_thread)
@@ -37,7 +41,17 @@ class ControlServer:
 
     async def start(self, address: str) -> int:
         """Listen and return the port; raises RuntimeError when the address cannot be had."""
-        port = self._server.add_insecure_port(address)
+        settings = self._settings
+        if settings.tls_key is None or settings.tls_certificate is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            ca = settings.tls_client_ca
+            credentials = grpc.ssl_server_credentials(
+                [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
+                root_certificates=None if ca is None else ca.read_bytes(),
+                require_client_auth=ca is not None,
+            )
+            port = self._server.add_secure_port(address, credentials)
         await self._server.start()
         return int(port)
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
 import grpc
 import grpc.aio
@@ -36,18 +37,19 @@ class PlanWatch:
         counters: Counters,
         capture: CaptureLane,
         report_interval_s: float,
+        channel: Callable[[], grpc.aio.Channel] | None = None,
     ) -> None:
-        self._address = address
         self._gateway_id = gateway_id
         self._run_id = run_id
         self._plan = plan
         self._counters = counters
         self._capture = capture
         self._report_interval_s = report_interval_s
+        self._channel = channel or (lambda: grpc.aio.insecure_channel(address))
 
     async def run(self) -> None:
         """Watch and report until cancelled."""
-        async with grpc.aio.insecure_channel(self._address) as channel, asyncio.TaskGroup() as tasks:
+        async with self._channel() as channel, asyncio.TaskGroup() as tasks:
             stub = traffic_pb2_grpc.TrafficServiceStub(channel)  # type: ignore[no-untyped-call]
             tasks.create_task(self._watch(stub))
             tasks.create_task(self._report(stub))

@@ -29,6 +29,8 @@ CODES: dict[type[errors.GatewayError], StatusCode] = {
     errors.DeadlinePassed: StatusCode.DEADLINE_EXCEEDED,
     errors.EngineStreamBroken: StatusCode.ABORTED,
     errors.EngineFailed: StatusCode.INTERNAL,
+    errors.CallerUnknown: StatusCode.UNAUTHENTICATED,
+    errors.CallerNotAllowed: StatusCode.PERMISSION_DENIED,
     errors.RollbackForbidden: StatusCode.PERMISSION_DENIED,
     errors.NothingToLeave: StatusCode.FAILED_PRECONDITION,
 }

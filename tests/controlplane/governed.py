@@ -19,6 +19,7 @@ from controlplane.rpc.traffic import PlanBell
 from controlplane.store import observations, plans, records, rollouts
 from controlplane.store.rollouts import RolloutRow
 from gateway.metrics import Metrics
+from gateway.rpc.control_channel import control_channel
 from gateway.rpc.plan_watch import PlanWatch
 from gateway.serving.cache import DecisionCache
 from gateway.serving.capture import CaptureLane
@@ -40,9 +41,9 @@ PATIENCE_S = 30.0
 class Governed:
     """Runs the server and the gateway's watch on a loop of their own thread."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **settings: Any) -> None:
         self.root = root
-        self.world: World = world(root, tick_s=0.05)
+        self.world: World = world(root, tick_s=0.05, **settings)
         self.clock = self.world.clock
         self.port = 0
         self.plan: CurrentPlan | None = None
@@ -82,7 +83,7 @@ class Governed:
         """Bring the control plane back on its port."""
         self.run(self._serve(f"127.0.0.1:{self.port}"))
 
-    def start_gateway(self) -> CurrentPlan:
+    def start_gateway(self, token: Path | None = None) -> CurrentPlan:
         """Start, or restart, a gateway that follows this control plane."""
         self.stop_gateway()
         key = read_public(self.root / "plan.key.pub")
@@ -124,6 +125,7 @@ class Governed:
                 counters=counters,
                 capture=capture,
                 report_interval_s=0.05,
+                channel=lambda: control_channel(f"127.0.0.1:{self.port}", token, None),
             )
             self._watch = asyncio.create_task(watch.run()), capture
             return plan
@@ -257,11 +259,11 @@ class Governed:
 
 
 @contextmanager
-def governed(root: Path) -> Iterator[Governed]:
+def governed(root: Path, **settings: Any) -> Iterator[Governed]:
     """Run a control plane, and a gateway when asked, for a test."""
     # What a command prints is one document; what the processes log goes elsewhere.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
-    made = Governed(root)
+    made = Governed(root, **settings)
     made.start()
     try:
         yield made

@@ -1,0 +1,41 @@
+"""The way to the control plane: plain on one machine, with TLS and a token beyond it."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+
+def control_channel(address: str, token: Path | None, ca: Path | None) -> grpc.aio.Channel:
+    """Open a channel; files are read anew each time, so that they can be renewed."""
+    credentials = None if ca is None else grpc.ssl_channel_credentials(ca.read_bytes())
+    interceptors = [] if token is None else [_Unary(token), _Stream(token)]
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, interceptors=interceptors)
+    return grpc.aio.secure_channel(address, credentials, interceptors=interceptors)
+
+
+class _ShowToken:
+    """Adds the bearer token to every call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def _with_token(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()))
+        metadata.add("authorization", f"Bearer {self._path.read_text().strip()}")
+        return grpc.aio.ClientCallDetails(
+            details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
+        )
+
+
+# grpc.aio sorts interceptors by type and takes only the first that fits: one class for each shape of call.
+class _Unary(_ShowToken, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(self._with_token(client_call_details), request)
+
+
+class _Stream(_ShowToken, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(self._with_token(client_call_details), request)
