@@ -89,6 +89,8 @@ class Metrics:
             registry=self.registry,
         )
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
+        self.tasks = Gauge("interlock_tasks", "Tasks of the event loop", registry=self.registry)
+        self.open_calls = Gauge("interlock_open_calls", "Calls of any kind that have not ended", registry=self.registry)
         self.in_flight = Gauge("interlock_in_flight", "Decisions in flight", registry=self.registry)
 
     def prepare(self, specialist: str, arms: Iterable[Arm], reasons: Iterable[str]) -> None:

@@ -148,6 +148,6 @@ def measure(folder: Path, front: str, rounds: int, calls: int) -> dict[str, Any]
             "min": round(min(ratios), 3),
             "max": round(max(ratios), 3),
         },
-        "gateway_resident_mb": resident["gateway"],
+        "gateway_resident_mb": round(resident["gateway"] + resident["front"], 1),
         "bundle_mb": round(sum(map(len, contents.values())) / 1e6, 1),
     }

@@ -15,7 +15,7 @@ from typing import Any, Self
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from perf.processes import ROOT, Processes, descriptors, free_port, give_way, resident_mb
+from perf.processes import ROOT, Processes, descriptors, family, free_port, give_way, resident_mb
 from perf.request import MODEL, check_answer
 from protos import engine_pb2, traffic_pb2, traffic_pb2_grpc
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
@@ -281,13 +281,14 @@ class Deployment:
         return float(found.group(1))
 
     def resident_mb(self) -> dict[str, float]:
-        """Return the memory of the gateway, its front included, and of the workers."""
-        workers = sum(resident_mb(self.processes.pid(name)) for name in self.workers)
-        return {"gateway": resident_mb(self.processes.pid("gateway")), "workers": round(workers, 1)}
+        """Return the memory of the gateway, of Envoy before it where there is one, and of the workers."""
+        gateway, *front = family(self.processes.pid("gateway"))
+        workers = [member for name in self.workers for member in family(self.processes.pid(name))]
+        return {"gateway": resident_mb(gateway), "front": resident_mb(*front), "workers": resident_mb(*workers)}
 
     def descriptors(self) -> int:
-        """Return how many descriptors the gateway and its front hold."""
-        return descriptors(self.processes.pid("gateway"))
+        """Return how many descriptors the gateway, its front and the workers hold."""
+        return sum(descriptors(self.processes.pid(name)) for name in ("gateway", *self.workers))
 
 
 def _toml(value: Any) -> str:

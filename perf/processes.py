@@ -120,10 +120,10 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process and what it started."""
+def resident_mb(*pids: int) -> float:
+    """Return the resident memory of processes."""
     pages = 0
-    for member in family(pid):
+    for member in pids:
         with contextlib.suppress(OSError):
             pages += int(Path(f"/proc/{member}/statm").read_text().split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)

@@ -136,8 +136,10 @@ def tables(result: Mapping[str, Any]) -> str:
         f"At three times the capacity ({overload['offered_rps']:,.0f} calls/s offered): goodput "
         f"{100 * overload['goodput_of_peak']:.0f} % of the peak, refusals p99 {_ms(overload['shed_p99_ms'])}, gateway "
         f"{overload['resident_mb_before']['gateway']:.0f} → {overload['resident_mb_after']['gateway']:.0f} MB.",
-        f"After {soak['calls']:,} calls: memory {100 * soak['gateway_growth']:+.1f} %, descriptors "
-        f"{soak['descriptors_before']} → {soak['descriptors_after']}, {soak['in_flight_after']:.0f} calls left over.",
+        f"After {soak['calls']:,} calls: memory "
+        + ", ".join(f"{name} {100 * grown:+.1f} %" for name, grown in soak["growth"].items())
+        + f"; descriptors {soak['descriptors_before']} → {soak['descriptors_after']}, "
+        f"{soak['in_flight_after']:.0f} calls left over.",
         "",
         f"| {decision['what']} | p50 | p90 | p99 |",
         "|---|---|---|---|",

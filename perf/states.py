@@ -24,6 +24,7 @@ SWAP_BUNDLE_S = 1.0
 CANARY_BP = 1_000
 ALL_BP = 10_000
 STREAMS = 64
+MOST_GROWTH = 0.05  # of any process over a soak
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +186,21 @@ def measure_soak(deployment: Deployment, calls: int) -> dict[str, Any]:
         return drive(deployment.address, streams=STREAMS, calls=calls, seconds=3600, warmup=0)
 
     send(max(1_000, calls // 10))  # caches, pools and counters fill first
-    before, held = deployment.resident_mb(), deployment.descriptors()
+    before, held, tasks = deployment.resident_mb(), deployment.descriptors(), deployment.metric("interlock_tasks")
     found = send(calls)
     after = deployment.resident_mb()
+    growth = {name: round(after[name] / before[name] - 1, 4) for name in before if before[name]}
     return {
         "calls": found.calls,
         "errors": found.errors,
         "fallbacks": found.fallbacks,
         "resident_mb_before": before,
         "resident_mb_after": after,
-        "gateway_growth": round(after["gateway"] / before["gateway"] - 1, 4),
+        "growth": growth,
+        "has_grown": max(growth.values()) >= MOST_GROWTH,
+        "tasks_before": tasks,
+        "tasks_after": deployment.metric("interlock_tasks"),
+        "open_calls_after": deployment.metric("interlock_open_calls"),
         "descriptors_before": held,
         "descriptors_after": deployment.descriptors(),
         "in_flight_after": deployment.metric("interlock_in_flight"),

@@ -164,9 +164,9 @@ class GrpcServer:
             asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1024)
 def _moment(raw: bytes) -> float:
-    """Read a stamp: seconds in the minute. Every millisecond of it comes again a minute later."""
+    """Read a stamp: seconds in the minute. Many calls of one moment bear the same."""
     return int(decode_huffman(raw)) / 1000
 
 
@@ -398,6 +398,10 @@ class _Exchange(Stream):
         self._server.running.pop(self, None)
 
 
+def _nobody(payload: bytes | None, error: BaseException | None) -> None:
+    """Take what nobody waits for."""
+
+
 class Step:
     """A coroutine that is driven from here instead of by an asyncio.Task.
 
@@ -462,7 +466,8 @@ class Step:
         finally:
             asyncio._leave_task(loop, self)  # type: ignore[arg-type]
         if ended is not None:
-            self._done(*ended)
+            done, self._done = self._done, _nobody  # or each would hold the other until they are collected
+            done(*ended)
         elif waits is None:
             loop.call_soon(self._run, context=self._context)
         else:

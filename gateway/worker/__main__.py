@@ -1,6 +1,7 @@
 """Build a worker, serve its socket, drain on a signal."""
 
 import asyncio
+import gc
 import itertools
 import logging
 import os
@@ -277,6 +278,9 @@ async def serve(settings: Settings) -> None:
     worker = Worker(settings, loop)
     try:
         server = await loop.create_unix_server(lambda: Connection(worker, loop), sock=listener, backlog=BACKLOG)
+        # What the start built is looked through by the collector no more: that takes longer than many a job has.
+        gc.collect()
+        gc.freeze()
         log.info("worker_started", worker=settings.worker_id, socket=str(settings.socket))
         await stopped.wait()
         server.close()

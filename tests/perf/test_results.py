@@ -42,7 +42,9 @@ def result() -> dict[str, Any]:
         },
         "soak": {
             "calls": 1_000_000,
-            "gateway_growth": 0.012,
+            "growth": {"gateway": 0.012, "front": 0.0, "workers": -0.001},
+            "tasks_before": 12.0,
+            "tasks_after": 12.0,
             "descriptors_before": 40,
             "descriptors_after": 41,
             "in_flight_after": 0.0,
