@@ -121,8 +121,9 @@ def test_two_gateways_share_one_worker_and_one_s_end_costs_the_other_nothing(tmp
 
 def test_primaries_are_swapped_under_load_without_one_failed_call(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
-        await start_two_workers(deployment)
-        others = [deployment.bundle(seed=seed) for seed in (5, 6, 7)]
+        patient = replace(TASK, deadline_us=20_000_000)  # a fallback is then no busy machine's
+        await start_two_workers(deployment, patient)
+        others = [deployment.bundle(patient, seed=seed) for seed in (5, 6, 7)]
         is_over = asyncio.Event()
         seen: set[str] = set()
 
