@@ -8,6 +8,7 @@ from controlplane.cli import (
     access,
     approval,
     capture,
+    dataset,
     decide,
     decision,
     drift,
@@ -51,6 +52,7 @@ app.add_typer(access.app, name="access")
 app.add_typer(approval.app, name="approval")
 app.add_typer(shadow.app, name="shadow")
 app.add_typer(plan.app, name="plan")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(drift.app, name="drift")
 app.add_typer(capture.app, name="capture")
 app.add_typer(eval.app, name="eval")

@@ -1,10 +1,12 @@
 """Ask for an evaluation and prepare it: the locked suite, candidate beside primary and control."""
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from controlplane.errors import UnknownBundle
+from controlplane.evals.suite import SuiteInvalid
 from controlplane.loop import advance
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
@@ -67,10 +69,13 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     Raises:
         ArtifactMissing: The data the candidate was trained on is not kept here any more.
         BundleInvalid: The candidate cannot be read.
+        SuiteInvalid: The suite was changed after it was locked for the candidate's training.
     """
     pack = deployment.pack(job.specialist)
     bundle = str(job.request["bundle"])
-    dataset = str(deployment.bundles.manifest(bundle).lineage.get("dataset", ""))
+    lineage = deployment.bundles.manifest(bundle).lineage
+    _check_lock(pack.suite.digest, lineage, bundle)
+    dataset = str(lineage.get("dataset", ""))
     train_file = folder / "train.jsonl"
     train_file.write_bytes(deployment.artifacts.get(dataset))
     parts = {}
@@ -92,6 +97,20 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "bundles_dir": str(deployment.bundles.root),
         "out_file": str(folder / "evaluation.json"),
     }
+
+
+def _check_lock(suite: str, lineage: Mapping[str, Any], bundle: str) -> None:
+    """Refuse to judge a candidate by a suite that was changed after it was locked for its training.
+
+    Raises:
+        SuiteInvalid: Another suite than the locked one is in force now.
+    """
+    locked = lineage.get("suite")
+    if locked is not None and locked != suite:
+        raise SuiteInvalid(
+            f"the suite of {bundle} was locked as {locked} before its training, expected that one and not {suite}; "
+            "train again to be judged by the new suite"
+        )
 
 
 def finished(unit: Unit, deployment: Deployment, job: Any, result: dict[str, Any]) -> None:

@@ -33,6 +33,9 @@ def step_evidence(unit: Unit, deployment: Deployment, row: RolloutRow, step: str
         "drift.json": canonical_json({"readings": _drift(unit, row)}),
         "drill.json": canonical_json(drill.report(unit, row.state.id)),
     }
+    if described := manifest.lineage.get("data_manifest"):
+        # What it was trained on, and what the fence kept out of that.
+        files["data.json"] = deployment.artifacts.get(str(described))
     data, digest = _with_manifest(
         files,
         {

@@ -1,9 +1,11 @@
 """Ask for a training and prepare it: lock the suite, keep held-out texts out, write the data down."""
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from controlplane.datasets.build import ROWS, Part, build, write
 from controlplane.loop import evaluate
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
@@ -11,8 +13,10 @@ from controlplane.packs.example import Example
 from controlplane.store import jobs, observations, rollouts
 from controlplane.store.store import Unit
 from controlplane.training.dataset import dataset_digest, fence, write_dataset
+from protos.contract.digest import canonical_json
 
 DEV_SEED = 2
+LOOKED_AT = 20_000  # newest labelled samples: beyond them nothing is mined for hard cases
 MOST_DEV = 200  # cases the temperature is fitted on
 
 
@@ -59,32 +63,37 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     seed = int(job.request["seed"])
     with deployment.store.reading() as unit:
         split = standing_split(unit, job.specialist)
-        rows = observations.labelled(unit, job.specialist, 0, settings.live_examples) if split else []
-    live = [Example(row.text, row.label, "live") for row in rows if row.label in pack.task.labels]
+        rows = observations.labelled_cases(unit, job.specialist, LOOKED_AT) if split else []
     parts = evaluate.held_out_parts(deployment, job.specialist)
     held = [example for part in parts.values() for example in part]
     dev, _ = fence(pack.held_out(MOST_DEV, DEV_SEED), held)
+    source = deployment.sources[job.specialist]
     # Live examples come on top: what the base set teaches must not be lost for what is new.
-    examples, removed = fence(live + pack.training_set(settings.examples, seed), held + dev)
-    train_file, dev_file = folder / "train.jsonl", folder / "dev.jsonl"
-    digest = write_dataset(train_file, examples)
+    given = [*_live(rows, pack.task.labels, settings.live_examples)]
+    given.append(
+        Part("pack", deployment.sources[job.specialist].pack, tuple(pack.training_set(settings.examples, seed)))
+    )
+    built = build(pack.task, given, held + dev)
+    manifest = write(built, folder)
+    dev_file = folder / "dev.jsonl"
     write_dataset(dev_file, dev)
-    kept = deployment.artifacts.put(train_file.read_bytes())
+    kept = deployment.artifacts.put((folder / ROWS).read_bytes())
+    described = deployment.artifacts.put(canonical_json(manifest.to_json()))
     locked = {
         "job": job.id,
         "attempt": job.attempt,
         "specialist": job.specialist,
         "suite": pack.suite.digest,
         "held_out": {name: dataset_digest(part) for name, part in parts.items()},
-        "dataset": digest,
-        "examples": len(examples),
-        "live_examples": len(live),
-        "fenced_out": removed,
+        "dataset": manifest.rows_digest,
+        "manifest": described,
+        "examples": manifest.rows,
+        "live_examples": sum(part.kind != "pack" and len(part.rows) for part in given),
+        "fenced_out": {"exact": manifest.exact, "near": manifest.near},
         "artifact": kept,
     }
     with deployment.store.writing(deployment.clock()) as unit:
         unit.record(LOOP, "suite.locked", locked)
-    source = deployment.sources[job.specialist]
     return {
         "specialist": job.specialist,
         "pack": source.pack,
@@ -92,7 +101,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "trainer": source.trainer or pack.trainer,
         "analysers": dict(pack.analysers),
         "task": pack.task.to_json(),
-        "train_file": str(train_file),
+        "train_file": str(folder / ROWS),
         "dev_file": str(dev_file),
         "bundles_dir": str(deployment.bundles.root),
         "base": settings.base,
@@ -104,8 +113,29 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "author": job.request["author"],
         "parent": split.primary if split else None,
         "dataset_digest": kept,
+        "data_manifest": described,
         "suite_digest": pack.suite.digest,
     }
+
+
+def _live(rows: Sequence[Any], labels: Sequence[str], limit: int) -> list[Part]:
+    """Return captured and labelled traffic, and from longer ago the cases that were answered wrong."""
+    known = [row for row in rows if row.label in labels]
+    recent, older = known[:limit], known[limit:]
+    hard = [row for row in older if row.answered and row.answered != row.label][: limit // 2]
+    parts = []
+    for kind, chosen in (("captured", recent), ("hard", hard)):
+        if chosen:
+            parts.append(
+                Part(
+                    kind=kind,
+                    name="live",
+                    rows=tuple(
+                        Example(row.text, row.label, "live" if kind == "captured" else "hard") for row in chosen
+                    ),
+                )
+            )
+    return parts
 
 
 def finished(unit: Unit, deployment: Deployment, job: Any, result: dict[str, Any]) -> None:

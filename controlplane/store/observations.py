@@ -172,19 +172,11 @@ def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any
 
     Labels of a source's day that are held back are not among them.
     """
-    held = [
-        and_(outcome.c.source == batch.source, outcome.c.received_ms.between(*_of_day(batch.day)))
-        for batch in unit.connection.execute(
-            select(label_batch.c.source, label_batch.c.day).where(
-                label_batch.c.specialist == specialist, label_batch.c.state == "flagged"
-            )
-        )
-    ]
     query = (
         select(sample.c.text, outcome.c.label, func.max(sample.c.id).label("last"))
         .join(outcome, _with_outcomes(sample))
         .where(sample.c.specialist == specialist, sample.c.id > after_id, sample.c.text != "")
-        .where(*(not_(batch) for batch in held))
+        .where(*_not_held_back(unit, specialist))
         .group_by(sample.c.text, outcome.c.label)
         .order_by(func.max(sample.c.id).desc())
         .limit(limit)
@@ -195,9 +187,39 @@ def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any
     return list(newest.values())
 
 
+def _not_held_back(unit: Unit, specialist: str) -> list[Any]:
+    """Return the conditions that leave out labels of a source's day that are held back."""
+    query = select(label_batch.c.source, label_batch.c.day).where(
+        label_batch.c.specialist == specialist, label_batch.c.state == "flagged"
+    )
+    return [
+        not_(and_(outcome.c.source == batch.source, outcome.c.received_ms.between(*_of_day(batch.day))))
+        for batch in unit.connection.execute(query)
+    ]
+
+
 def _of_day(day: str) -> tuple[int, int]:
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)
     return int(1000 * start.timestamp()), int(1000 * (start + timedelta(days=1)).timestamp()) - 1
+
+
+def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
+    """Return the newest samples with a known outcome, newest first, a text once.
+
+    Rows are (id, text, label, answered): the truth and what the engine answered. Labels that are held back are not
+    among them.
+    """
+    query = (
+        select(sample.c.id, sample.c.text, outcome.c.label, sample.c.label.label("answered"))
+        .join(outcome, _with_outcomes(sample))
+        .where(sample.c.specialist == specialist, sample.c.text != "", *_not_held_back(unit, specialist))
+        .order_by(sample.c.id.desc())
+        .limit(limit)
+    )
+    newest: dict[str, Any] = {}
+    for row in unit.connection.execute(query):
+        newest.setdefault(row.text, row)
+    return list(newest.values())
 
 
 def arm_decisions(unit: Unit, specialist: str, salt: str, generation: int) -> list[Any]:

@@ -36,7 +36,8 @@ class TrainingConfig:
         checkpoint_dir: Where a killed training goes on from; None: it starts over. One is made every
             ``checkpoint_every`` steps.
         memory_mb: Memory the process may write to, 0 for no limit.
-        dataset_digest: The data manifest; ``suite_digest`` the suite that was locked before.
+        dataset_digest: The artifact that holds the rows; ``data_manifest`` the one that says what they are made of.
+        suite_digest: The suite that was locked before.
     """
 
     specialist: str
@@ -59,6 +60,7 @@ class TrainingConfig:
     author: str
     parent: str | None
     dataset_digest: str
+    data_manifest: str | None
     suite_digest: str
 
     @classmethod
@@ -88,6 +90,7 @@ class TrainingConfig:
             author=read.text("author"),
             parent=None if parent is None else parse_digest(parent, "config.parent"),
             dataset_digest=parse_digest(read.text("dataset_digest"), "config.dataset_digest"),
+            data_manifest=read.maybe_text("data_manifest"),
             suite_digest=parse_digest(read.text("suite_digest"), "config.suite_digest"),
         )
         read.done()
@@ -101,6 +104,7 @@ class TrainingConfig:
             "author": self.author,
             "parent": self.parent,
             "dataset": self.dataset_digest,
+            **({"data_manifest": self.data_manifest} if self.data_manifest else {}),
             "suite": self.suite_digest,
             "recipe": dict(recipe),
             "configuration": digest_json(dict(recipe)),

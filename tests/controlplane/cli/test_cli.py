@@ -45,6 +45,7 @@ def test_the_commands_a_user_was_promised_exist() -> None:
         "specialist train, specialist eval, specialist jobs, specialist init, specialist try, "
         "rollout list, rollout start, rollout status, "
         "rollout approve, rollout reject, rollout pause, rollout resume, rollout rollback, rollout history, "
+        "dataset build, dataset show, dataset verify, "
         "shadow report, plan status, drift status, drift backtest, drift report, engine convert, eval run, "
         "eval metrics, jobs list, jobs show, jobs retry, jobs cancel, jobs decisions, label next, label import, "
         "label export, capture tail, capture stats, capture export, capture release, evidence show, "

@@ -1,0 +1,78 @@
+"""What a training is prepared from: live days, hard cases, scenarios, behind the fence; and the lock on its suite."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from controlplane.evals.suite import Suite, SuiteInvalid
+from controlplane.loop import evaluate, observe, retrain
+from controlplane.store import ledger
+from controlplane.training.dataset import read_dataset
+from protos.contract.digest import parse_json_object
+from tests.controlplane.loop.fixture import NAME, World, outcome, world
+
+
+def job(**request: Any) -> Any:
+    return SimpleNamespace(
+        id="train-1",
+        attempt=1,
+        kind="train",
+        specialist=NAME,
+        cause="operator",
+        request={"seed": 0, "author": "bob", **request},
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
+    """Labelled traffic with a held-out text among it, and from longer ago cases that were answered wrong."""
+    tmp_path = tmp_path_factory.mktemp("prepared")
+    made = world(tmp_path, training={"examples": 60, "held_out": 40, "live_examples": 50})
+    bundle = made.bundle()
+    made.first_plan(bundle)
+    rows = made.deployment.pack(NAME).training_set(100, 5)
+    leaked = evaluate.held_out_parts(made.deployment, NAME)["core"][0]
+    records = []
+    for i, row in enumerate([*rows, leaked], 1):
+        answered = "unsafe" if row.label == "safe" and i % 2 else row.label
+        records += [made.sample(row.text, bundle=bundle, label=answered), outcome(i, row.label)]
+    made.capture(records)
+    observe.observe(made.deployment)
+    config = retrain.prepare(made.deployment, job(), tmp_path / "job")
+    return made, Path(config["train_file"])
+
+
+def entries(made: World, action: str) -> list[dict[str, Any]]:
+    with made.deployment.store.reading() as unit:
+        return [dict(e.detail) for e in ledger.entries(unit.connection, 0, 1000) if e.action == action]
+
+
+def test_what_is_held_out_is_not_trained_on_though_callers_sent_it(prepared: tuple[World, Path]) -> None:
+    made, train = prepared
+    locked = entries(made, "suite.locked")[0]
+    assert locked["fenced_out"]["exact"] >= 1
+    held = {e.text for part in evaluate.held_out_parts(made.deployment, NAME).values() for e in part}
+    assert not held & {row.text for row in read_dataset(train)}
+    slices = [row.slice for row in read_dataset(train)]
+    assert 0 < slices.count("hard") <= 25 and 40 <= slices.count("live") <= 50
+    manifest = parse_json_object(made.deployment.artifacts.get(locked["manifest"]))
+    assert [source["kind"] for source in manifest["sources"]] == ["captured", "hard", "pack"]
+
+
+def test_a_suite_that_was_changed_after_the_lock_judges_nobody(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    pack = made.deployment.pack(NAME)
+    data = made.deployment.artifacts.put(b'{"text": "a", "label": "safe", "slice": ""}\n')
+    lineage = {"author": "trainer", "dataset": data, "suite": pack.suite.digest}
+    bundle = made.deployment.bundles.add(
+        task=pack.task, engine={"backend": "simulator"}, contents={}, base={}, lineage=lineage
+    ).digest
+    asked = job(bundle=bundle, suite=pack.suite.digest)
+    assert evaluate.prepare(made.deployment, asked, tmp_path)["candidate"] == bundle
+    value = pack.suite.to_json()
+    value["regressions"]["max_share"] = 0.5
+    pack.suite = Suite.from_json(value)
+    with pytest.raises(SuiteInvalid, match="was locked as"):
+        evaluate.prepare(made.deployment, asked, tmp_path)
