@@ -1,6 +1,7 @@
 """Several workers behind one gateway, several gateways on one worker."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
