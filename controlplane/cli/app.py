@@ -7,6 +7,7 @@ import typer
 from controlplane.cli import (
     access,
     approval,
+    bundle,
     capture,
     dataset,
     decide,
@@ -57,6 +58,7 @@ app.add_typer(drift.app, name="drift")
 app.add_typer(capture.app, name="capture")
 app.add_typer(eval.app, name="eval")
 app.add_typer(engine.app, name="engine")
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(label.app, name="label")

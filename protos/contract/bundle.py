@@ -159,9 +159,8 @@ class BundleStore:
         Raises:
             BundleInvalid: Missing, altered, or not a manifest.
         """
-        path = self.path(digest) / MANIFEST
         try:
-            data = path.read_bytes()
+            data = self.read(digest, MANIFEST)
         except OSError as error:
             raise BundleInvalid(digest, f"{MANIFEST} cannot be read: {error.strerror}") from error
         try:
@@ -183,17 +182,15 @@ class BundleStore:
             BundleInvalid: A file is missing, altered, or present without being listed.
         """
         manifest = self.manifest(digest)
-        root = self.path(digest)
-        present = {str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()}
-        extra = sorted(present - set(manifest.files) - {MANIFEST})
+        extra = sorted(self.names(digest) - set(manifest.files) - {MANIFEST})
         if extra:
             raise BundleInvalid(digest, f"{extra[0]} is not listed in the manifest")
         contents = {}
         for name, expected in manifest.files.items():
-            file = root / name
-            if file.is_symlink() or not file.is_file():
-                raise BundleInvalid(digest, f"{name} is missing or not a plain file")
-            data = file.read_bytes()
+            try:
+                data = self.read(digest, name)
+            except OSError as error:
+                raise BundleInvalid(digest, f"{name} is missing or not a plain file") from error
             if digest_bytes(data) != expected:
                 raise BundleInvalid(digest, f"{name} hashes to {digest_bytes(data)}, expected {expected}")
             contents[name] = data
@@ -218,10 +215,41 @@ class BundleStore:
                 lineage=lineage,
             ).to_json()
         )
+        self.write(manifest, contents)
+        return manifest
+
+    def names(self, digest: str) -> set[str]:
+        """List what lies in a bundle's folder, listed in its manifest or not."""
+        root = self.path(digest)
+        return {str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()}
+
+    def read(self, digest: str, name: str) -> bytes:
+        """Read one file, unverified; raises OSError, also for what is not a plain file."""
+        file = self.path(digest) / name
+        if file.is_symlink():
+            raise OSError(f"{name} is a link")
+        return file.read_bytes()
+
+    def size(self, digest: str) -> int:
+        """Return how many bytes a bundle takes."""
+        return sum((self.path(digest) / name).lstat().st_size for name in self.names(digest))
+
+    def made(self, digest: str) -> float:
+        """Return when a bundle was written here, Unix seconds."""
+        return (self.path(digest) / MANIFEST).lstat().st_mtime
+
+    def remove(self, digest: str) -> None:
+        """Delete a bundle: out of sight in one step, then file by file."""
+        gone = Path(tempfile.mkdtemp(prefix=".removing-", dir=self.root))
+        os.replace(self.path(digest), gone / "bundle")
+        shutil.rmtree(gone)
+
+    def write(self, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
+        """Write a bundle that was checked, whole or not at all."""
         self.root.mkdir(parents=True, exist_ok=True)
         final = self.path(manifest.digest)
         if final.is_dir():
-            return manifest
+            return
         staging = Path(tempfile.mkdtemp(prefix=".adding-", dir=self.root))
         try:
             for name, data in [*contents.items(), (MANIFEST, canonical_json(manifest.to_json()))]:
@@ -236,4 +264,3 @@ class BundleStore:
             shutil.rmtree(staging, ignore_errors=True)
             if not final.is_dir():  # lost a race with another writer of the same bytes: fine
                 raise
-        return manifest

@@ -64,6 +64,7 @@ HOMES = {
     "apscheduler": ("controlplane/loop/schedule.py",),
     "prometheus_client": ("gateway/metrics.py", "controlplane/metrics.py"),
     "tensorrt_llm": ("gateway/worker/tensorrt_llm/",),
+    "fsspec": ("protos/contract/url_store.py",),
     "aiohttp": ("gateway/engines/remote_openai.py",),
     "smg_grpc_proto": ("gateway/engines/remote_",),
     "opentelemetry": ("gateway/tracing.py",),

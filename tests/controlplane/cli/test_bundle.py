@@ -1,0 +1,249 @@
+"""``interlock bundle``: what it makes verifies, and what is needed is never removed."""
+
+import json
+import os
+import struct
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from controlplane.cli.app import app
+from controlplane.domain.rollout import Phase, Rollout
+from controlplane.store import jobs, plans, rollouts
+from controlplane.store.rollouts import RolloutRow
+from controlplane.store.store import Store
+from protos import traffic_pb2
+from protos.contract.bundle import BundleStore
+from protos.contract.digest import canonical_json
+from protos.contract.plan import Split, TrafficPlan
+from protos.contract.url_store import UrlStore, open_store
+from tests.tasks import TASK
+
+SAFETENSORS = struct.pack("<Q", 2) + b"{}"
+
+
+def run(*words: str, code: int = 0) -> Any:
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == code, (done.output, done.exception)
+    return json.loads(done.stdout)
+
+
+def definition(folder: Path, engine: str = 'backend = "simulator"', extra: str = "") -> Path:
+    """Write what ``bundle build`` reads."""
+    folder.mkdir(exist_ok=True)
+    task = TASK.to_json()
+    fields = task.pop("fields")
+    lines = [f"{k} = {json.dumps(v)}" for k, v in task.items() if v is not None]
+    columns = ", ".join(
+        "{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in field.items() if v is not None) + "}" for field in fields
+    )
+    text = "[task]\n" + "\n".join(lines) + f"\nfields = [{columns}]\n[engine]\n{engine}\n{extra}"
+    (folder / "bundle.toml").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return str(tmp_path / "bundles")
+
+
+def test_a_built_bundle_is_inspected_verified_and_compared(tmp_path: Path, store: str) -> None:
+    folder = definition(tmp_path / "one")
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(SAFETENSORS)
+    first = run("bundle", "build", str(folder), "--author", "ann", "--store", store)["digest"]
+    assert run("bundle", "build", str(folder), "--author", "ann", "--store", store)["digest"] == first
+    definition(folder, 'backend = "simulator"\nseed = 7')
+    second = run("bundle", "build", str(folder), "--author", "ann", "--store", store)["digest"]
+    shown = run("bundle", "inspect", first[7:15], "--store", store)
+    assert (shown["digest"], shown["lineage"], shown["engine"]) == (first, {"author": "ann"}, {"backend": "simulator"})
+    assert set(shown["files"]) == {"adapter/adapter_model.safetensors"}
+    assert run("bundle", "verify", "--store", store)["verified"]
+    changes = run("bundle", "diff", first, second, "--store", store)["changes"]
+    assert changes == [{"field": "engine.seed", "first": None, "second": 7}]
+    (BundleStore(Path(store)).path(first) / "adapter" / "adapter_model.safetensors").write_bytes(SAFETENSORS + b" ")
+    checked = run("bundle", "verify", "--store", store, code=1)
+    assert not checked["verified"]
+    (bad,) = [b for b in checked["bundles"] if not b["ok"]]
+    assert bad["digest"] == first
+    assert "hashes to" in bad["problem"]
+
+
+def test_probes_are_answered_by_the_engine_and_recorded(tmp_path: Path, store: str) -> None:
+    folder = definition(tmp_path / "one")
+    probes = ("--probe", "label:unsafe page", "--probe", "a page")
+    digest = run("bundle", "build", str(folder), "--author", "ann", "--store", store, *probes)["digest"]
+    kept = json.loads(BundleStore(Path(store)).load(digest).contents["probes.json"])
+    assert [p["text"] for p in kept["probes"]] == ["label:unsafe page", "a page"]
+    assert kept["probes"][0]["probabilities"][1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("model.pkl", b"x", "code and pickles never are"),
+        ("m.safetensors", b"short", "is no safetensors"),
+        ("m.safetensors", struct.pack("<Q", 10**9) + b"{}", "longer than the file"),
+        ("m.safetensors", SAFETENSORS + b"more", "expected 0"),
+        ("head.json", b'{"schema":"interlock.head/1","temperature":0}', "temperature"),
+        ("probes.json", b'{"schema":"interlock.probes/1","probes":[{"text":"a","probabilities":[1]}]}', "sum to 1"),
+        ("config.json", b"{", "config.json is not JSON"),
+    ],
+)
+def test_files_that_could_not_be_loaded_are_not_built_in(
+    name: str, data: bytes, message: str, tmp_path: Path, store: str
+) -> None:
+    folder = definition(tmp_path / "one")
+    (folder / name).write_bytes(data)
+    said = run("bundle", "build", str(folder), "--author", "ann", "--store", store, code=2)
+    assert message in said["error"]["message"]
+    assert BundleStore(Path(store)).digests() == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "extra", "message"),
+    [
+        ('backend = "magic"', "", "backend is 'magic'"),
+        ('backend = "trtllm-grpc"', "", "gives topk label probabilities, expected exact"),
+        ('backend = "simulator"', "[surprise]\na = 1\n", "unknown fields: surprise"),
+        ('backend = "simulator"', '[base]\nname = "x"\n', "digest is missing"),
+    ],
+)
+def test_a_definition_that_cannot_serve_is_refused_naming_the_field(
+    engine: str, extra: str, message: str, tmp_path: Path, store: str
+) -> None:
+    folder = definition(tmp_path / "one", engine, extra)
+    said = run("bundle", "build", str(folder), "--author", "ann", "--store", store, code=2)
+    assert message in said["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "file", "directory"])
+def test_a_bundle_goes_to_another_store_and_back_unchanged(kind: str, tmp_path: Path, store: str) -> None:
+    there = {
+        "memory": f"memory://interlock-{tmp_path.name}",
+        "file": f"file://{tmp_path}/share",
+        "directory": str(tmp_path / "share"),
+    }[kind]
+    folder = definition(tmp_path / "one")
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(SAFETENSORS)
+    digest = run("bundle", "build", str(folder), "--author", "ann", "--store", store)["digest"]
+    sent = run("bundle", "export", digest, "--to", there, "--store", store)
+    assert sent["bytes"] == BundleStore(Path(store)).size(digest)
+    assert run("bundle", "verify", "--store", there)["bundles"] == [{"digest": digest, "ok": True, "problem": ""}]
+    assert run("bundle", "inspect", digest, "--store", there)["digest"] == digest
+    back = str(tmp_path / "back")
+    run("bundle", "export", digest, "--to", back, "--store", there)
+    assert BundleStore(Path(back)).load(digest) == BundleStore(Path(store)).load(digest)
+    other = open_store(there)
+    assert abs(other.made(digest) - time.time()) < 600
+    if isinstance(other, UrlStore):
+        other._files.pipe_file(other._at(digest, "adapter/adapter_model.safetensors"), b"changed")
+        assert "hashes to" in run("bundle", "verify", "--store", there, code=1)["bundles"][0]["problem"]
+    other.remove(digest)
+    assert other.digests() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("inspect", "abc"), "NOT_FOUND"),
+        (("verify", "--store", "/nowhere/at/all"), "NOT_FOUND"),
+        (("verify", "--store", "magic://x"), "INVALID_ARGUMENT"),
+    ],
+)
+def test_what_is_not_there_is_said(words: tuple[str, ...], status: str, tmp_path: Path, store: str) -> None:
+    Path(store).mkdir()
+    more = () if "--store" in words else ("--store", store)
+    code = 2 if status == "INVALID_ARGUMENT" else 1
+    assert run("bundle", *words, *more, code=code)["error"]["status"] == status
+
+
+class Deployment:
+    """A control plane's memory, a gateway's state and a store, without processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = BundleStore(root / "bundles")
+        self.memory = Store(f"sqlite:///{root / 'control.db'}")
+        (root / "state").mkdir()
+        paths = {"bundles_dir": "bundles", "capture_dir": "c", "operators": "o.json", "plan_key": "k"}
+        lines = [f'{name} = "{value}"' for name, value in paths.items()]
+        self.config = root / "interlock.toml"
+        self.config.write_text(
+            '[gateway]\nstate_dir = "state"\n[controlplane]\ndeployment = "test"\n'
+            + "\n".join(lines)
+            + '\n[[controlplane.specialists]]\npack = "brand-safety"\n'
+        )
+
+    def bundle(self, seed: int, parent: str = "") -> str:
+        lineage = {"author": "ann"} | ({"parent": parent} if parent else {})
+        digest = self.store.add(
+            task=replace(TASK, description=f"number {seed}"),
+            engine={"backend": "simulator", "seed": seed},
+            contents={},
+            base={},
+            lineage=lineage,
+        ).digest
+        os.utime(self.store.path(digest) / "manifest.json", (0, 0))
+        return digest
+
+    def envelope(self, generation: int, *digests: str | None) -> tuple[traffic_pb2.Envelope, TrafficPlan]:
+        primary, candidate, previous = digests
+        split = Split("brand", str(primary), candidate, previous, 0, 0, 0, 0, "r")
+        made = TrafficPlan("test", generation, 1, (split,), ())
+        return traffic_pb2.Envelope(payload=canonical_json(made.to_json())), made
+
+    def gc(self, *words: str) -> Any:
+        return run("bundle", "gc", "--config", str(self.config), *words)
+
+
+def test_garbage_collection_removes_only_what_nothing_needs(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    names = ("old", "primary", "candidate", "previous", "opened", "trained", "local", "parent", "forgotten")
+    made = {name: deployment.bundle(i) for i, name in enumerate(names) if name != "primary"}
+    made["primary"] = deployment.bundle(99, parent=made["parent"])
+    with deployment.memory.writing(1) as unit:
+        plans.add(unit, *deployment.envelope(1, made["old"], None, None), None)
+        plans.settle(unit, 1, plans.APPLIED)
+        plans.add(unit, *deployment.envelope(2, made["primary"], made["candidate"], made["previous"]), None)
+        plans.settle(unit, 2, plans.APPLIED)
+        state = Rollout("r1", "brand", Phase.SHADOWING, False, made["primary"], made["opened"], 0, (100,), 0, True)
+        rollouts.add(unit, RolloutRow(state, "e", "s", "ann", "ops", started_ms=0, stage_ms=0))
+        request = {"candidate": made["trained"]}
+        jobs.add(unit, {"id": "j", "kind": "evaluate", "specialist": "brand", "cause": "drift", "request": request})
+    offer = traffic_pb2.PlanOffer(plan=deployment.envelope(1, made["local"], None, None)[0])
+    (tmp_path / "state" / "plan.pb").write_bytes(offer.SerializeToString())
+
+    looked = deployment.gc()
+    gone = {made["old"], made["forgotten"]}
+    assert {b["digest"] for b in looked["removable"]} == gone
+    assert len(deployment.store.digests()) == len(names)  # only looked
+    reasons = {b["digest"]: b["reason"] for b in looked["kept"]}
+    assert reasons[made["previous"]] == "previous of brand in plan 2"
+    assert reasons[made["opened"]] == "candidate of rollout r1"
+    assert reasons[made["trained"]] == "job j"
+    assert reasons[made["local"]] == "primary of brand in the gateway's last good plan"
+    assert reasons[made["parent"]] == f"parent of {made['primary']}"
+
+    assert deployment.gc("--delete")["deleted"]
+    assert set(deployment.store.digests()) == set(made.values()) - gone
+    assert deployment.gc("--delete")["removable"] == []
+
+
+def test_a_gateway_that_lags_behind_keeps_its_plans_bundles_and_young_ones_stay(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    lagging, current, young = (deployment.bundle(i) for i in range(3))
+    os.utime(deployment.store.path(young) / "manifest.json")
+    with deployment.memory.writing(1) as unit:
+        for generation, digest in ((1, lagging), (2, current)):
+            plans.add(unit, *deployment.envelope(generation, digest, None, None), None)
+            plans.settle(unit, generation, plans.APPLIED)
+        plans.see_gateway(unit, "g", 1)
+    assert deployment.gc("--delete")["removable"] == []
+    assert len(deployment.store.digests()) == 3
+    assert [b["digest"] for b in deployment.gc("--keep-days", "0")["removable"]] == [young]
