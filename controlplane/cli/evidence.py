@@ -1,15 +1,22 @@
 """``interlock evidence``: what a rollout rests on, and whether it holds."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
-from controlplane.cli.output import REFUSED, JsonFlag, command, marked, say, say_json, table
+from controlplane.cli.output import REFUSED, WRONG_USE, JsonFlag, Problem, command, marked, say, say_json, table
 from controlplane.cli.rollout import Rollout
 from protos import control_pb2 as pb
 from protos.contract.attestation import Operators, read_public
+from protos.contract.digest import JsonMalformed
+
+if TYPE_CHECKING:
+    from controlplane.report.verify import Check
+
+T = TypeVar("T")
 
 app = typer.Typer(help="Evidence of a rollout.", no_args_is_help=True)
 
@@ -31,20 +38,22 @@ def show(rollout: Rollout, control: ControlOption = CONTROL, as_json: JsonFlag =
     say(f"{found.rollout}: {found.digest}\n{found.path}", table("", ("file", "bytes"), sizes))
 
 
+Folder = Annotated[Path, typer.Argument(help="What `evidence show` wrote.")]
+People = Annotated[Path | None, typer.Option(help="Who may approve, from a source you trust.")]
+Audience = Annotated[str | None, typer.Option(help="The deployment it has to be of.")]
+
+
 @app.command("verify")
 @command
 def verify(
-    folder: Annotated[Path, typer.Argument(help="What `evidence show` wrote.")],
+    folder: Folder,
     plan_key: Annotated[Path, typer.Option(help="The control plane's public key, from a source you trust.")],
-    operators: Annotated[Path | None, typer.Option(help="Who may approve, from a source you trust.")] = None,
-    deployment: Annotated[str | None, typer.Option(help="The deployment it has to be of.")] = None,
+    operators: People = None,
+    deployment: Audience = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check every file, signature, plan and ledger entry, offline."""
-    from controlplane.report.verify import verify_evidence
-
-    people = Operators.read(operators) if operators is not None else None
-    checks = verify_evidence(folder, read_public(plan_key), people, deployment)
+    checks = _verified(folder, plan_key, operators, deployment)
     good = bool(checks) and all(check.ok for check in checks)
     if as_json:
         listed = [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]
@@ -54,3 +63,63 @@ def verify(
         say(table(str(folder), ("check", "", "found"), rows))
     if not good:
         raise typer.Exit(REFUSED)
+
+
+@app.command("report")
+@command
+def report(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("evidence.html"),
+    plan_key: Annotated[
+        Path | None, typer.Option(help="The control plane's public key: verify first and say so at the top.")
+    ] = None,
+    operators: People = None,
+    deployment: Audience = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write one self-contained HTML page for people who approve or audit; offline."""
+    from controlplane.report.evidence import page
+
+    checks = None if plan_key is None else _verified(folder, plan_key, operators, deployment)
+    good = None if checks is None else bool(checks) and all(check.ok for check in checks)
+    out.write_text(_read(folder, lambda: page(folder, checks)), "utf-8")
+    if as_json:
+        say_json({"path": str(out), "verified": good})
+    else:
+        words = {None: "not verified (no --plan-key)", True: "verified", False: marked("NOT verified", "red")}
+        say(f"{out}, {words[good]}")
+    if good is False:
+        raise typer.Exit(REFUSED)
+
+
+@app.command("diff")
+@command
+def diff(
+    before: Annotated[Path, typer.Argument(help="What `evidence show` wrote of one rollout.")],
+    after: Annotated[Path, typer.Argument(help="And of another.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare two rollouts: bundles, data, suite, and every score of their candidates; offline."""
+    from controlplane.report.difference import difference
+
+    found = _read(before, lambda: difference(before, after))
+    if as_json:
+        say_json([{"what": d.what, "before": d.before, "after": d.after} for d in found])
+        return
+    rows = [(d.what, "" if d.before is None else d.before, "" if d.after is None else d.after) for d in found]
+    say(table("", ("what", before.name, after.name), rows) if rows else "no difference")
+
+
+def _verified(folder: Path, plan_key: Path, operators: Path | None, deployment: str | None) -> "list[Check]":
+    from controlplane.report.verify import verify_evidence
+
+    people = Operators.read(operators) if operators is not None else None
+    return verify_evidence(folder, read_public(plan_key), people, deployment)
+
+
+def _read(folder: Path, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except (JsonMalformed, KeyError, OSError, TypeError, ValueError) as error:
+        said = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise Problem(f"{folder} is no whole evidence of a rollout: {said}", "INVALID_ARGUMENT", WRONG_USE) from error

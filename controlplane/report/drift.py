@@ -2,27 +2,16 @@
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from controlplane.report.sheet import sheet, table, verdict
 from controlplane.report.svg import Points, lines
-
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#18181b;margin:2.5rem auto;max-width:780px;padding:0 1rem}
-h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .3rem}p{margin:.3rem 0 .8rem}
-h3{font-size:.95rem;margin:1.2rem 0 .2rem}svg{width:100%;height:auto}svg text{font-size:11px;fill:#52525b}
-table{border-collapse:collapse;width:100%;font-size:13px}td,th{padding:.25rem .6rem .25rem 0;text-align:left;
-border-bottom:1px solid #e4e4e7;vertical-align:top}.legend span{margin-right:1rem;font-size:12px;color:#3f3f46}
-.legend i{display:inline-block;width:10px;height:10px;margin-right:4px;border-radius:2px}.drift,.no,
-.flagged{color:#b91c1c;font-weight:600}.watch,.unknown{color:#a16207}.no_drift,.yes,.clear{color:#15803d}.none{color:#71717a}
-.verdict{font-size:1.05rem;padding:.7rem 1rem;border-radius:8px;background:#f4f4f5;margin:1rem 0}
-"""
 
 
 def page(found: Any) -> str:
     """Render an ``observe.v1.Observation`` as one HTML page that needs nothing else."""
     parts = [
-        f"<h1>Drift of {html.escape(found.specialist)}</h1>",
         f"<p>{found.samples:,} samples and {found.outcomes:,} outcomes kept.</p>",
         _verdict(found),
         "<h2>Signals against their thresholds</h2><p>Each window's value as a share of the threshold it was held "
@@ -44,11 +33,7 @@ def page(found: Any) -> str:
         "<h2>Labels held back, contradictions, records not kept</h2>",
         _labels(found),
     ]
-    title = html.escape(f"Drift of {found.specialist}")
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>"
-    )
+    return sheet(f"Drift of {found.specialist}", parts)
 
 
 def _verdict(found: Any) -> str:
@@ -56,13 +41,13 @@ def _verdict(found: Any) -> str:
     now = [r for r in found.readings if r.at == last]
     drifting = [r for r in now if r.verdict == "drift"]
     if not now:
-        return "<div class='verdict unknown'>No window has been judged yet.</div>"
+        return verdict("No window has been judged yet.", "unknown")
     if drifting:
-        names = html.escape(", ".join(r.signal for r in drifting))
-        return f"<div class='verdict drift'>Drift of {names}: {html.escape(drifting[0].action)}.</div>"
+        names = ", ".join(r.signal for r in drifting)
+        return verdict(f"Drift of {names}: {drifting[0].action}.", "drift")
     if any(r.verdict == "watch" for r in now):
-        return "<div class='verdict watch'>A signal stands out, not yet for long enough to act.</div>"
-    return "<div class='verdict no_drift'>No drift in the newest window.</div>"
+        return verdict("A signal stands out, not yet for long enough to act.", "watch")
+    return verdict("No drift in the newest window.", "no_drift")
 
 
 def _signals(readings: Sequence[Any]) -> str:
@@ -88,7 +73,7 @@ def _latest(readings: Sequence[Any]) -> str:
         for r in readings
         if r.at == last
     ]
-    return _table(("signal", "verdict", "value", "threshold", "what followed"), rows) if rows else ""
+    return table(("signal", "verdict", "value", "threshold", "what followed"), rows) if rows else ""
 
 
 def _scores(windows: Sequence[Any]) -> str:
@@ -168,18 +153,18 @@ def _labels(found: Any) -> str:
     ]
     if batches:
         parts.append("<h3>A day's labels, and how many of them the texts do not speak for</h3>")
-        parts.append(_table(("source", "day", "labels", "not learnable", "usually", "state"), batches))
+        parts.append(table(("source", "day", "labels", "not learnable", "usually", "state"), batches))
     told = [
         (c.decision_id, c.in_force, ", ".join(f"{label} {n}x" for label, n in sorted(c.said.items())))
         for c in found.contradictions
     ]
     if told:
         parts.append("<h3>Decisions of which different outcomes were reported</h3>")
-        parts.append(_table(("decision", "in force", "said"), told))
+        parts.append(table(("decision", "in force", "said"), told))
     rows = [(k.reason, f"{k.records:,}", k.last[:19]) for k in found.not_kept]
     if rows:
         parts.append("<h3>Records not kept, all specialists</h3>")
-        parts.append(_table(("why", "records", "last"), rows))
+        parts.append(table(("why", "records", "last"), rows))
     return "".join(parts) or "<p class='none'>None.</p>"
 
 
@@ -193,14 +178,3 @@ def _ends(windows: Sequence[Any]) -> tuple[str, str]:
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "-"
-
-
-def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
-    body = "".join(f"<tr>{''.join(_cell(c) for c in row)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _cell(value: Any) -> str:
-    text, style = value if isinstance(value, tuple) else (value, "")
-    return f"<td class='{html.escape(style)}'>{html.escape(str(text))}</td>"

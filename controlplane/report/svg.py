@@ -3,6 +3,7 @@
 import html
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 220, 64, 34, 14, 14
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
@@ -57,10 +58,59 @@ def lines(
     for x, y in marks:
         across, up = at(x, y).split(",")
         drawn.append(f"<circle cx='{across}' cy='{up}' r='7' fill='none' stroke='#dc2626' stroke-width='2'/>")
-    legend = "".join(
-        f"<span><i style='background:{COLOURS[i % 8]}'></i>{html.escape(name)}</span>" for i, name in enumerate(series)
+    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{''.join(drawn)}</svg>{legend(list(series))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One row of ``spans``: a value, the interval around it, and perhaps the limit it is held against."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    colour: str = COLOURS[0]
+
+
+def spans(rows: Sequence[Span], *, bounds: tuple[float, float] | None = None) -> str:
+    """Draw each row's value as a dot on its interval, its limit as a red tick, all on one scale."""
+    said = [v for r in rows for v in (r.value, r.low, r.high, r.limit) if v is not None and math.isfinite(v)]
+    if not said:
+        return "<p class='none'>nothing to draw yet</p>"
+    low, high = bounds or (min(said), max(said))
+    spare = (high - low) * 0.06 or 0.5
+    low, high = low - spare, high + spare
+    left, step = 210, 22
+
+    def at(value: float) -> str:
+        return f"{left + (min(max(value, low), high) - low) / (high - low) * (WIDTH - left - RIGHT):.1f}"
+
+    height = step * len(rows) + 26
+    drawn = []
+    for value in (low + spare, (low + high) / 2, high - spare):
+        drawn.append(f"<line x1='{at(value)}' x2='{at(value)}' y1='4' y2='{height - 20}' stroke='#e4e4e7'/>")
+        drawn.append(f"<text x='{at(value)}' y='{height - 6}' text-anchor='middle'>{value:.3g}</text>")
+    for i, row in enumerate(rows):
+        y = step * i + 16
+        drawn.append(f"<text x='{left - 10}' y='{y + 4}' text-anchor='end'>{html.escape(row.name)}</text>")
+        if row.low is not None and row.high is not None:
+            ends = f"x1='{at(row.low)}' x2='{at(row.high)}' y1='{y}' y2='{y}'"
+            drawn.append(f"<line {ends} stroke='{row.colour}' stroke-width='3' opacity='.45'/>")
+        if row.limit is not None:
+            ends = f"x1='{at(row.limit)}' x2='{at(row.limit)}' y1='{y - 8}' y2='{y + 8}'"
+            drawn.append(f"<line {ends} stroke='#dc2626' stroke-width='2'/>")
+        if math.isfinite(row.value):
+            drawn.append(f"<circle cx='{at(row.value)}' cy='{y}' r='4' fill='{row.colour}'/>")
+    return f"<svg viewBox='0 0 {WIDTH} {height}' role='img'>{''.join(drawn)}</svg>"
+
+
+def legend(names: Sequence[str]) -> str:
+    """Name colours in the order pictures use them."""
+    said = (
+        f"<span><i style='background:{COLOURS[i % 8]}'></i>{html.escape(name)}</span>" for i, name in enumerate(names)
     )
-    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{''.join(drawn)}</svg><div class='legend'>{legend}</div>"
+    return f"<div class='legend'>{''.join(said)}</div>"
 
 
 def _axes(low: float, high: float, x_labels: tuple[str, str], y_label: str) -> str:
