@@ -19,6 +19,7 @@ from protos.contract.attestation import Operators, read_private, read_public
 from protos.contract.digest import digest_bytes
 from protos.contract.plan import TrafficPlan
 from protos.contract.plan_rules import sign_plan
+from tests.controlplane.cli.fake import interlock
 from tests.controlplane.deployment import SPECIALIST, Deployment
 
 Story = Callable[[Deployment], Awaitable[None]]
@@ -66,6 +67,14 @@ def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(tmp
         answers = await deployment.drive(40)
         assert {a.bundle_digest for a in answers} == {new}
         assert all(plan.state in ("applied", "superseded") for plan in status.plans)
+
+        found = await deployment.ask("GetEvidence", control_pb2.GetEvidenceRequest(rollout=name))
+        keys = ("--plan-key", str(tmp_path / "plan.key.pub"), "--operators", str(tmp_path / "operators.json"))
+        code, _ = interlock("evidence", "report", found.path, "--out", str(tmp_path / "page.html"), *keys)
+        written = (tmp_path / "page.html").read_text("utf-8")
+        assert code == 0
+        for expected in ("Promoted: the candidate answers all traffic", "Verified: every check", "looks right"):
+            assert expected in written
 
     run(tmp_path, story)
 
