@@ -106,8 +106,14 @@ def diff(
     if as_json:
         say_json([{"what": d.what, "before": d.before, "after": d.after} for d in found])
         return
-    rows = [(d.what, "" if d.before is None else d.before, "" if d.after is None else d.after) for d in found]
+    rows = [(d.what, _short(d.before), _short(d.after)) for d in found]
     say(table("", ("what", before.name, after.name), rows) if rows else "no difference")
+
+
+def _short(value: str | float | None) -> str:
+    if isinstance(value, str):
+        return value[:19] if value.startswith("sha256:") else value
+    return "" if value is None else f"{value:.4g}"
 
 
 def _verified(folder: Path, plan_key: Path, operators: Path | None, deployment: str | None) -> "list[Check]":
