@@ -75,6 +75,7 @@ class _CallState:
     unit: str
     arrived: float
     until: float
+    respond_by: float  # when the fallback must be on its way: all but the reserve is the engine's
     count: ArmCount
     pair: Pair | None = None
     is_cached: bool = False
@@ -88,11 +89,6 @@ class _CallState:
     def engine_budget_us(self) -> int:
         """What of it an engine could spend: all but the reserve."""
         return int((self.respond_by - self.arrived) * 1e6)
-
-    @property
-    def respond_by(self) -> float:
-        """When the fallback must be on its way."""
-        return self.until - self.route.task.reserve_us / 1e6
 
 
 class Dispatcher:
@@ -190,7 +186,8 @@ class Dispatcher:
             count = self._counters.of(task.name, route.split.salt, assignment.arm, assignment.bundle)
         lane = route.lanes[assignment.bundle]
         times = lane.times.of(request.input.ByteSize())
-        return _CallState(request, route, assignment, lane, times, decision_id, unit, arrived, until, count)
+        respond_by = until - task.reserve_us / 1e6
+        return _CallState(request, route, assignment, lane, times, decision_id, unit, arrived, until, respond_by, count)
 
     def route(self, specialist: str) -> Route:
         """Return a specialist's route; raises Draining, NoPlanYet or UnknownSpecialist."""
@@ -299,16 +296,15 @@ class Dispatcher:
             if hedge is not None:
                 hedge.end()
         now = time.monotonic()
-        all_s = call.respond_by - asked
         try:
             _check_result(result, call)
         except _NoAnswer as failure:
             # As slow as can be, or a worker that fails at once would be given every call.
             is_broken = failure.reason == decide_pb2.FALLBACK_REASON_ENGINE_ERROR
-            self._pool.ended(link, bundle, all_s, now, is_good=False if is_broken else None)
+            self._pool.ended(link, bundle, call.respond_by - asked, now, is_good=False if is_broken else None)
             raise
         if hedge is not None and hedge.has_won:  # the first worker never answered
-            self._pool.ended(link, bundle, all_s, now, is_good=None)
+            self._pool.ended(link, bundle, call.respond_by - asked, now, is_good=None)
         else:
             self._pool.ended(link, bundle, now - asked, now, is_good=True)
         call.times.observe((now - asked) * 1e6)
