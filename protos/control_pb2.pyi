@@ -519,6 +519,28 @@ class Estimate(_message.Message):
     sample: int
     def __init__(self, value: _Optional[float] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ..., sample: _Optional[int] = ...) -> None: ...
 
+class GetHoldbackReportRequest(_message.Message):
+    __slots__ = ("specialist",)
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    def __init__(self, specialist: _Optional[str] = ...) -> None: ...
+
+class HoldbackReport(_message.Message):
+    __slots__ = ("specialist", "bundle_digest", "holdback_bp", "with_model", "without_model", "saved")
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HOLDBACK_BP_FIELD_NUMBER: _ClassVar[int]
+    WITH_MODEL_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_MODEL_FIELD_NUMBER: _ClassVar[int]
+    SAVED_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    bundle_digest: str
+    holdback_bp: int
+    with_model: Estimate
+    without_model: Estimate
+    saved: Estimate
+    def __init__(self, specialist: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., holdback_bp: _Optional[int] = ..., with_model: _Optional[_Union[Estimate, _Mapping]] = ..., without_model: _Optional[_Union[Estimate, _Mapping]] = ..., saved: _Optional[_Union[Estimate, _Mapping]] = ...) -> None: ...
+
 class PairedMeasure(_message.Message):
     __slots__ = ("primary", "candidate", "difference")
     PRIMARY_FIELD_NUMBER: _ClassVar[int]

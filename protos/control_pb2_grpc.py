@@ -129,6 +129,11 @@ class ControlServiceStub(object):
                 request_serializer=protos_dot_control__pb2.GetShadowReportRequest.SerializeToString,
                 response_deserializer=protos_dot_control__pb2.ShadowReport.FromString,
                 _registered_method=True)
+        self.GetHoldbackReport = channel.unary_unary(
+                '/interlock.control.v1.ControlService/GetHoldbackReport',
+                request_serializer=protos_dot_control__pb2.GetHoldbackReportRequest.SerializeToString,
+                response_deserializer=protos_dot_control__pb2.HoldbackReport.FromString,
+                _registered_method=True)
         self.GetEvidence = channel.unary_unary(
                 '/interlock.control.v1.ControlService/GetEvidence',
                 request_serializer=protos_dot_control__pb2.GetEvidenceRequest.SerializeToString,
@@ -261,6 +266,13 @@ class ControlServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetHoldbackReport(self, request, context):
+        """What a specialist's primary is worth, beside units that met no model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetEvidence(self, request, context):
         """Write a rollout's evidence to the artifact store and say where.
         """
@@ -371,6 +383,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.GetShadowReport,
                     request_deserializer=protos_dot_control__pb2.GetShadowReportRequest.FromString,
                     response_serializer=protos_dot_control__pb2.ShadowReport.SerializeToString,
+            ),
+            'GetHoldbackReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHoldbackReport,
+                    request_deserializer=protos_dot_control__pb2.GetHoldbackReportRequest.FromString,
+                    response_serializer=protos_dot_control__pb2.HoldbackReport.SerializeToString,
             ),
             'GetEvidence': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEvidence,
@@ -896,6 +913,33 @@ class ControlService(object):
             '/interlock.control.v1.ControlService/GetShadowReport',
             protos_dot_control__pb2.GetShadowReportRequest.SerializeToString,
             protos_dot_control__pb2.ShadowReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHoldbackReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlock.control.v1.ControlService/GetHoldbackReport',
+            protos_dot_control__pb2.GetHoldbackReportRequest.SerializeToString,
+            protos_dot_control__pb2.HoldbackReport.FromString,
             options,
             channel_credentials,
             insecure,

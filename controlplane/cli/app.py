@@ -16,6 +16,7 @@ from controlplane.cli import (
     engine,
     eval,
     evidence,
+    holdback,
     init,
     jobs,
     label,
@@ -52,6 +53,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(access.app, name="access")
 app.add_typer(approval.app, name="approval")
 app.add_typer(shadow.app, name="shadow")
+app.add_typer(holdback.app, name="holdback")
 app.add_typer(plan.app, name="plan")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(drift.app, name="drift")

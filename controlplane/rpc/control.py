@@ -12,6 +12,7 @@ from controlplane.errors import RequestInvalid, StepRefused, UnknownJob, Unknown
 from controlplane.loop import advance, approvals, evaluate, retrain
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.evidence import evidence_shown, history, whole_evidence
+from controlplane.loop.holdback import model_value
 from controlplane.loop.publish import standing_split
 from controlplane.loop.shadow_report import QUANTILES, Estimate, Measure, shadow_report
 from controlplane.rpc.status import translated
@@ -232,6 +233,20 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
             self._deployment.pack(request.specialist)
         found = await self._read(lambda unit: observations.readings(unit, request.specialist))
         return pb.DriftStatus(readings=[_drift(row) for row in found])
+
+    @translated
+    async def GetHoldbackReport(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Say what a specialist's primary is worth."""
+        self._deployment.pack(request.specialist)
+        found = await self._read(lambda unit: model_value(unit, self._deployment, request.specialist))
+        return pb.HoldbackReport(
+            specialist=request.specialist,
+            bundle_digest=found.bundle,
+            holdback_bp=found.holdback_bp,
+            with_model=_estimate(found.with_model),
+            without_model=_estimate(found.without_model),
+            saved=_estimate(found.saved),
+        )
 
     @translated
     async def GetShadowReport(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -237,6 +237,17 @@ def arm_decisions(unit: Unit, specialist: str, salt: str, generation: int) -> li
     return list(unit.connection.execute(query))
 
 
+def bundle_decisions(unit: Unit, specialist: str, bundle: str) -> list[Any]:
+    """Count (arm, decision, true label, n) over samples of one assigned bundle with a known outcome."""
+    query = (
+        select(sample.c.arm, sample.c.decision, outcome.c.label, func.count().label("n"))
+        .join(outcome, _with_outcomes(sample))
+        .where(sample.c.specialist == specialist, sample.c.bundle == bundle)
+        .group_by(sample.c.arm, sample.c.decision, outcome.c.label)
+    )
+    return list(unit.connection.execute(query))
+
+
 def pair_decisions(unit: Unit, salt: str, since_ms: int) -> list[Any]:
     """Count (primary decision, candidate decision, in time, true label or None, n) over a stage's shadow pairs."""
     query = (

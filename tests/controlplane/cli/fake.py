@@ -97,6 +97,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
         self.evidence = control_pb2.Evidence(rollout="r-1", path="/nowhere/at/all", digest=OTHER)
         self.readings: list[control_pb2.DriftReading] = []
         self.shadow = control_pb2.ShadowReport(rollout="r-1")
+        self.holdback = control_pb2.HoldbackReport(specialist="brand")
 
     def of(self, kind: type) -> list[Any]:
         return [request for request in self.asked if isinstance(request, kind)]
@@ -150,6 +151,9 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
 
     def GetDriftStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
         return control_pb2.DriftStatus(readings=self.readings)
+
+    def GetHoldbackReport(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self.holdback
 
     def GetShadowReport(self, request: Any, context: Any) -> Any:  # noqa: N802
         if request.rollout != "brand":
