@@ -25,7 +25,7 @@ def _share(part: Floats, whole: Floats) -> Floats:
 def accuracy(labels: Ints, predicted: Ints, weights: Floats | None = None) -> Floats:
     """Share of cases whose label was predicted, shape [rounds]."""
     w = _weights(len(labels), weights)
-    return np.asarray(w @ (labels == predicted) / w.sum(1))
+    return _share(w @ (labels == predicted), w.sum(1))
 
 
 def _f1_by_class(labels: Ints, predicted: Ints, classes: int, weights: Floats) -> tuple[Floats, Floats, Floats]:
@@ -45,13 +45,13 @@ def macro_f1(labels: Ints, predicted: Ints, classes: int, weights: Floats | None
 def weighted_f1(labels: Ints, predicted: Ints, classes: int, weights: Floats | None = None) -> Floats:
     """Mean F1 weighted by how often each class is true, shape [rounds]."""
     f1, support, _ = _f1_by_class(labels, predicted, classes, _weights(len(labels), weights))
-    return np.asarray((f1 * support).sum(1) / support.sum(1))
+    return _share((f1 * support).sum(1), support.sum(1))
 
 
 def mean_cost(labels: Ints, decisions: Ints, cost: Floats, weights: Floats | None = None) -> Floats:
     """Mean business cost of the decisions, shape [rounds]."""
     w = _weights(len(labels), weights)
-    return np.asarray(w @ cost[labels, decisions] / w.sum(1))
+    return _share(w @ cost[labels, decisions], w.sum(1))
 
 
 def false_safe_rate(labels: Ints, decisions: Ints, score_index: int, weights: Floats | None = None) -> Floats:
@@ -68,20 +68,20 @@ def ece(labels: Ints, probabilities: Floats, weights: Floats | None = None) -> F
     confidence = probabilities.max(1)
     gap = confidence - (probabilities.argmax(1) == labels)
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    return np.asarray(np.abs(w @ (np.eye(_BINS)[bins] * gap[:, None])).sum(1) / w.sum(1))
+    return _share(np.abs(w @ (np.eye(_BINS)[bins] * gap[:, None])).sum(1), w.sum(1))
 
 
 def brier(labels: Ints, probabilities: Floats, weights: Floats | None = None) -> Floats:
     """Mean squared distance to the true label's unit vector, 0 to 2 (Brier, 1950)."""
     w = _weights(len(labels), weights)
-    return np.asarray(w @ ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1) / w.sum(1))
+    return _share(w @ ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1), w.sum(1))
 
 
 def log_loss(labels: Ints, probabilities: Floats, weights: Floats | None = None) -> Floats:
     """Mean negative logarithm of the true label's probability, in nats; probabilities below 1e-15 count as 1e-15."""
     w = _weights(len(labels), weights)
     said = np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1.0)
-    return np.asarray(w @ -np.log(said) / w.sum(1))
+    return _share(w @ -np.log(said), w.sum(1))
 
 
 def f1_of(labels: Ints, predicted: Ints, which: int, weights: Floats | None = None) -> Floats:

@@ -1,7 +1,8 @@
 """One evaluation: candidate, primary and control on the same cases, and the suite's verdict."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,14 +13,19 @@ from controlplane.evals.bootstrap import Interval, interval, resample_weights
 from controlplane.evals.control import fit_control
 from controlplane.evals.engine import WORKER, Engine, Scores
 from controlplane.evals.inputs import input_of
-from controlplane.evals.metrics import Floats
+from controlplane.evals.metrics import Floats, Ints
 from controlplane.evals.registry import Answers
-from controlplane.evals.suite import Gate, Suite
+from controlplane.evals.robustness import CHANGES
+from controlplane.evals.suite import Fairness, Gate, Robustness, Suite
 from controlplane.packs.example import Example
+from controlplane.training.dataset import text_key
 from protos.contract.digest import digest_json
 from protos.contract.fields import Reader
 from protos.contract.task import TaskSpec
 
+LEAST_SLICE = 20  # cases of a slice below which nothing is said of it
+MOST_IDS = 1000
+_SLICE_METRICS = ("accuracy", "macro_f1", "mean_cost")
 _TIMED = 200  # texts sent one at a time for the latency figure
 
 
@@ -57,7 +63,14 @@ class Regression:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything an approver is shown: values[part][model][metric], gates, and the worst regressions."""
+    """Everything an approver is shown.
+
+    Attributes:
+        values: By part, model and metric.
+        slices: The candidate's, by part and slice: cases and metrics.
+        regressions: Cases the primary had right and the candidate has wrong; ``regression_ids`` names them by the keys
+            of their texts, as the fence does, and ``worst_regressions`` shows three.
+    """
 
     suite_digest: str
     candidate: str
@@ -68,6 +81,9 @@ class Evaluation:
     accepted: bool
     regressions_share: float | None
     worst_regressions: tuple[Regression, ...]
+    slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    regressions: int | None = None
+    regression_ids: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -89,13 +105,16 @@ class Evaluation:
             "accepted": self.accepted,
             "regressions_share": self.regressions_share,
             "worst_regressions": [asdict(case) for case in self.worst_regressions],
+            "slices": {part: {name: dict(found) for name, found in by.items()} for part, by in self.slices.items()},
+            "regressions": self.regressions,
+            "regression_ids": list(self.regression_ids),
         }
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """Read an evaluation; raises FieldInvalid, or TypeError or KeyError for a malformed inner record."""
         given = dict(value)
-        share = given.pop("regressions_share")
+        share, regressions = given.pop("regressions_share"), given.pop("regressions", None)
         read = Reader(given, "evaluation")
         evaluation = cls(
             suite_digest=read.text("suite_digest"),
@@ -116,6 +135,9 @@ class Evaluation:
             accepted=read.flag("accepted"),
             regressions_share=share,
             worst_regressions=tuple(Regression(**case) for case in read.items("worst_regressions")),
+            slices=read.object("slices", {}),
+            regressions=regressions,
+            regression_ids=tuple(read.items("regression_ids", [])),
         )
         read.done()
         return evaluation
@@ -129,9 +151,11 @@ class _Measured:
         self.answers = Answers.of(task, labels, scores.probabilities, scores.decisions)
         self.p99 = p99
 
-    def metric(self, name: str, weights: Floats | None) -> Floats:
-        """Return a metric's value in every round, shape [rounds]."""
-        return registry.find(name).value(self.answers, weights)
+    def metric(self, name: str, weights: Floats | None, index: Ints | None = None) -> Floats:
+        """Return a metric's value in every round, of some of the cases where ``index`` says so, shape [rounds]."""
+        if index is None:
+            return registry.find(name).value(self.answers, weights)
+        return registry.find(name).value(self.answers.take(index), None if weights is None else weights[:, index])
 
     def values(self, names: Iterable[str], weights: Floats, confidence: float) -> dict[str, Value]:
         """Return metrics with their intervals; one without a value here is left out."""
@@ -166,6 +190,7 @@ def evaluate(
         ValueError: A part the suite names is missing or empty.
     """
     needed = {gate.part for gate in suite.gates} | {suite.regressions_part}
+    needed |= {one.part for one in suite.robustness} | {one.part for one in suite.fairness}
     missing = sorted(part for part in needed | set(parts) if not parts.get(part))
     if missing:
         raise ValueError(f"parts.{missing[0]} is missing or empty, expected examples")
@@ -183,6 +208,7 @@ def evaluate(
                     alone = worker.score(digest, inputs[:_TIMED], window=1)
                     p99 = float(np.quantile(alone.latencies_ms, 0.99))
                 measured[part][model] = _Measured(task, examples, scores, p99)
+        robust = [_robust(one, task, worker, candidate, parts[one.part], measured) for one in suite.robustness]
     control = fit_control(task, training, task.labels)
     for part, examples in parts.items():
         probabilities = control.probabilities([example.text for example in examples])
@@ -195,12 +221,18 @@ def evaluate(
         part: {model: one.values(_shown(suite, one), draws[part], suite.confidence) for model, one in models.items()}
         for part, models in measured.items()
     }
-    gates = [_judge(gate, suite, measured[gate.part], draws[gate.part], cause) for gate in suite.gates]
+    gates = [
+        _judge(gate, suite, measured[gate.part], draws[gate.part], cause, _inside(parts[gate.part], gate.slice))
+        for gate in suite.gates
+    ]
+    gates += robust
+    gates += [_fair(one, measured[one.part]["candidate"], parts[one.part]) for one in suite.fairness]
     share: float | None = None
     worst: tuple[Regression, ...] = ()
+    ids: list[str] = []
     if primary is not None:
         part = suite.regressions_part
-        share, worst = _regressions(task, parts[part], measured[part]["primary"], measured[part]["candidate"])
+        share, worst, ids = _regressions(task, parts[part], measured[part]["primary"], measured[part]["candidate"])
     gates.append(
         GateResult(
             f"{suite.regressions_part} regressions: at most {suite.regressions_max_share:g} of cases",
@@ -221,16 +253,78 @@ def evaluate(
         accepted=all(gate.passed is not False for gate in gates),
         regressions_share=share,
         worst_regressions=worst,
+        slices={part: _slices(examples, measured[part]["candidate"]) for part, examples in parts.items()},
+        regressions=None if primary is None else len(ids),
+        regression_ids=tuple(ids[:MOST_IDS]),
     )
 
 
-def _judge(gate: Gate, suite: Suite, models: Mapping[str, _Measured], weights: Floats, cause: str) -> GateResult:
+def _inside(examples: Sequence[Example], name: str | None) -> Ints | None:
+    """Return which cases are of a slice; None for all of them."""
+    return None if name is None else np.flatnonzero([example.slice == name for example in examples])
+
+
+def _slices(examples: Sequence[Example], candidate: _Measured) -> dict[str, dict[str, Any]]:
+    """Return the candidate's metrics on every slice that is large enough to say anything."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, n in sorted(Counter(example.slice for example in examples if example.slice).items()):
+        index = _inside(examples, name)
+        found[name] = {"cases": n}
+        if n >= LEAST_SLICE:
+            values = {metric: float(candidate.metric(metric, None, index)[0]) for metric in _SLICE_METRICS}
+            found[name] |= {metric: value for metric, value in values.items() if np.isfinite(value)}
+    return found
+
+
+def _robust(
+    asked: Robustness,
+    task: TaskSpec,
+    worker: Engine,
+    candidate: str,
+    examples: Sequence[Example],
+    measured: Mapping[str, Mapping[str, _Measured]],
+) -> GateResult:
+    """Change every text in a way that means nothing and count the decisions that change with it."""
+    if len(task.fields) > 1:
+        raise ValueError(
+            f"suite.robustness asks for {asked.change} of rows of named fields, expected a task of one text"
+        )
+    changed = [input_of(task, CHANGES[asked.change](example.text)) for example in examples]
+    before = measured[asked.part]["candidate"].answers.decisions
+    share = float((worker.score(candidate, changed).decisions != before).mean())
+    text = f"{asked.part} {asked.change}: at most {asked.max_changed:g} of decisions change"
+    return GateResult(text, share <= asked.max_changed, share, None, None, asked.max_changed)
+
+
+def _fair(asked: Fairness, candidate: _Measured, examples: Sequence[Example]) -> GateResult:
+    """Compare the worst slice with the best; a slice too small or without a value cannot be called fair."""
+    found = []
+    for name in asked.slices:
+        index = _inside(examples, name)
+        assert index is not None
+        is_enough = len(index) >= LEAST_SLICE
+        found.append(float(candidate.metric(asked.metric, None, index)[0]) if is_enough else np.nan)
+    text = f"{asked.part} {asked.metric} over {', '.join(asked.slices)}: worst at least {asked.min_ratio:g} of best"
+    if not np.isfinite(found).all() or max(found) <= 0:
+        return GateResult(text, False, None, None, None, asked.min_ratio)
+    ratio = min(found) / max(found)
+    return GateResult(text, ratio >= asked.min_ratio, ratio, min(found), max(found), asked.min_ratio)
+
+
+def _judge(
+    gate: Gate,
+    suite: Suite,
+    models: Mapping[str, _Measured],
+    weights: Floats,
+    cause: str,
+    index: Ints | None,
+) -> GateResult:
     ours = models["candidate"]
     if gate.when not in (None, cause):
         needed = next(bound for bound in (gate.margin, gate.min, gate.max) if bound is not None)
         return GateResult(f"{gate.text} (asked of {gate.when} only)", None, None, None, None, needed)
     if gate.vs is None or gate.margin is None:
-        found = ours.p99 if gate.metric == registry.LATENCY else float(ours.metric(gate.metric, None)[0])
+        found = ours.p99 if gate.metric == registry.LATENCY else float(ours.metric(gate.metric, None, index)[0])
         assert found is not None
         # NaN, a metric without a value on these cases, passes no bound.
         passed = found >= gate.min if gate.min is not None else gate.max is not None and found <= gate.max
@@ -241,8 +335,10 @@ def _judge(gate: Gate, suite: Suite, models: Mapping[str, _Measured], weights: F
     if rival is None:
         return GateResult(gate.text + " (not applicable: no primary)", None, None, None, None, gate.margin)
     sign = 1 if registry.higher_is_better(gate.metric) else -1
-    advantage = sign * (ours.metric(gate.metric, None) - rival.metric(gate.metric, None))
-    span = interval(sign * (ours.metric(gate.metric, weights) - rival.metric(gate.metric, weights)), suite.confidence)
+    advantage, drawn = (
+        sign * (ours.metric(gate.metric, w, index) - rival.metric(gate.metric, w, index)) for w in (None, weights)
+    )
+    span = interval(drawn, suite.confidence)
     if not np.isfinite([advantage[0], span.low]).all():
         return GateResult(gate.text, False, None, None, None, gate.margin)
     return GateResult(gate.text, span.low >= gate.margin, float(advantage[0]), span.low, span.high, gate.margin)
@@ -256,21 +352,25 @@ def _shown(suite: Suite, measured: _Measured) -> list[str]:
 
 def _regressions(
     task: TaskSpec, examples: Sequence[Example], primary: _Measured, candidate: _Measured
-) -> tuple[float, tuple[Regression, ...]]:
-    """Find cases the primary labelled right and the candidate wrong; the three that add most cost."""
+) -> tuple[float, tuple[Regression, ...], list[str]]:
+    """Find cases the primary labelled right and the candidate wrong: their share, the three that cost most, all ids."""
     before, after = primary.answers, candidate.answers
     assert before.decisions is not None and after.decisions is not None
     found = np.flatnonzero((before.predicted == before.labels) & (after.predicted != after.labels))
     added = after.costs - before.costs
     worst = sorted(found.tolist(), key=lambda i: (-added[i], i))[:3]
-    return len(found) / len(examples), tuple(
-        Regression(
-            text=examples[i].text[:300],
-            label=examples[i].label,
-            slice=examples[i].slice,
-            primary_decision=task.decisions[before.decisions[i]],
-            candidate_decision=task.decisions[after.decisions[i]],
-            added_cost=float(added[i]),
-        )
-        for i in worst
+    return (
+        len(found) / len(examples),
+        tuple(
+            Regression(
+                text=examples[i].text[:300],
+                label=examples[i].label,
+                slice=examples[i].slice,
+                primary_decision=task.decisions[before.decisions[i]],
+                candidate_decision=task.decisions[after.decisions[i]],
+                added_cost=float(added[i]),
+            )
+            for i in worst
+        ),
+        [text_key(examples[i].text) for i in found.tolist()],
     )

@@ -1,11 +1,12 @@
 """Suites: the thresholds a candidate must meet, locked by digest before it is trained."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from controlplane.evals import registry
+from controlplane.evals.robustness import CHANGES
 from protos.contract.digest import digest_json
 from protos.contract.fields import FieldInvalid, Reader
 
@@ -24,7 +25,8 @@ class Gate:
 
     A ``vs`` gate passes when the low end of the paired interval of the advantage reaches ``margin``;
     advantage is positive where the candidate is better, whichever way the metric points. With ``when`` a
-    gate is asked only of candidates made for that cause: a retraining for drift has to bring something.
+    gate is asked only of candidates made for that cause: a retraining for drift has to bring something. With
+    ``slice`` it is asked of the part's cases of that slice.
     """
 
     metric: str
@@ -34,6 +36,7 @@ class Gate:
     vs: str | None = None
     margin: float | None = None
     when: str | None = None
+    slice: str | None = None
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
@@ -49,31 +52,79 @@ class Gate:
         if len(kinds) != 1:
             raise FieldInvalid(f"{where} has {', '.join(kinds) or 'no bound'}, expected one of min, max, vs")
         when = read.text("when", None, choices=CAUSES)
+        inside = read.maybe_text("slice")
+        if inside is not None and metric == registry.LATENCY:
+            raise FieldInvalid(f"{where}.slice is {inside!r}, expected none with {metric}")
         if kinds == ["vs"]:
             margin = read.number("margin", -1e6, 1e6)
-            gate = cls(metric, part, vs=read.text("vs", choices=RIVALS), margin=margin, when=when)
+            gate = cls(metric, part, vs=read.text("vs", choices=RIVALS), margin=margin, when=when, slice=inside)
             if metric == registry.LATENCY:
                 raise FieldInvalid(f"{where}.metric is {metric!r}, expected min or max: it has no paired interval")
         elif kinds == ["min"]:
-            gate = cls(metric, part, min=read.number("min", -1e6, 1e6), when=when)
+            gate = cls(metric, part, min=read.number("min", -1e6, 1e6), when=when, slice=inside)
         else:
-            gate = cls(metric, part, max=read.number("max", -1e6, 1e6), when=when)
+            gate = cls(metric, part, max=read.number("max", -1e6, 1e6), when=when, slice=inside)
         read.done()
         return gate
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form that ``from_json`` reads."""
-        names = ("metric", "part", "min", "max", "vs", "margin", "when")
+        names = ("metric", "part", "min", "max", "vs", "margin", "when", "slice")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
     def text(self) -> str:
         """The requirement, for people."""
+        what = f"{self.part} {self.metric}" + (f" of {self.slice}" if self.slice is not None else "")
         if self.vs is not None:
-            return f"{self.part} {self.metric}: advantage over {self.vs} at least {self.margin:g}"
-        return f"{self.part} {self.metric}: " + (
-            f"at least {self.min:g}" if self.min is not None else f"at most {self.max:g}"
+            return f"{what}: advantage over {self.vs} at least {self.margin:g}"
+        return f"{what}: " + (f"at least {self.min:g}" if self.min is not None else f"at most {self.max:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Robustness:
+    """At most this share of a part's decisions may change when its texts are changed in a way that means nothing."""
+
+    change: str
+    part: str
+    max_changed: float
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Self:
+        """Read one; raises FieldInvalid."""
+        read = Reader(value, where)
+        one = cls(
+            change=read.text("change", choices=tuple(CHANGES)),
+            part=read.text("part", choices=PARTS),
+            max_changed=read.number("max_changed", 0, 1),
         )
+        read.done()
+        return one
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """The worst slice's value of a metric is at least this share of the best one's (0.8: the four-fifths rule)."""
+
+    metric: str
+    part: str
+    slices: tuple[str, ...]
+    min_ratio: float
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Self:
+        """Read one; raises FieldInvalid."""
+        read = Reader(value, where)
+        metric = read.text("metric")
+        try:
+            registry.find(metric)
+        except registry.MetricUnknown as error:
+            raise FieldInvalid(f"{where}.{error}") from error
+        one = cls(metric, read.text("part", choices=PARTS), read.texts("slices"), read.number("min_ratio", 0, 1))
+        read.done()
+        if len(one.slices) < 2:
+            raise FieldInvalid(f"{where}.slices is {list(one.slices)}, expected at least two")
+        return one
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +137,8 @@ class Suite:
     rounds: int
     confidence: float
     seed: int
+    robustness: tuple[Robustness, ...] = ()
+    fairness: tuple[Fairness, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -99,6 +152,12 @@ class Suite:
             "gates": [gate.to_json() for gate in self.gates],
             "regressions": {"part": self.regressions_part, "max_share": self.regressions_max_share},
             "bootstrap": {"rounds": self.rounds, "confidence": self.confidence, "seed": self.seed},
+            **({"robustness": [asdict(one) for one in self.robustness]} if self.robustness else {}),
+            **(
+                {"fairness": [asdict(one) | {"slices": list(one.slices)} for one in self.fairness]}
+                if self.fairness
+                else {}
+            ),
         }
 
     @classmethod
@@ -118,6 +177,13 @@ class Suite:
             rounds=bootstrap.integer("rounds", 100, 100_000),
             confidence=bootstrap.number("confidence", 0.5, 0.999),
             seed=bootstrap.integer("seed", 0, 2**31 - 1),
+            robustness=tuple(
+                Robustness.from_json(item, f"{where}.robustness[{i}]")
+                for i, item in enumerate(read.items("robustness", []))
+            ),
+            fairness=tuple(
+                Fairness.from_json(item, f"{where}.fairness[{i}]") for i, item in enumerate(read.items("fairness", []))
+            ),
         )
         for reader in (regressions, bootstrap, read):
             reader.done()

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controlplane.evals.engine import Engine, EngineFailed
 from controlplane.evals.run import Evaluation, evaluate
+from controlplane.evals.suite import Suite
 from controlplane.packs.registry import load_pack
 
 GOOD, POOR = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -41,14 +43,29 @@ def command(tmp_path: Path) -> tuple[str, ...]:
 
 
 def run(
-    command: tuple[str, ...], tmp_path: Path, candidate: str, primary: str | None, cause: str = "operator"
+    command: tuple[str, ...],
+    tmp_path: Path,
+    candidate: str,
+    primary: str | None,
+    cause: str = "operator",
+    **more: Any,
 ) -> Evaluation:
     from controlplane.packs.example import Example
 
     pack = load_pack("brand-safety")
-    rows = [Example(f"{label} text {i}", label) for i in range(60) for label in pack.task.labels]
+    # The poor engine is wrong about texts that end in 3, 6 or 9: never about the slice "easy".
+    rows = [
+        Example(f"{label} text {i}", label, "hard" if str(i)[-1] in "35679" else "easy")
+        for i in range(60)
+        for label in pack.task.labels
+    ]
     parts = {"core": rows, "shifted": rows}
-    return evaluate(pack.task, pack.suite, parts, rows, candidate, primary, tmp_path, cause=cause, command=command)
+    suite = Suite.from_json({**pack.suite.to_json(), **more})
+    return evaluate(pack.task, suite, parts, rows, candidate, primary, tmp_path, cause=cause, command=command)
+
+
+def verdicts(found: Evaluation, word: str) -> list[bool | None]:
+    return [gate.passed for gate in found.gates if word in gate.text]
 
 
 def test_a_better_candidate_is_accepted_and_the_evaluation_survives_json(
@@ -67,6 +84,31 @@ def test_a_worse_candidate_is_refused_and_its_costliest_regressions_shown(
     assert not found.accepted
     assert len(found.worst_regressions) == 3
     assert {case.label for case in found.worst_regressions} == {"unsafe"}
+
+
+def test_regressions_are_counted_and_named_and_slices_told_apart(command: tuple[str, ...], tmp_path: Path) -> None:
+    gates = [{"metric": "accuracy", "part": "core", "slice": name, "min": 0.99} for name in ("easy", "hard", "nobody")]
+    found = run(command, tmp_path, POOR, GOOD, gates=gates)
+    assert verdicts(found, "core accuracy of") == [True, False, False], "a slice without cases shows nothing"
+    assert found.slices["core"]["easy"]["accuracy"] == 1 > found.slices["core"]["hard"]["accuracy"]
+    assert found.regressions == len(set(found.regression_ids)) == 36
+    assert Evaluation.from_json(found.to_json()) == found
+
+
+def test_a_candidate_that_serves_one_slice_worse_is_unfair(command: tuple[str, ...], tmp_path: Path) -> None:
+    fairness = [{"metric": "accuracy", "part": "core", "slices": ["easy", "hard"], "min_ratio": 0.8}]
+    assert verdicts(run(command, tmp_path, GOOD, None, fairness=fairness), "worst at least") == [True]
+    unfair = run(command, tmp_path, POOR, None, fairness=fairness)
+    assert verdicts(unfair, "worst at least") == [False] and not unfair.accepted
+    unknown = [{**fairness[0], "slices": ["easy", "nobody"]}]
+    assert verdicts(run(command, tmp_path, GOOD, None, fairness=unknown), "worst at least") == [False]
+
+
+def test_decisions_that_change_with_spelling_alone_are_counted(command: tuple[str, ...], tmp_path: Path) -> None:
+    # The stand-in reads a text's last character, which doubled spaces with one at the end hide from it.
+    robustness = [{"change": "spacing", "part": "core", "max_changed": 0.05}]
+    assert verdicts(run(command, tmp_path, GOOD, None, robustness=robustness), "decisions change") == [True]
+    assert verdicts(run(command, tmp_path, POOR, None, robustness=robustness), "decisions change") == [False]
 
 
 def test_gates_against_a_missing_primary_do_not_apply(command: tuple[str, ...], tmp_path: Path) -> None:

@@ -35,6 +35,32 @@ def test_a_gate_that_says_something_unclear_is_refused(gate: dict[str, Any], com
         Suite.from_json(SUITE | {"gates": [gate]})
 
 
+@pytest.mark.parametrize(
+    ("part", "complaint"),
+    [
+        ({"robustness": [{"change": "magic", "part": "core", "max_changed": 0.1}]}, "change is 'magic'"),
+        ({"fairness": [{"metric": "accuracy", "part": "core", "slices": ["a"], "min_ratio": 0.8}]}, "at least two"),
+        (
+            {"fairness": [{"metric": "p99_ms", "part": "core", "slices": ["a", "b"], "min_ratio": 0.8}]},
+            "metric is 'p99_ms'",
+        ),
+        ({"gates": [{"metric": "p99_ms", "part": "core", "slice": "a", "max": 9}]}, "slice is 'a'"),
+    ],
+    ids=["change", "one slice", "latency", "slice of latency"],
+)
+def test_a_part_of_a_suite_that_says_something_unclear_is_refused(part: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(FieldInvalid, match=complaint):
+        Suite.from_json(SUITE | part)
+
+
+def test_a_suite_without_the_later_parts_keeps_its_digest() -> None:
+    assert not {"robustness", "fairness"} & set(SUITE)
+    fairness = [{"metric": "accuracy", "part": "core", "slices": ["a", "b"], "min_ratio": 0.8}]
+    other = Suite.from_json(SUITE | {"fairness": fairness})
+    assert other.digest != Suite.from_json(SUITE).digest == Suite.from_json(Suite.from_json(SUITE).to_json()).digest
+    assert Suite.from_json(other.to_json()) == other
+
+
 def test_a_broken_suite_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text("version = 2\n")
     with pytest.raises(SuiteInvalid, match=r"suite\.toml.*version is 2"):
