@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from controlplane.evals.run import evaluate
 from controlplane.evals.suite import CAUSES, Suite, SuiteInvalid, load_suite
+from controlplane.packs.registry import load_metrics
 from controlplane.training.child import Child, ConfigInvalid, config_from_arguments, run_child
 from controlplane.training.dataset import DatasetInvalid, read_dataset
 from protos.contract.digest import DigestMalformed, canonical_json, parse_digest
@@ -60,6 +61,7 @@ class EvalConfig:
 
 def run(value: Any, child: Child) -> dict[str, Any]:
     """Evaluate and write the evaluation; raises ConfigInvalid."""
+    load_metrics()
     try:
         config = EvalConfig.from_json(value)
         parts = {name: read_dataset(path, config.task.labels) for name, path in config.parts.items()}

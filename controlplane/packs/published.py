@@ -11,7 +11,10 @@ from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec
 
 Prepare = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
-_TASK_PARTS = ("fields", "labels", "decisions", "cost", "score_label", "fallback_decision", "template", "max_tokens")
+_TASK_PARTS = (
+    "fields", "labels", "decisions", "cost", "score_label", "fallback_decision", "template",
+    "max_tokens", "max_input_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Pack(Protocol):
 
 
 LABELLED_FILE = "labelled-file"
-FOLDERS = ("brand-safety", "mfa-filter", "bid-shading", "fraud", "credit-risk")
+FOLDERS = ("brand-safety", "mfa-filter", "bid-shading", "fraud", "credit-risk", "clinical-note")
 PACKS = (*FOLDERS, LABELLED_FILE)
 # Modules that call ``controlplane.evals.registry.register`` when imported.
 METRIC_MODULES = tuple(f"controlplane.packs.{name}.metrics" for name in ("bid_shading", "credit_risk", "fraud"))

@@ -11,8 +11,7 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
 
 from controlplane.packs.example import Example
@@ -250,12 +249,13 @@ def _strength(matrix: Any, labels: NDArray[np.int64], weight: Floats, seed: int)
     losses = []
     for strength in STRENGTHS:
         total = 0.0
-        for rest, part in StratifiedKFold(3, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels):
+        for rest, part in KFold(3, shuffle=True, random_state=seed).split(labels):
             model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, random_state=seed)
             model.fit(matrix[rest], labels[rest], sample_weight=weight[rest])
-            total += log_loss(
-                labels[part], model.predict_proba(matrix[part]), sample_weight=weight[part], labels=model.classes_
-            )
+            # A label that only the part has is as good as impossible to the rest's model.
+            told = np.zeros((len(part), labels.max() + 1))
+            told[:, model.classes_] = model.predict_proba(matrix[part])
+            total -= float(weight[part] @ np.log(np.maximum(told[np.arange(len(part)), labels[part]], 1e-6)))
         losses.append(total)
     return STRENGTHS[int(np.argmin(losses))]
 

@@ -107,6 +107,12 @@ def test_words_and_numbers_both_count(tmp_path: Path) -> None:
     assert log_odds(engine, "amount: 3\nnote: on x") > log_odds(engine, "amount: -3\nnote: on x")
 
 
+def test_a_label_with_one_case_does_not_stop_a_fit() -> None:
+    task = replace(MIXED, labels=("safe", "unsafe", "odd"), cost=((0.0, 1.0), (1.0, 0.0), (1.0, 0.0)))
+    made = fit(task, [*mixed(60, 1), Example("amount: 1\nnote: once", "odd")], mixed(30, 2), seed=1)
+    assert Additive.from_json(task, made.body, "m").logits(["amount: 1\nnote: a garden"]).shape == (1, 3)
+
+
 def test_deleting_a_reason_lowers_the_score_by_what_the_reason_says(fitted: Fitted, tmp_path: Path) -> None:
     engine = served(TABLE, fitted, tmp_path)
     model = Additive.from_json(TABLE, fitted.body, "m")
