@@ -15,7 +15,6 @@ from protos.contract.base import FOLDER, BaseInvalid, BaseStore
 from protos.contract.bundle import SUFFIXES, BundleInvalid, BundleStore, Manifest
 from protos.contract.digest import parse_json_object
 from protos.contract.fields import FieldInvalid, Reader
-from protos.contract.head import HEAD, Head
 from protos.contract.plan import TrafficPlan
 from protos.contract.probe import PROBES, Probe, probes_json, read_probes
 from protos.contract.task import TaskSpec
@@ -122,6 +121,8 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def _check_contents(task: TaskSpec, contents: dict[str, bytes]) -> None:
     """Refuse files that could not be loaded; raises FieldInvalid naming the file."""
+    from protos.contract.head import HEAD, Head  # numpy, which no other command needs
+
     if HEAD in contents:
         Head.from_bytes(contents[HEAD], task)
     read_probes(contents, task)

@@ -39,6 +39,7 @@ def test_every_command_offers_json_and_says_what_it_does(path: tuple[str, ...]) 
 def test_the_commands_a_user_was_promised_exist() -> None:
     promised = (
         "access add, access remove, access list, "
+        "bundle build, bundle diff, bundle export, bundle gc, bundle inspect, bundle verify, "
         "approval request, approval sign, approval submit, decision show, rollout drill, ledger prove, ledger cosign, "
         "ledger export, operator enrol, operator revoke, operator sign, operator publish, "
         "init, up, gateway serve, worker serve, control serve, decide, outcome, specialist list, specialist show, "
