@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -171,11 +171,14 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
 class Deployment:
     """One gateway, its workers and its control plane. Use as a context manager."""
 
-    def __init__(self, folder: Path, front: str, *, workers: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, front: str, *, workers: int = 1, worker_options: Sequence[str] = (), **settings: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.store = BundleStore(folder / "bundles")
         self.processes = Processes(folder / "logs")
+        self._worker_options = tuple(worker_options)
         self.workers = [f"worker-{number}" for number in range(workers)]
         self.control = ControlPlane()
         self.address = ""
@@ -213,7 +216,16 @@ class Deployment:
         (self.folder / "interlock.toml").write_text(f"[gateway]\n{lines}\n")
         self.processes.__enter__()
         for name in self.workers:
-            self._python(name, "gateway.worker", "--socket", f"{name}.sock", "--bundles", "bundles", "--allow-faults")
+            self._python(
+                name,
+                "gateway.worker",
+                "--socket",
+                f"{name}.sock",
+                "--bundles",
+                "bundles",
+                "--allow-faults",
+                *self._worker_options,
+            )
         self._python("gateway", "gateway", "--config", "interlock.toml")
         ends = time.monotonic() + START_S
         # A log line in colour or in JSON would do as well.
