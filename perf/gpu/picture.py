@@ -18,13 +18,12 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
     panels = [(name, found) for name, runs in result["shapes"].items() for found in runs]
     figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(4.6 * len(panels), 5.2), layout="constrained", squeeze=False, sharex=True
+        1, len(panels), figsize=(4.6 * len(panels) + 1, 6.4), layout="constrained", squeeze=False, sharex=True
     )
     for axis, (name, found) in zip(axes[0], panels, strict=True):
         bars = [
-            (f"{row['tokens']} tok × {row['batch']}{', kept' if row['is_cached'] else ''}", row)
+            (_label(group, row), row)
             for group, rows in found["questions"].items()
-            if "tokens" in group
             for row in rows
             if row["has_graphs"] or not result["device"]["is_gpu"]
         ]
@@ -40,3 +39,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     figure.suptitle(f"{result['device']['name']}, random weights, commit {result['commit']}", fontsize=9)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _label(group: str, row: Mapping[str, Any]) -> str:
+    size = f"{row['tokens']} tok × {row['batch']}"
+    if "tokens" in group:
+        return f"{size}, kept" if row["is_cached"] else size
+    return f"{size}, {row['adapters']} adapters, head {row['head']}"
