@@ -1,8 +1,6 @@
 """From trained weights to a bundle: merge the adapter, convert to OpenVINO, check that both agree, add."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from safetensors.torch import save
 from controlplane.packs.example import Example
 from controlplane.training.calibration import fit_head
 from controlplane.training.dataset import dataset_digest
+from controlplane.training.ir import to_ir
 from controlplane.training.lora import (
     Base,
     Classifier,
@@ -103,29 +102,13 @@ def _converted(model: Classifier, base: Base, calibration: Head, rows: Sequence[
     model.encoder = encoder.merge_and_unload()
     model.eval()
     ids, mask = to_batch(rows)
-    dynamic = openvino.PartialShape([-1, -1])
     with torch.no_grad():
-        converted = openvino.convert_model(
-            model,
-            example_input={"input_ids": ids, "attention_mask": mask},
-            input=[
-                ("input_ids", dynamic, openvino.Type.i64),
-                ("attention_mask", dynamic, openvino.Type.i64),
-            ],
-        )
         expected = calibration.probabilities(model(ids, mask).numpy())
-    for port, name in zip(converted.inputs, ("input_ids", "attention_mask"), strict=True):
-        port.set_names({name})
-        port.get_node().set_friendly_name(name)
-    converted.output(0).set_names({"logits"})
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "model.xml"
-        openvino.save_model(converted, path, compress_to_fp16=True)
-        xml, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
-    _check(xml, weights, ids, mask, expected, calibration)
+    graph = to_ir(model, ids, mask)
+    _check(graph.xml, graph.weights, ids, mask, expected, calibration)
     return {
-        "model.xml": xml,
-        "model.bin": weights,
+        "model.xml": graph.xml,
+        "model.bin": graph.weights,
         "tokenizer.json": (base.directory / "tokenizer.json").read_bytes(),
         "classifier.safetensors": save(head),
     }
