@@ -1,0 +1,123 @@
+"""MLServer and Triton themselves, through the same adapter as their stand-ins.
+
+They are installed by ``make bench``, or here when INTERLOCK_PEERS=1: that takes one to three minutes.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.engines.remote import RemoteLink
+from gateway.serving.ports import BundleRefused
+from perf.peers import mlserver, triton
+from perf.peers.peer import ENVIRONMENTS, STAMP, Peer, PeerUnavailable
+from perf.processes import free_port
+from perf.request import MODEL
+from protos import engine_pb2
+from protos.contract.bundle import BundleStore
+from protos.decide_pb2 import Input
+from tests.batteries.engines import make_engine
+from tests.gateway.engines.peer_models import MLSERVER, TRITON, TRITON_CONFIG
+from tests.tasks import TASK
+
+START_S = 60.0
+MINUTE_US = 60_000_000
+OK = engine_pb2.RESULT_STATUS_OK
+ERROR = engine_pb2.RESULT_STATUS_ENGINE_ERROR
+
+
+@contextmanager
+def running(peer: Peer, folder: Path) -> Iterator[int]:
+    """Run the server with our model instead of the benchmark's; skips where it cannot be."""
+    installed = (ENVIRONMENTS / peer.name / STAMP).exists()
+    if not installed and not os.environ.get("INTERLOCK_PEERS"):
+        pytest.skip(f"{peer.name} is not installed; INTERLOCK_PEERS=1 installs it")
+    try:
+        python = peer.install()
+        port = free_port()
+        folder.mkdir()
+        (command,) = peer.commands(python, folder, port)
+    except PeerUnavailable as error:
+        pytest.skip(str(error))
+    if peer is mlserver.PEER:
+        (folder / "model.py").write_text(MLSERVER)
+        (folder / "model-settings.json").write_text(json.dumps({"name": MODEL, "implementation": "model.Model"}))
+    else:
+        model = folder / "models" / MODEL
+        (model / "config.pbtxt").write_text(TRITON_CONFIG.format(model=MODEL))
+        (model / "1" / "model.py").write_text(TRITON)
+    with (folder / "server.log").open("wb") as log:
+        environment = {**os.environ, **command.environment}
+        process = subprocess.Popen(command.argv, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("peer", "preset"),
+    [(mlserver.PEER, "mlserver"), (triton.PEER, "generic")],
+    ids=lambda p: str(getattr(p, "name", p)),
+)
+def test_a_real_server_keeps_the_contract(peer: Peer, preset: str, tmp_path: Path) -> None:
+    async def story(port: int) -> None:
+        store = BundleStore(tmp_path / "bundles")
+
+        def bundle(**changes: object) -> str:
+            engine = {"backend": "oip", "preset": preset, "model": MODEL, **changes}
+            return store.add(task=TASK, engine=engine, contents={}, base={}, lineage={}).digest
+
+        link = RemoteLink(
+            make_engine("oip", port),
+            name=peer.name,
+            kind="oip",
+            models=(),
+            store=store,
+            max_in_flight=64,
+            health_interval_s=0.1,
+        )
+        task = asyncio.create_task(link.run())
+        try:
+            async with asyncio.timeout(START_S):
+                await link.connected.wait()
+            good = bundle()
+            async with asyncio.timeout(START_S):
+                while good not in link.ready:  # the server is up before its model is
+                    try:
+                        await link.load(good)
+                    except BundleRefused:
+                        await asyncio.sleep(0.1)
+
+            async def ask(text: str) -> engine_pb2.Result:
+                return await link.submit(good, Input(text=text), MINUTE_US, engine_pb2.PRIORITY_LIVE)[1]
+
+            texts = ["x" * n for n in range(1, 21)]
+            for text, result in zip(texts, await asyncio.gather(*map(ask, texts)), strict=True):
+                assert result.status == OK, result.message
+                first = (len(text) % 10 + 1) / 12
+                assert list(result.probabilities) == pytest.approx([first, 1 - first], abs=1e-5)
+            for text in ("please fail", "please nan"):
+                assert (await ask(text)).status == ERROR
+            with pytest.raises(BundleRefused, match="missing"):
+                await link.load(bundle(model="missing"))
+            if peer is triton.PEER:  # MLServer's model declares no tensors
+                with pytest.raises(BundleRefused, match="has outputs"):
+                    await link.load(bundle(output="other"))
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    with running(peer, tmp_path / "server") as port:
+        asyncio.run(asyncio.wait_for(story(port), 3 * START_S))
