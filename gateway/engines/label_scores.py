@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from gateway.engines.ports import Broken, LabelScores
 
 SMALLEST = 1e-30  # a probability of exactly 0 has no logarithm
+ROUNDING = 1e-6  # what probabilities in single precision, summed, may fall short of 1 by
 
 
 def from_best(ids: Sequence[int], best: Mapping[int, float], prompt_tokens: int = 0) -> LabelScores:
@@ -25,7 +26,7 @@ def from_best(ids: Sequence[int], best: Mapping[int, float], prompt_tokens: int 
     if len(found) == len(ids):
         return LabelScores(tuple(best[i] for i in ids), vocabulary_mass=_mass(found), prompt_tokens=prompt_tokens)
     rest = 1.0 - math.fsum(map(math.exp, best.values()))
-    bound = min(*best.values(), math.log(max(rest, SMALLEST)))
+    bound = min(*best.values(), math.log(max(rest, ROUNDING)))
     values = tuple(best.get(i, bound) for i in ids)
     return LabelScores(values, is_bounded=True, vocabulary_mass=_mass(found), prompt_tokens=prompt_tokens)
 

@@ -326,7 +326,10 @@ class RemoteLink:
 def _ids(served: Served, text: str) -> tuple[int, ...]:
     if served.encode is None:
         return ()
-    ids = tuple(served.encode(text))
+    try:
+        ids = tuple(served.encode(text))
+    except InputInvalid as error:
+        raise InputRefused(str(error)) from error
     if len(ids) > served.task.max_tokens:
         raise InputRefused(f"the prompt has {len(ids)} tokens, expected at most {served.task.max_tokens}")
     return ids

@@ -8,18 +8,19 @@ import numpy as np
 
 from gateway.engines.ports import Broken, LabelScores, Served
 from gateway.serving.ports import BundleRefused
+from gateway.worker.backend import BackendFailed
 from protos.contract.bundle import Bundle
 from protos.contract.digest import JsonMalformed
 from protos.contract.engines import needs_label_tokens
 from protos.contract.fields import FieldInvalid
 from protos.contract.head import HEAD, Head
-from protos.contract.label_tokens import LabelTokensInvalid, label_token_ids
 from protos.contract.probe import read_probes
 from protos.contract.task import TaskSpec
 
 TOKENIZER = "tokenizer.json"
 TOLERANCE = 1e-3  # of a log-probability above 0, or a mass above 1: single precision, summed
 VERBALIZERS = "verbalizers"
+UNKNOWN_POSITIONS = 1 << 20  # how long a prompt the server reads is asked of the server
 
 
 class Calibrated(NamedTuple):
@@ -66,15 +67,21 @@ def prepare(bundle: Bundle) -> tuple[Served, Head]:
         head = Head.from_bytes(data, task) if data is not None else Head()
         settings = bundle.manifest.engine
         answers = _answers(settings, task)
-        encode, decode = _tokenizer(bundle)
+        tokenizer = _tokenizer(bundle)
+        encode: Callable[[str], Sequence[int]] | None = None
+        decode: Callable[[Sequence[int]], str] | None = None
+        if tokenizer is not None:
+            encode, decode = _plain(tokenizer)
         ids: tuple[int, ...] = ()
-        # Models with a classification head of their own have no label tokens.
-        if encode is not None and needs_label_tokens(settings):
-            # The context of the answers is the template's end, whatever the fields hold.
-            probe = task.template.format_map({field.name: "x" for field in task.fields})
-            ids = tuple(label_token_ids(encode, probe, answers))
+        if tokenizer is not None and needs_label_tokens(settings):
+            # The worker's own rule: single tokens behind any text, and no special token from a caller.
+            from gateway.worker.prompt import Prompt
+
+            prompt = Prompt(tokenizer, task, settings.get(VERBALIZERS, {}), "refuse", UNKNOWN_POSITIONS)
+            ids = prompt.labels
+            encode = lambda text: prompt.encode(text)[0]  # noqa: E731
         probes = read_probes(bundle.contents, task)
-    except (FieldInvalid, JsonMalformed, LabelTokensInvalid, ValueError) as error:
+    except (FieldInvalid, JsonMalformed, BackendFailed, ValueError) as error:
         raise BundleRefused(f"bundle {bundle.digest}: {error}") from error
     return Served(bundle.digest, task, settings, answers, ids, encode, decode, probes), head
 
@@ -90,12 +97,11 @@ def _answers(settings: Mapping[str, Any], task: TaskSpec) -> tuple[str, ...]:
     return tuple(found.get(label, " " + label) for label in task.labels)
 
 
-def _tokenizer(
-    bundle: Bundle,
-) -> tuple[Callable[[str], Sequence[int]] | None, Callable[[Sequence[int]], str] | None]:
+def _tokenizer(bundle: Bundle) -> Any:
+    """Read the bundle's tokenizer; None where the engine reads text."""
     data = bundle.contents.get(TOKENIZER)
     if data is None:
-        return None, None
+        return None
     from tokenizers import Tokenizer  # an extra: engines that read text need none
 
     try:
@@ -104,4 +110,8 @@ def _tokenizer(
         raise FieldInvalid(f"{TOKENIZER}: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    return tokenizer
+
+
+def _plain(tokenizer: Any) -> tuple[Callable[[str], Sequence[int]], Callable[[Sequence[int]], str]]:
     return (lambda text: tokenizer.encode(text).ids), (lambda ids: str(tokenizer.decode(list(ids))))

@@ -252,8 +252,8 @@ def test_a_bundle_that_does_not_fit_is_refused_with_the_reason(name: str, tmp_pa
         if rig.case.scale in ("vocabulary", "chosen"):
             refused["names 'maybe'"] = rig.bundle(verbalizers={"maybe": " maybe"})
         if rig.case.scale == "vocabulary":
-            refused["exactly one more"] = rig.bundle(verbalizers={"safe": " entirely safe"})
-            refused["are both token"] = rig.bundle(verbalizers={"safe": " unsafe"})
+            refused["is not one token behind the prompt"] = rig.bundle(verbalizers={"safe": " entirely safe"})
+            refused["are both"] = rig.bundle(verbalizers={"safe": " unsafe"})
         if rig.case.reads_tokens:
             refused["tokenizer.json:"] = rig.bundle({"tokenizer.json": b"{}"})
         if rig.case.reads_tokens and rig.case.scale == "vocabulary":

@@ -1,0 +1,64 @@
+"""LoRA adapters on servers elsewhere: chosen by each request, loaded and forgotten with their bundle."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.serving.ports import BundleRefused
+from protos import engine_pb2
+from protos.decide_pb2 import Input
+from tests.batteries.engines import PATIENCE_S, remote
+
+MINUTE_US = 60_000_000
+PATH = "/models/adapter"
+LOADING = ("openai vllm", "sglang-grpc")
+
+
+async def ask(rig: Any, bundle: str) -> engine_pb2.Result:
+    _, future = rig.link.submit(bundle, Input(text="a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+    result: engine_pb2.Result = await future
+    return result
+
+
+@pytest.mark.parametrize("name", ["openai vllm", "openai trtllm-serve", "openai sglang classify", "sglang-grpc"])
+def test_bundles_with_adapters_share_a_server_with_one_that_has_none(name: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote(name, tmp_path) as rig:
+            plain = rig.bundle()
+            one = rig.bundle(adapter={"name": "one", "path": PATH})
+            two = rig.bundle(adapter={"name": "two", "path": PATH})
+            for bundle in (plain, one, two):
+                await rig.link.load(bundle)
+            found = await asyncio.gather(*[ask(rig, bundle) for bundle in (plain, one, two)])
+            assert all(result.status == engine_pb2.RESULT_STATUS_OK for result in found)
+            for text, result in zip(("a page", "one:a page", "two:a page"), found, strict=True):
+                assert result.label_logprobs == pytest.approx(rig.expected(text), abs=1e-4)
+            if name in LOADING:
+                rig.link.unload(one)
+                await rig.link.load(plain)
+                assert (await ask(rig, two)).status == engine_pb2.RESULT_STATUS_OK
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("name", LOADING)
+def test_an_adapter_that_the_server_does_not_find_is_refused_when_it_is_loaded(name: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote(name, tmp_path) as rig:
+            with pytest.raises(BundleRefused, match="missing"):
+                await rig.link.load(rig.bundle(adapter={"name": "gone", "path": "/missing/adapter"}))
+            with pytest.raises(BundleRefused, match=r"adapter\.path"):
+                await rig.link.load(rig.bundle(adapter={"name": "gone"}))
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_a_score_endpoint_without_adapters_says_so(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote("openai sglang", tmp_path) as rig:
+            with pytest.raises(BundleRefused, match="/v1/score has no adapters"):
+                await rig.link.load(rig.bundle(adapter={"name": "one", "path": PATH}))
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
