@@ -133,9 +133,10 @@ def write_row(row: Row, answer: decide_pb2.DecideResponse) -> bytes:
     """
     kind = row.kind
     task = kind.task
+    reason = answer.fallback.reason if answer.HasField("fallback") else 0
     parts = [
         described(kind.wanted, len(task.labels), 1, kind.is_flat),
-        _same(task.name, answer.arm, answer.bundle_digest, answer.plan_generation, answer.fallback.reason),
+        _same(task.name, answer.arm, answer.bundle_digest, answer.plan_generation, reason),
         _field(_PARAMETERS, b"\x0a\x0bdecision_id" + _field(0x12, _field(0x1A, answer.decision_id.encode()))),
         _bucket(answer.bucket),
     ]

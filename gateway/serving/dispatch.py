@@ -165,27 +165,30 @@ class Dispatcher:
         arrived = time.monotonic()
         route = self.route(request.specialist)
         task = route.task
+        given, routing_key, decision_id = request.input, request.routing_key, request.decision_id  # each look costs
         try:
-            check_input(task, request.input)
+            check_input(task, given)
         except InputInvalid as error:
             raise PromptRejected(str(error)) from error
-        for name, value in (("routing_key", request.routing_key), ("decision_id", request.decision_id)):
-            if len(value) > MAX_ID_BYTES:
-                raise PromptRejected(f"{name} has {len(value)} characters, expected at most {MAX_ID_BYTES}")
+        if len(routing_key) > MAX_ID_BYTES or len(decision_id) > MAX_ID_BYTES:
+            name, size = max(
+                ("routing_key", len(routing_key)), ("decision_id", len(decision_id)), key=lambda pair: pair[1]
+            )
+            raise PromptRejected(f"{name} has {size} characters, expected at most {MAX_ID_BYTES}")
         until = arrived + min(request.budget_us or task.deadline_us, task.deadline_us) / 1e6
         if deadline is not None:
             until = min(until, deadline)
         if until <= arrived:
             raise DeadlinePassed(0)
-        decision_id = request.decision_id or f"{self._run}{next(self._numbers):016x}"
-        unit = request.routing_key or decision_id
+        decision_id = decision_id or f"{self._run}{next(self._numbers):016x}"
+        unit = routing_key or decision_id
         if wanted:
             assignment, count = _overridden(route, wanted, unit), ArmCount()
         else:
             assignment = assign(route.split, unit)
             count = self._counters.of(task.name, route.split.salt, assignment.arm, assignment.bundle)
         lane = route.lanes[assignment.bundle]
-        times = lane.times.of(request.input.ByteSize())
+        times = lane.times.of(given.ByteSize())
         respond_by = until - task.reserve_us / 1e6
         return _CallState(request, route, assignment, lane, times, decision_id, unit, arrived, until, respond_by, count)
 
@@ -328,16 +331,19 @@ class Dispatcher:
         answer.score = result.score
         answer.decision = task.decisions[result.decision]
         answer.truncated = result.truncated
+        add = answer.probabilities.add
         for label, probability in zip(task.labels, result.probabilities, strict=True):
-            answer.probabilities.add(label=label, probability=probability)
-        answer.reasons.extend(result.reasons)
+            add(label=label, probability=probability)
+        if result.reasons:
+            answer.reasons.extend(result.reasons)
         if call.is_cached:
             answer.cached = True
             self._statistics.of(task.name).cache_hits += 1
             return answer
-        answer.timing.queue_us = result.queue_us
-        answer.timing.engine_us = result.engine_us
-        self._statistics.of(task.name).executed(result.queue_us, result.engine_us, max(result.batch_size, 1))
+        timing, queue_us, engine_us = answer.timing, result.queue_us, result.engine_us
+        timing.queue_us = queue_us
+        timing.engine_us = engine_us
+        self._statistics.of(task.name).executed(queue_us, engine_us, max(result.batch_size, 1))
         return answer
 
     def _fail(self, call: _CallState) -> None:
