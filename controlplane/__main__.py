@@ -17,7 +17,7 @@ import structlog
 
 from controlplane import metrics
 from controlplane.evals.suite import SuiteInvalid
-from controlplane.loop import advance, drift, observe, triggers
+from controlplane.loop import advance, drift, observe, recheck, triggers
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.embedding import best_embedder
 from controlplane.loop.schedule import Schedule
@@ -102,9 +102,9 @@ async def serve(settings: ControlSettings) -> None:
 
     schedule = Schedule()
     schedule.every(settings.tick_s, "tick", partial(in_pool("steps"), tick))
-    schedule.every(
-        max(1.0, settings.tick_s), "triggers", partial(in_pool("steps"), partial(triggers.watch, deployment))
-    )
+    looks = max(1.0, settings.tick_s)
+    schedule.every(looks, "recheck", partial(in_pool("steps"), partial(recheck.watch, deployment)))
+    schedule.every(looks, "triggers", partial(in_pool("steps"), partial(triggers.watch, deployment)))
     schedule.every(max(1.0, settings.tick_s), "drift", partial(in_pool("drift"), partial(drift.watch, deployment)))
     jobs = asyncio.create_task(_work(worker, settings.tick_s))
     port = await server.start(settings.listen)

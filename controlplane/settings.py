@@ -148,6 +148,35 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecheckSettings:
+    """The suite on a schedule, for the primary in force.
+
+    Attributes:
+        every_s: Seconds between two checks, 0 for none.
+        matured_s: Age from which a decision's outcome counts as settled.
+        least: Fresh settled labels a check needs; ``most`` is how far back it looks.
+    """
+
+    every_s: float
+    matured_s: float
+    least: int
+    most: int
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read the table; raises FieldInvalid."""
+        read = Reader(value, "controlplane.recheck")
+        recheck = cls(
+            every_s=read.number("every_s", 0, 366 * 86_400, 0),
+            matured_s=read.number("matured_s", 0, 366 * 86_400, 3600),
+            least=read.integer("least", 20, 1_000_000, 200),
+            most=read.integer("most", 20, 1_000_000, 5000),
+        )
+        read.done()
+        return recheck
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutSettings:
     """How a candidate is let in, and the limits of its gates.
 
@@ -229,6 +258,7 @@ class ControlSettings:
     specialists: tuple[SpecialistSettings, ...]
     drift: DriftSettings
     training: TrainingSettings
+    recheck: RecheckSettings
     rollout: RolloutSettings
 
     @property
@@ -273,6 +303,7 @@ class ControlSettings:
             ),
             drift=DriftSettings.from_json(read.object("drift", {})),
             training=TrainingSettings.from_json(read.object("training", {})),
+            recheck=RecheckSettings.from_json(read.object("recheck", {})),
             rollout=RolloutSettings.from_json(read.object("rollout", {})),
         )
         read.done()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-LOOP_TRIGGERS = ("drift", "schedule", "labels")  # what the loop starts by itself, and the weekly budget counts
+LOOP_TRIGGERS = ("drift", "schedule", "labels", "suite")  # what the loop starts by itself, and the weekly budget counts
 WEEK_MS = 7 * 86_400_000
 
 

@@ -27,6 +27,7 @@ class EvalConfig:
     candidate: str
     primary: str | None
     cause: str
+    is_partial: bool
     bundles_dir: Path
     out_file: Path
 
@@ -52,6 +53,7 @@ class EvalConfig:
             candidate=parse_digest(read.text("candidate"), "config.candidate"),
             primary=None if primary is None else parse_digest(primary, "config.primary"),
             cause=read.text("cause", "operator", choices=CAUSES),
+            is_partial=read.flag("partial", False),
             bundles_dir=Path(read.text("bundles_dir")),
             out_file=Path(read.text("out_file")),
         )
@@ -78,6 +80,7 @@ def run(value: Any, child: Child) -> dict[str, Any]:
         config.primary,
         config.bundles_dir,
         cause=config.cause,
+        is_partial=config.is_partial,
     )
     config.out_file.parent.mkdir(parents=True, exist_ok=True)
     partial = config.out_file.with_name(config.out_file.name + ".partial")

@@ -179,19 +179,21 @@ def evaluate(
     bundles: Path,
     *,
     cause: str = "operator",
+    is_partial: bool = False,
     command: Sequence[str] = WORKER,
 ) -> Evaluation:
     """Compare a candidate with the primary and the control on every part, and apply the suite.
 
     Args:
         cause: Why the candidate was made, one of ``suite.CAUSES``.
+        is_partial: What the suite asks of parts that are not given is left open, instead of refusing them.
     Raises:
         EngineFailed: The worker could not be started, loaded or asked.
         ValueError: A part the suite names is missing or empty.
     """
     needed = {gate.part for gate in suite.gates} | {suite.regressions_part}
     needed |= {one.part for one in suite.robustness} | {one.part for one in suite.fairness}
-    missing = sorted(part for part in needed | set(parts) if not parts.get(part))
+    missing = sorted(part for part in (set() if is_partial else needed) | set(parts) if not parts.get(part))
     if missing:
         raise ValueError(f"parts.{missing[0]} is missing or empty, expected examples")
     digests = {"candidate": candidate} | ({"primary": primary} if primary is not None else {})
@@ -208,7 +210,11 @@ def evaluate(
                     alone = worker.score(digest, inputs[:_TIMED], window=1)
                     p99 = float(np.quantile(alone.latencies_ms, 0.99))
                 measured[part][model] = _Measured(task, examples, scores, p99)
-        robust = [_robust(one, task, worker, candidate, parts[one.part], measured) for one in suite.robustness]
+        robust = [
+            _robust(one, task, worker, candidate, parts[one.part], measured)
+            for one in suite.robustness
+            if one.part in parts
+        ]
     control = fit_control(task, training, task.labels)
     for part, examples in parts.items():
         probabilities = control.probabilities([example.text for example in examples])
@@ -224,9 +230,12 @@ def evaluate(
     gates = [
         _judge(gate, suite, measured[gate.part], draws[gate.part], cause, _inside(parts[gate.part], gate.slice))
         for gate in suite.gates
+        if gate.part in parts
     ]
     gates += robust
-    gates += [_fair(one, measured[one.part]["candidate"], parts[one.part]) for one in suite.fairness]
+    gates += [
+        _fair(one, measured[one.part]["candidate"], parts[one.part]) for one in suite.fairness if one.part in parts
+    ]
     share: float | None = None
     worst: tuple[Regression, ...] = ()
     ids: list[str] = []

@@ -12,7 +12,7 @@ from protos.contract.fields import FieldInvalid, Reader
 
 PARTS = ("core", "shifted")
 RIVALS = ("primary", "control")
-CAUSES = ("bootstrap", "drift", "schedule", "labels", "operator")
+CAUSES = ("bootstrap", "drift", "schedule", "labels", "suite", "operator")
 
 
 class SuiteInvalid(ValueError):

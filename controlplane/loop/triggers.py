@@ -27,10 +27,20 @@ def watch(deployment: Deployment) -> None:
 
 
 def decide(
-    unit: Unit, deployment: Deployment, specialist: str, trigger: str, why: str, facts: Facts | None = None
+    unit: Unit,
+    deployment: Deployment,
+    specialist: str,
+    trigger: str,
+    why: str,
+    facts: Facts | None = None,
+    *,
+    ended: str = "",
 ) -> str | None:
-    """Retrain, or record why not; return the training's job. The same "no" in a row is recorded once."""
-    facts = facts or facts_of(unit, deployment, specialist)
+    """Retrain, or record why not; return the training's job. The same "no" in a row is recorded once.
+
+    ``ended`` is a job that ends with this decision, in the same transaction, and so stands in nobody's way.
+    """
+    facts = facts or facts_of(unit, deployment, specialist, ended)
     refusal = against(trigger, facts, limits_of(deployment))
     job = ""
     if refusal is None:
@@ -57,9 +67,9 @@ def record(unit: Unit, specialist: str, trigger: str, refusal: No | None, why: s
     log.info("retrain_decided", specialist=specialist, trigger=trigger, retrains=refusal is None)
 
 
-def facts_of(unit: Unit, deployment: Deployment, specialist: str) -> Facts:
+def facts_of(unit: Unit, deployment: Deployment, specialist: str, ended: str = "") -> Facts:
     """Gather what a decision rests on."""
-    running, last = jobs.unfinished(unit, specialist), jobs.last_training(unit, specialist)
+    running, last = jobs.unfinished(unit, specialist, ended), jobs.last_training(unit, specialist)
     open_now = rollouts.opened(unit, specialist)
     since = last.created_ms if last is not None else 0
     least = deployment.settings.drift.least_labelled

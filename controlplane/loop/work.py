@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from controlplane.loop import evaluate, retrain
+from controlplane.loop import evaluate, recheck, retrain
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.store import jobs
 from controlplane.store.store import Unit
@@ -22,9 +22,9 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 InThread = Callable[[Callable[[], T]], Any]
-MODULES = {"train": "controlplane.training", "evaluate": "controlplane.evals"}
-PREPARE = {"train": retrain.prepare, "evaluate": evaluate.prepare}
-FINISHED = {"train": retrain.finished, "evaluate": evaluate.finished}
+MODULES = {"train": "controlplane.training", "evaluate": "controlplane.evals", recheck.KIND: "controlplane.evals"}
+PREPARE = {"train": retrain.prepare, "evaluate": evaluate.prepare, recheck.KIND: recheck.prepare}
+FINISHED = {"train": retrain.finished, "evaluate": evaluate.finished, recheck.KIND: recheck.finished}
 LAST_LINES = 20
 
 

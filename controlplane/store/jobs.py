@@ -35,9 +35,9 @@ def listed(unit: Unit, specialist: str = "") -> list[Any]:
     return list(unit.connection.execute(query.where(job.c.specialist == specialist) if specialist else query))
 
 
-def unfinished(unit: Unit, specialist: str) -> Any:
-    """Return a specialist's first job that is queued or running, or None."""
-    query = select(job).where(job.c.specialist == specialist, job.c.state.in_((QUEUED, RUNNING)))
+def unfinished(unit: Unit, specialist: str, but: str = "") -> Any:
+    """Return a specialist's first job that is queued or running, or None; ``but`` names one that does not count."""
+    query = select(job).where(job.c.specialist == specialist, job.c.state.in_((QUEUED, RUNNING)), job.c.id != but)
     return unit.connection.execute(query.order_by(job.c.created_ms)).first()
 
 

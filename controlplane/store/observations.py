@@ -206,11 +206,11 @@ def _of_day(day: str) -> tuple[int, int]:
 def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
     """Return the newest samples with a known outcome, newest first, a text once.
 
-    Rows are (id, text, label, answered): the truth and what the engine answered. Labels that are held back are not
-    among them.
+    Rows are (id, text, label, answered, at_ms): the truth, what the engine answered, when it did. Labels that are held
+    back are not among them.
     """
     query = (
-        select(sample.c.id, sample.c.text, outcome.c.label, sample.c.label.label("answered"))
+        select(sample.c.id, sample.c.text, outcome.c.label, sample.c.label.label("answered"), sample.c.at_ms)
         .join(outcome, _with_outcomes(sample))
         .where(sample.c.specialist == specialist, sample.c.text != "", *_not_held_back(unit, specialist))
         .order_by(sample.c.id.desc())

@@ -134,3 +134,17 @@ def test_a_worker_that_does_not_start_is_quoted(tmp_path: Path) -> None:
         Engine(tmp_path, (sys.executable, "-c", "raise SystemExit('out of tea')")),
     ):
         pass
+
+
+def test_a_partial_evaluation_leaves_open_what_is_asked_of_parts_it_has_not(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    from controlplane.packs.example import Example
+
+    pack = load_pack("brand-safety")
+    rows = [Example(f"{label} text {i}", label) for i in range(20) for label in pack.task.labels]
+    given: dict[str, Any] = {"parts": {"core": rows}, "training": rows, "candidate": GOOD, "primary": None}
+    with pytest.raises(ValueError, match="parts.shifted is missing"):
+        evaluate(pack.task, pack.suite, bundles=tmp_path, command=command, **given)
+    found = evaluate(pack.task, pack.suite, bundles=tmp_path, command=command, is_partial=True, **given)
+    assert found.accepted and not [gate for gate in found.gates if "shifted" in gate.text]
