@@ -180,6 +180,7 @@ class FakeGateway(decide_pb2_grpc.DecisionServiceServicer):
             plan_generation=2**40,
             bucket=77,
             truncated=True,
+            reasons=[decide_pb2.Reason(field="utilisation", log_odds=1.25)],
         )
 
     def ReportOutcome(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -44,7 +44,16 @@ def test_decide_sends_fields_key_and_id(gateway: FakeGateway) -> None:
 def test_decide_says_where_the_answer_came_from(gateway: FakeGateway) -> None:
     code, text = interlock("decide", "brand", "lemons")
     assert code == 0
-    for words in ("block [/now]", "fallback, no_time", "input truncated", "arm canary", "bucket 77", "bbbbbbbbbbbb"):
+    for words in (
+        "block [/now]",
+        "fallback, no_time",
+        "input truncated",
+        "arm canary",
+        "bucket 77",
+        "bbbbbbbbbbbb",
+        "utilisation",
+        "+1.25",
+    ):
         assert words in text
 
 
