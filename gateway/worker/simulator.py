@@ -23,6 +23,10 @@ class SimulatorBackend:
 
     A text that starts with ``label:NAME `` is answered NAME with high probability, in
     ``accuracy`` of such texts; ``oracle_prefix: false`` turns this off.
+
+    A batch takes ``latency_us``, ``token_us`` for each of its tokens, padding included, and a ``jitter_us`` drawn
+    from its first text. Faults are drawn from texts too, so that a run repeats: ``fail`` of them get no answer, and
+    ``stall`` of them hold their batch up by ``stall_us``.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -31,6 +35,10 @@ class SimulatorBackend:
         self._seed = read.integer("seed", 0, 2**53, 0)
         self._latency_us = read.integer("latency_us", 0, MAX_WAIT_US, 0)
         self._jitter_us = read.integer("jitter_us", 0, MAX_WAIT_US, 0)
+        self._token_us = read.integer("token_us", 0, 1_000_000, 0)
+        self._fail = read.number("fail", 0.0, 1.0, 0.0)
+        self._stall = read.number("stall", 0.0, 1.0, 0.0)
+        self._stall_us = read.integer("stall_us", 0, MAX_WAIT_US, 0)
         self._accuracy = read.number("accuracy", 0.0, 1.0, 1.0)
         self._is_oracle = read.flag("oracle_prefix", True)
         self._exactness = read.text("label_logprobs", "exact", choices=LABEL_LOGPROBS)  # changes no answer
@@ -42,7 +50,7 @@ class SimulatorBackend:
     @property
     def is_instant(self) -> bool:
         """Whether no wait was asked for."""
-        return not (self._latency_us or self._jitter_us)
+        return not (self._latency_us or self._jitter_us or self._token_us or self._stall_us)
 
     @property
     def resident_bytes(self) -> int:
@@ -57,8 +65,15 @@ class SimulatorBackend:
     def score(self, batch: Sequence[Prepared]) -> Scores:
         """Wait as long as told, then answer."""
         if not self.is_instant:
-            time.sleep((self._latency_us + self._jitter_us * self._draw("jitter", batch[0].data)) / 1e6)
+            time.sleep(self.batch_us(batch) / 1e6)
         return Scores(np.array([self._logits(prepared.data) for prepared in batch], dtype=np.float32))
+
+    def batch_us(self, batch: Sequence[Prepared]) -> float:
+        """Return how long a batch takes, in microseconds."""
+        padded = len(batch) * max(prepared.tokens for prepared in batch)
+        taken = self._latency_us + self._token_us * padded + self._jitter_us * self._draw("jitter", batch[0].data)
+        stalls = any(self._draw("stall", prepared.data) < self._stall for prepared in batch)
+        return taken + self._stall_us if stalls else taken
 
     def generate(self, text: str, max_tokens: int) -> Iterator[str]:
         """Write ``max_tokens`` words that depend on the text and the seed only."""
@@ -93,6 +108,8 @@ class SimulatorBackend:
 
     def _logits(self, text: str) -> list[float]:
         count = len(self._labels)
+        if self._fail and self._draw("fail", text) < self._fail:
+            return [math.nan] * count  # refused by the worker, for this text alone
         label = min(int(self._draw("label", text) * count), count - 1)
         confidence = 0.6 + 0.39 * self._draw("confidence", text)
         if self._is_oracle and text.startswith(ORACLE):

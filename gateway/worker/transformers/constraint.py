@@ -14,10 +14,37 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from gateway.worker.backend import BackendFailed
+from protos import decide_pb2
 from protos.contract.fields import Reader
 
 KINDS = ("choice", "regex", "json_schema")
 _LITERAL = {c: "\\" + c for c in r"\.+*?()|[]{}^$/"}
+
+
+def grammar_of(asked: decide_pb2.Constraint) -> str:
+    """Turn a request's own constraint into a grammar; raises BackendFailed."""
+    kind = asked.WhichOneof("kind")
+    if kind == "choice":
+        return _one_of(asked.choice.texts)
+    if kind == "regex":
+        return str(LLMatcher.grammar_from_regex(asked.regex))
+    if kind == "json_schema":
+        return _json(asked.json_schema)
+    raise BackendFailed("constraint is empty, expected a choice, a regex or a json_schema")
+
+
+def _one_of(texts: Sequence[str]) -> str:
+    if not texts:
+        raise BackendFailed("constraint.choice is empty, expected texts")
+    return str(LLMatcher.grammar_from_regex("|".join("".join(_LITERAL.get(c, c) for c in t) for t in texts)))
+
+
+def _json(schema: str) -> str:
+    # Without free white space: a model unsure of itself would fill its tokens with it.
+    try:
+        return str(LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False}))
+    except ValueError as error:
+        raise BackendFailed(f"constraint.json_schema: {error}") from error
 
 
 def read_constraint(value: Mapping[str, Any]) -> str | None:
@@ -34,16 +61,11 @@ def read_constraint(value: Mapping[str, Any]) -> str | None:
         raise BackendFailed(f"{where} has {' and '.join(given)}, expected at most one of them")
     grammar = None
     if "choice" in value:
-        texts = read.texts("choice")
-        if not texts:
-            raise BackendFailed(f"{where}.choice is empty, expected texts")
-        grammar = LLMatcher.grammar_from_regex("|".join("".join(_LITERAL.get(c, c) for c in t) for t in texts))
+        grammar = _one_of(read.texts("choice"))
     elif "regex" in value:
-        grammar = LLMatcher.grammar_from_regex(read.text("regex"))
+        grammar = str(LLMatcher.grammar_from_regex(read.text("regex")))
     elif "json_schema" in value:
-        # Without free white space: a model unsure of itself would fill its tokens with it.
-        schema = json.dumps(read.object("json_schema"))
-        grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
+        grammar = _json(json.dumps(read.object("json_schema")))
     read.done()
     return grammar
 
@@ -58,7 +80,7 @@ class Constraint:
             raise BackendFailed(f"the tokenizer does not serve constrained generation: {error}") from error
         problem = LLMatcher.validate_grammar(grammar, self._tokenizer)
         if problem and not problem.startswith("WARNING"):
-            raise BackendFailed(f"manifest.engine.generate: {' '.join(problem.split())[:200]}")
+            raise BackendFailed(f"the constraint is refused: {' '.join(problem.split())[:200]}")
         self._grammar = grammar
         self._vocabulary = vocabulary
 

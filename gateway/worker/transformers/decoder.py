@@ -1,5 +1,6 @@
 """A decoder that scores labels as next tokens in one forward pass, and writes text within a constraint."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from gateway.worker.backend import BackendFailed, Prepared, Scores
 from gateway.worker.prompt import Prompt
-from gateway.worker.transformers.constraint import Constraint, read_constraint
+from gateway.worker.transformers.constraint import KINDS, Constraint, grammar_of, read_constraint
 from gateway.worker.transformers.loading import last_position
 from gateway.worker.transformers.resident import Row
 from gateway.worker.transformers.tenant import Tenant
+from protos import decide_pb2, engine_pb2
 from protos.contract.bundle import Bundle
+
+MAX_CONSTRAINTS = 16  # kept ready; a grammar over a large vocabulary takes a while to make
 
 
 class DecoderBackend:
@@ -37,10 +41,9 @@ class DecoderBackend:
         self._ends = _end_tokens(self._resident.config)
         self._constraint: Constraint | None = None
         grammar = read_constraint(settings.generate)
+        self._known: OrderedDict[str, Constraint] = OrderedDict()
         if grammar is not None:
-            if not self._ends:
-                raise BackendFailed("config.json has no eos_token_id, expected one for constrained generation")
-            self._constraint = Constraint(grammar, tenant.tokenizer, vocabulary, self._ends)
+            self._constraint = self._compiled(grammar)
 
     @property
     def group(self) -> str:
@@ -84,10 +87,40 @@ class DecoderBackend:
         with torch.inference_mode():
             return score(states, self._prompt.labels).cpu().numpy()
 
+    def capabilities(self) -> engine_pb2.Capabilities:
+        """Say what gateways may ask."""
+        settings = self._tenant.settings
+        return engine_pb2.Capabilities(
+            label_logprobs="exact",
+            lora="static" if settings.merged else "per_request",
+            prefix_cache=bool(self._prefix),
+            constraints=list(KINDS) if self._ends else [],
+            vocabulary_mass=settings.head == "full",
+        )
+
     def generate(self, text: str, max_tokens: int) -> Iterator[str]:
         """Write greedily, token by token, within the bundle's constraint; stopping the iterator stops the work."""
+        return self._write(text, max_tokens, self._constraint)
+
+    def generate_within(self, text: str, max_tokens: int, constraint: decide_pb2.Constraint) -> Iterator[str]:
+        """Write within a request's own constraint, which takes the place of the bundle's; raises BackendFailed."""
+        return self._write(text, max_tokens, self._compiled(grammar_of(constraint)))
+
+    def _compiled(self, grammar: str) -> Constraint:
+        """Return a constraint, made once while it is asked for again and again."""
+        if not self._ends:
+            raise BackendFailed("config.json has no eos_token_id, expected one for constrained generation")
+        if grammar not in self._known:
+            vocabulary = int(self._resident.config.vocab_size)
+            self._known[grammar] = Constraint(grammar, self._tenant.tokenizer, vocabulary, self._ends)
+            if len(self._known) > MAX_CONSTRAINTS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(grammar)
+        return self._known[grammar]
+
+    def _write(self, text: str, max_tokens: int, constraint: Constraint | None) -> Iterator[str]:
         job: _Job = self.prepare(text).data
-        place = self._constraint.start() if self._constraint is not None else None
+        place = constraint.start() if constraint is not None else None
         stream = DecodeStream(skip_special_tokens=True)
         steps = self._resident.decode(job.row)
         logits = next(steps)

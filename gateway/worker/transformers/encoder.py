@@ -14,6 +14,7 @@ from gateway.worker.backend import BackendFailed, Prepared, Scores
 from gateway.worker.transformers.loading import last_position
 from gateway.worker.transformers.resident import Resident, Row
 from gateway.worker.transformers.tenant import Tenant
+from protos import engine_pb2
 from protos.contract.bundle import Bundle
 
 CLASSIFIER = "classifier.safetensors"
@@ -63,6 +64,11 @@ class EncoderBackend:
         weight, bias = self._classifier
         with torch.inference_mode():
             return torch.nn.functional.linear(states.float(), weight, bias).cpu().numpy()
+
+    def capabilities(self) -> engine_pb2.Capabilities:
+        """Say what gateways may ask."""
+        lora = "static" if self._tenant.settings.merged else "per_request"
+        return engine_pb2.Capabilities(label_logprobs="exact", lora=lora)
 
     def warm(self) -> None:
         """Run one row and several, whose kernels differ."""

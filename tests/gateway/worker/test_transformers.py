@@ -1,6 +1,7 @@
 """Tiny random Qwen3, Llama, Gemma and BERT models, with the libraries' own forward passes as the oracle."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from gateway.worker.backend import BackendFailed, Engine, Host, Prepared, answer
 from gateway.worker.transformers.layout import NO_PREFIX, Part, lay_out  # noqa: E402
 from gateway.worker.transformers.loading import DECODER, build_model  # noqa: E402
 from gateway.worker.transformers.resident import Resident, Row  # noqa: E402
+from protos import decide_pb2  # noqa: E402
 from protos.contract.base import BaseStore  # noqa: E402
 from protos.contract.bundle import Bundle, BundleStore, Manifest  # noqa: E402
 from protos.contract.digest import digest_bytes  # noqa: E402
@@ -337,8 +339,8 @@ def test_an_adapter_that_would_not_do_what_it_was_trained_to_is_refused(qwen: Ba
         ({"merged": True}, {}, "merged is true, expected"),
         ({"device": "cuda"}, {}, "expected a CUDA device"),
         ({"generate": {"regex": "(", "choice": ["a"]}}, {}, "expected at most one"),
-        ({"generate": {"regex": "("}}, {}, "engine.generate"),
-        ({"generate": {"json_schema": {"type": "no such"}}}, {}, "engine.generate"),
+        ({"generate": {"regex": "("}}, {}, "constraint is refused"),
+        ({"generate": {"json_schema": {"type": "no such"}}}, {}, "constraint is refused"),
         ({"kind": "encoder"}, {}, "not supported here"),
     ],
 )
@@ -459,6 +461,33 @@ def test_generation_stays_within_its_constraint(written: Any) -> None:
     }
     found = json.loads(written({"json_schema": schema}))
     assert found["risk"] in ("low", "high") and 0 <= found["score"] <= 9
+
+
+def test_a_requests_own_constraint_takes_the_place_of_the_bundles(bases: dict[str, Base]) -> None:
+    engine = open_engine(bases["llama"].bundle(A, generate={"choice": ["bid"]}, head="full"), bases["llama"].host())
+    prompt = DECODER_TASK.template.format(text="news")
+    said = engine.capabilities
+    assert (said.label_logprobs, said.lora, said.prefix_cache, said.vocabulary_mass) == (
+        "exact",
+        "per_request",
+        True,
+        True,
+    )
+    assert set(said.constraints) == {"choice", "regex", "json_schema"}
+    for asked, expected in (
+        (decide_pb2.Constraint(choice=decide_pb2.Choice(texts=["yes", "no"])), r"yes|no"),
+        (decide_pb2.Constraint(regex="[0-9]{4}"), r"[0-9]{4}"),
+        (decide_pb2.Constraint(json_schema='{"enum": ["a", "b"]}'), r'"[ab]"'),
+    ):
+        written = "".join(engine.backend.generate_within(prompt, 20, asked))  # type: ignore[attr-defined]
+        assert re.fullmatch(expected, written), written
+    for wrong, message in (
+        (decide_pb2.Constraint(), "constraint is empty"),
+        (decide_pb2.Constraint(regex="("), "constraint is refused"),
+        (decide_pb2.Constraint(json_schema="{"), "json_schema"),
+    ):
+        with pytest.raises(BackendFailed, match=message):
+            "".join(engine.backend.generate_within(prompt, 20, wrong))  # type: ignore[attr-defined]
 
 
 def test_greedy_generation_is_the_librarys(bases: dict[str, Base]) -> None:
