@@ -279,14 +279,12 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
     if len(scores.logits) != len(batch) or len(masses) not in (0, len(batch)):
         raise BackendFailed(f"logits have {len(scores.logits)} rows, expected {len(batch)}")
     rows: dict[str, list[int]] = {}
-    for i, (engine, row) in enumerate(zip(engines, scores.logits, strict=True)):
-        if row.shape != (len(engine.task.labels),):
-            raise BackendFailed(f"a row of logits has shape {row.shape}, expected {(len(engine.task.labels),)}")
+    for i, engine in enumerate(engines):
         rows.setdefault(engine.digest, []).append(i)
     answers = [_NOT_FINITE] * len(batch)
     for places in rows.values():
-        logits = np.stack([scores.logits[i] for i in places])
-        is_finite = np.isfinite(logits).all(axis=1)
+        logits = _rows(scores.logits, places, len(engines[places[0]].task.labels))
+        is_finite = np.asarray(np.isfinite(logits).all(axis=1))
         if not is_finite.all():
             places, logits = [i for i, fits in zip(places, is_finite, strict=True) if fits], logits[is_finite]
             if not places:
@@ -302,6 +300,20 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
         if problem:
             answers[i] = Answer(np.empty(0), problem=problem)
     return answers
+
+
+def _rows(
+    logits: Sequence[NDArray[np.float32]] | NDArray[np.float32], places: Sequence[int], labels: int
+) -> NDArray[np.float32]:
+    """Return the logits of some rows, shape [rows, labels]; raises BackendFailed where they have another width."""
+    if isinstance(logits, np.ndarray):  # without an array for each row
+        if logits.shape[1:] != (labels,):
+            raise BackendFailed(f"a row of logits has shape {logits.shape[1:]}, expected {(labels,)}")
+        return logits if len(places) == len(logits) else logits[list(places)]
+    for i in places:
+        if logits[i].shape != (labels,):
+            raise BackendFailed(f"a row of logits has shape {logits[i].shape}, expected {(labels,)}")
+    return np.stack([logits[i] for i in places])
 
 
 def _logprobs(logits: NDArray[np.float32], mass: float | None) -> list[float]:
