@@ -38,6 +38,7 @@ from gateway.serving.dispatch import Dispatcher
 from gateway.serving.hedge import Hedger
 from gateway.serving.lanes import Lanes
 from gateway.serving.overridden import Overridden
+from gateway.serving.sampling import Sampler
 from gateway.serving.shadow import ShadowLane
 from gateway.serving.witness import Witness, witness_key
 from gateway.settings import FRONTS, GatewaySettings
@@ -46,6 +47,7 @@ from protos.contract.attestation import KeyInvalid, Operators, read_public
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
+from protos.contract.seal import read_seal_key
 
 if TYPE_CHECKING:
     from gateway.tracing import Tracing
@@ -84,6 +86,8 @@ class Gateway:
             quota_bytes=settings.capture_quota_bytes,
             segment_bytes=settings.capture_segment_bytes,
             flush_s=settings.capture_flush_s,
+            segment_s=settings.capture_segment_s,
+            seal=None if settings.capture_seal_key is None else read_seal_key(settings.capture_seal_key),
         )
         counters = Counters()
         cache = DecisionCache(settings.cache_max_entries)
@@ -112,6 +116,7 @@ class Gateway:
             pool,
             shadow,
             capture,
+            Sampler(settings.capture_extra),
             counters,
             metrics,
             max_in_flight=settings.max_in_flight,

@@ -10,6 +10,7 @@ from gateway.rpc.override import Testers
 from gateway.rpc.tls import Tls
 from gateway.rtb.rules import MutationRule
 from gateway.serving.lanes import LaneSettings
+from gateway.serving.sampling import ExtraRates
 from protos.contract.access import is_loopback
 from protos.contract.fields import FieldInvalid, Reader
 
@@ -58,6 +59,9 @@ class GatewaySettings:
     capture_quota_bytes: int
     capture_segment_bytes: int
     capture_flush_s: float
+    capture_segment_s: float
+    capture_seal_key: Path | None
+    capture_extra: ExtraRates
     report_interval_s: float
     drain_delay_s: float
     drain_grace_s: float
@@ -110,6 +114,14 @@ class GatewaySettings:
             capture_quota_bytes=read.integer("capture_quota_bytes", 1 << 10, 1 << 50, 1 << 30),
             capture_segment_bytes=read.integer("capture_segment_bytes", 1 << 10, 1 << 40, 8 << 20),
             capture_flush_s=read.number("capture_flush_s", 0.001, 60, 0.1),
+            capture_segment_s=read.number("capture_segment_s", 0.01, 86_400, 300),
+            capture_seal_key=maybe_path("capture_seal_key"),
+            capture_extra=ExtraRates(
+                novelty_bp=read.integer("capture_novelty_bp", 0, 10_000, 200),
+                margin_bp=read.integer("capture_margin_bp", 0, 10_000, 500),
+                fallback_bp=read.integer("capture_fallback_bp", 0, 10_000, 500),
+                disagreement_bp=read.integer("capture_disagreement_bp", 0, 10_000, 5_000),
+            ),
             report_interval_s=read.number("report_interval_s", 0.05, 60, 0.5),
             drain_delay_s=read.number("drain_delay_s", 0, 60, 1.0),
             drain_grace_s=read.number("drain_grace_s", 0, 60, 2.0),

@@ -170,6 +170,7 @@ class Monitor:
         self.restless = restless  # columns that only windows judge: they change all the time
         self.rows = rows  # followed so far
         self._encoding = _Encoding.of(reference)
+        self._following = _Encoding.of(_halves(reference)[0])
         self._joint = self._encoding.joint(reference)
         self._within = energy.mean_within(self._joint)
 
@@ -198,7 +199,8 @@ class Monitor:
             in_order = members_in_order(len(known), inside)
             for name, statistic in _resampled_outcomes(known).items():
                 nulls[name] = Null.of(statistic(drawn), statistic(in_order), budget.rate)
-        names, rows = encoding.followed(reference)
+        fitted, rest = _halves(reference)
+        names, rows = _Encoding.of(fitted).followed(rest)
         limit = shiryaev_roberts.limit(len(names) + has_outcomes, budget.sudden, budget.rows)
         restless = shiryaev_roberts.restless(rows, limit, seed)
         surprise = None
@@ -334,7 +336,7 @@ class Monitor:
         return calibration.calibration_shift(past.score, past.hit, now.score, now.hit), len(now)
 
     def _follow(self, window: Frame, seed: int) -> tuple[SignalReading, int | None, str]:
-        names, rows = self._encoding.followed(window)
+        names, rows = self._following.followed(window)
         self.evidence, logs = shiryaev_roberts.follow(self.evidence, rows, seed)
         logs[:, self.restless] = -math.inf
         if self.surprise is not None:
@@ -351,6 +353,17 @@ class Monitor:
         column = names[int(np.argmax(logs[row]))] if row is not None else names[int(best[1])]
         # The evidence bounds the chance of an alarm over all rows, so e^-value is no p-value of this window alone.
         return SignalReading(SUDDEN, float(logs.max()), threshold, math.nan, len(window)), row, column
+
+
+def _halves(reference: Frame) -> tuple[Frame, Frame]:
+    """Return the rows that axes of the embeddings are fitted on, and those that later rows are ranked among.
+
+    Rows that axes were fitted on lie closer to them than any to come. Without embeddings nothing is fitted.
+    """
+    if reference.vectors is None:
+        return reference, reference
+    half = len(reference) // 2
+    return reference[:half], reference[half:]
 
 
 Statistic = Callable[[Members], Numbers]

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from pathlib import Path
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from gateway.metrics import Metrics
 from protos import capture_pb2
@@ -34,6 +35,8 @@ class CaptureLane:
         quota_bytes: int,
         segment_bytes: int,
         flush_s: float,
+        segment_s: float,
+        seal: X25519PublicKey | None,
     ) -> None:
         self._directory = directory
         self._run_id = run_id
@@ -43,6 +46,9 @@ class CaptureLane:
         self._quota_bytes = quota_bytes
         self._segment_bytes = segment_bytes
         self._flush_s = flush_s
+        self._segment_s = segment_s
+        self._seal = seal
+        self._opened = 0.0
         self._queue: deque[capture_pb2.CaptureRecord] = deque()
         self._numbers = itertools.count()
         self._writer: SegmentWriter | None = None
@@ -110,7 +116,8 @@ class CaptureLane:
                 self._has_logged_failure = True
 
     def _open(self) -> SegmentWriter:
-        if self._writer is not None and self._writer.size >= self._segment_bytes:
+        is_old = time.monotonic() - self._opened >= self._segment_s
+        if self._writer is not None and (is_old or self._writer.size >= self._segment_bytes):
             self._writer.close()
             self._writer = None
         if self._writer is None:
@@ -118,7 +125,8 @@ class CaptureLane:
             if used >= self._quota_bytes:
                 raise OSError(28, f"{used} bytes captured, the quota is {self._quota_bytes}")
             name = f"{time.time_ns() // 1_000_000:015d}-{self._run_id}-{next(self._numbers):06d}.seg"
-            self._writer = SegmentWriter(self._directory / name)
+            self._writer = SegmentWriter(self._directory / name, self._seal)
+            self._opened = time.monotonic()
         return self._writer
 
     def _used(self) -> int:

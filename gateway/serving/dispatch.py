@@ -40,6 +40,7 @@ from gateway.serving.gate import Full, Gate
 from gateway.serving.hedge import Hedger
 from gateway.serving.lanes import Lane
 from gateway.serving.ports import GenerationFailed, WorkerAway
+from gateway.serving.sampling import Sampler
 from gateway.serving.shadow import Pair, ShadowLane
 from gateway.serving.statistics import SpecialistStatistics, Statistics
 from protos import capture_pb2, decide_pb2, engine_pb2
@@ -100,6 +101,7 @@ class Dispatcher:
         pool: Pool,
         shadow: ShadowLane,
         capture: CaptureLane,
+        sampler: Sampler,
         counters: Counters,
         metrics: Metrics,
         *,
@@ -111,6 +113,7 @@ class Dispatcher:
         self._pool = pool
         self._shadow = shadow
         self._capture = capture
+        self._sampler = sampler
         self._counters = counters
         self._metrics = metrics
         self._max_in_flight = max_in_flight
@@ -394,21 +397,55 @@ class Dispatcher:
         self._counters.answered(
             call.count, taken_us, in_time, REASONS[answer.fallback.reason] if answer.fallback.used else ""
         )
-        if call.assignment.is_captured:
-            split = call.route.split
-            sample = capture_pb2.Sample(
-                decision_id=call.decision_id,
-                specialist=task.name,
-                routing_key_hash=pseudonym(split.salt, call.unit),
-                input=_declared(task, call.request.input),
-                input_digest=input_digest(call.request.input),
-                answer=answer,
-                at_unix_ms=time.time_ns() // 1_000_000,
-                inclusion_bp=split.capture_bp,
-                salt=split.salt,
-                in_time=in_time,
-            )
-            self._capture.offer(capture_pb2.CaptureRecord(sample=sample))
+        if call.route.split.capture_bp and call.assignment.arm is not Arm.OVERRIDE:
+            self._draw(call, answer, in_time)
+
+    def _draw(self, call: _CallState, answer: decide_pb2.DecideResponse, in_time: bool) -> None:
+        """Record the request if it is drawn: at once, or when its shadow has said whether it agrees."""
+        reason, extra_bp = self._sampler.stands_out(answer, call.request.input.ByteSize())
+        at_ms = time.time_ns() // 1_000_000
+
+        def sample(disagreed: bool) -> None:
+            self._sample(call, answer, in_time, at_ms, reason, extra_bp, disagreed)
+
+        if call.pair is not None and self._sampler.waits_for_shadow:
+            call.pair.settled = sample
+        elif call.assignment.is_captured or extra_bp:
+            sample(False)
+
+    def _sample(
+        self,
+        call: _CallState,
+        answer: decide_pb2.DecideResponse,
+        in_time: bool,
+        at_ms: int,
+        reason: str,
+        extra_bp: int,
+        disagreed: bool,
+    ) -> None:
+        split = call.route.split
+        task = call.route.task
+        drawn = self._sampler.draw(
+            split.capture_bp, call.assignment.is_captured, call.decision_id, reason, extra_bp, disagreed
+        )
+        if drawn is None:
+            return
+        drawn_for, inclusion = drawn
+        sample = capture_pb2.Sample(
+            decision_id=call.decision_id,
+            specialist=task.name,
+            routing_key_hash=pseudonym(split.salt, call.unit),
+            input=_declared(task, call.request.input),
+            input_digest=input_digest(call.request.input),
+            answer=answer,
+            at_unix_ms=at_ms,
+            inclusion_bp=split.capture_bp,
+            salt=split.salt,
+            in_time=in_time,
+            drawn_for=drawn_for,
+            inclusion=inclusion,
+        )
+        self._capture.offer(capture_pb2.CaptureRecord(sample=sample))
 
     async def generate(
         self, request: decide_pb2.GenerateRequest, deadline: float | None, wanted: str = ""

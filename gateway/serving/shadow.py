@@ -6,6 +6,7 @@ The lane holds no reference to anything the caller receives.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from gateway.engines.pool import Pool
 from gateway.serving.capture import CaptureLane
@@ -33,6 +34,8 @@ class Pair:
         self._count = count
         self._missing = 2
         self._is_dropped = False
+        # Told once, after the primary answered, whether the two disagreed; False where that never came out.
+        self.settled: Callable[[bool], None] | None = None
 
     def primary_answered(self, answer: decide_pb2.DecideResponse) -> None:
         """Take a copy of what the caller was told."""
@@ -45,6 +48,8 @@ class Pair:
         record.primary_engine_us = answer.timing.engine_us
         record.primary_probabilities.extend(p.probability for p in answer.probabilities)
         record.primary_fallback = answer.fallback.used
+        if self._is_dropped:
+            self._settle(False)
         self._arrived()
 
     def primary_left(self) -> None:
@@ -72,11 +77,19 @@ class Pair:
         if not self._is_dropped:
             self._is_dropped = True
             self._lane.dropped(self._count, cause)
+            if self._missing == 1:
+                self._settle(False)
 
     def _arrived(self) -> None:
         self._missing -= 1
         if self._missing == 0 and not self._is_dropped:
             self._lane.finished(self._record, self._count)
+            self._settle(self._record.candidate_decision != self._record.primary_decision)
+
+    def _settle(self, disagreed: bool) -> None:
+        settled, self.settled = self.settled, None
+        if settled is not None:
+            settled(disagreed)
 
 
 class ShadowLane:

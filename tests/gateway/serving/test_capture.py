@@ -6,11 +6,20 @@ from pathlib import Path
 from gateway.metrics import Metrics
 from gateway.serving.capture import CaptureLane
 from protos import capture_pb2
+from protos.contract.seal import generate_seal_key, read_opener, read_seal_key
 from protos.contract.segment import read_segment
 
 
 def lane(directory: Path, **changes: object) -> CaptureLane:
-    sizes = {"max_records": 1_000, "quota_bytes": 1 << 20, "segment_bytes": 1 << 16, "flush_s": 0.005, **changes}
+    sizes = {
+        "max_records": 1_000,
+        "quota_bytes": 1 << 20,
+        "segment_bytes": 1 << 16,
+        "flush_s": 0.005,
+        "segment_s": 60,
+        "seal": None,
+        **changes,
+    }
     return CaptureLane(directory, "run", "gateway-1", Metrics(), **sizes)  # type: ignore[arg-type]
 
 
@@ -58,3 +67,21 @@ def test_a_directory_that_cannot_be_made_loses_records_and_nothing_else(tmp_path
     assert capture.offer(record("one"))
     capture.close()
     assert capture.all_drops() == {"capture_disk": 1}
+
+
+def test_a_segment_is_closed_when_it_is_old_and_sealed_when_there_is_a_key(tmp_path: Path) -> None:
+    generate_seal_key(tmp_path / "seal.key")
+    capture = lane(tmp_path, segment_s=0, seal=read_seal_key(tmp_path / "seal.key.pub"))
+    for name in ("one", "two", "three"):
+        assert capture.offer(record(name))
+        while capture._queue:
+            threading.Event().wait(0.001)
+    capture.close()
+    paths = sorted(tmp_path.glob("*.seg"))
+    opener = read_opener(tmp_path / "seal.key")
+    assert len(paths) == 3
+    assert [r.outcome.decision_id for path in paths for r, _ in read_segment(path, 0, opener)] == [
+        "one",
+        "two",
+        "three",
+    ]
