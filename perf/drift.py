@@ -174,9 +174,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="one stream, by name")
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
-    results = [run(case, chosen.data, chosen.seeds) for case in CASES if chosen.only in ("", case.name)]
     machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-    chosen.out.write_text(json.dumps({**machine, "seeds": chosen.seeds, "streams": results}, indent=1))
+    results = []
+    for case in CASES:
+        if chosen.only in ("", case.name):
+            results.append(run(case, chosen.data, chosen.seeds))
+            chosen.out.write_text(json.dumps({**machine, "seeds": chosen.seeds, "streams": results}, indent=1))
     for result in results:
         print(result["stream"], f"{result['seconds']} s")
         for entry in result["detectors"]:

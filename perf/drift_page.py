@@ -1,4 +1,4 @@
-"""Turn ``perf/results/drift.json`` into a picture and the table of the detectors' README: ``python -m perf.drift_page``."""
+"""``drift.json`` as a picture and as the table of the detectors' README: ``python -m perf.drift_page``."""
 
 import json
 import math
@@ -95,10 +95,10 @@ def picture(found: dict[str, Any], path: Path) -> None:
         ("PSI", "#7c3aed", "D"),
     )
     for y, (_, _, entries) in enumerate(rows):
-        for kind, colour, mark in kinds:
+        for place, (kind, colour, mark) in enumerate(kinds):
             delays = [e["delay"] for e in entries if e["detector"].startswith(kind) and e["delay"] is not None]
             delay = min(delays, default=math.nan)
-            axes.scatter([delay], [y], color=colour, marker=mark, s=70, zorder=3, label=kind if y == 0 else None)
+            axes.scatter([delay], [y + 0.16 * (place - 1.5)], color=colour, marker=mark, s=60, zorder=3)
     axes.set_xscale("log")
     axes.set_yticks(range(len(rows)), [f"{stream}: {change}" for stream, change, _ in rows])
     axes.invert_yaxis()
