@@ -35,6 +35,8 @@ def run(
     ] = [],  # noqa: B006
     rival: Annotated[str, typer.Option(help="Another bundle to compare with, case by case.")] = "",
     train: Annotated[Path | None, typer.Option(help="Labelled file to fit the classical control on.")] = None,
+    name: Annotated[str | None, typer.Option(help="Column naming a row, which recorded answers are joined by.")] = None,
+    answers: Annotated[list[str], typer.Option(help="NAME=FILE: another model's recorded answers (id, label).")] = [],  # noqa: B006
     rounds: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap rounds.")] = 1000,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999)] = 0.95,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
@@ -72,12 +74,14 @@ def run(
                 fields=_pairs(field, "--field"),
                 slices=tuple(slice_by),
                 weight=weight,
+                name=name,
                 kept=tuple(keep),
                 labels=_pairs(label_value, "--label-value"),
             ),
             rival=_find(store, rival) if rival else None,
             groups={name: tuple(labels.split(",")) for name, labels in _pairs(group, "--group").items()},
             train=train,
+            answers={what: Path(path) for what, path in _pairs(answers, "--answers").items()},
             metrics=tuple(metric),
             rounds=rounds,
             confidence=confidence,
@@ -196,6 +200,11 @@ def _gap(found: dict[str, Any]) -> object:
 def _speed(report: dict[str, Any]) -> list[RenderableType]:
     rows = [("worker", report["worker"]["timed_cases"], *_milliseconds(report["worker"]["latency_ms"]), "", "")]
     parts: list[RenderableType] = []
+    for name, about in report["recorded"].items():
+        if "latency_ms" in about:
+            rows.append((f"{name}, recorded", report["data"]["cases"], *_milliseconds(about["latency_ms"]), "", ""))
+        cost = f", {about['cost_per_decision']:.3g} a decision" if "cost_per_decision" in about else ""
+        parts.append(f"{name}: {about['failures']} answers were none of the labels{cost}")
     if (seen := report["gateway"]) is not None:
         rows.append(
             (

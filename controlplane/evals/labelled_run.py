@@ -15,6 +15,7 @@ from controlplane.evals.control import fit_control
 from controlplane.evals.engine import Engine, Scores
 from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.metrics import Floats, Ints
+from controlplane.evals.recorded import read_answers
 from controlplane.evals.registry import Answers, Named
 from controlplane.packs.example import Example
 from protos.contract.bundle import BundleStore
@@ -36,6 +37,7 @@ class LabelledRun:
         bundle: Digest; ``rival`` is another bundle to compare it with, case by case.
         groups: Judge by coarser labels: group to the bundle's labels in it, whose probabilities add up.
         train: A labelled file of the same columns that the classical control is fitted on.
+        answers: Recorded answers of other models, by what to call them.
         metrics: Names beyond the usual ones.
         gateway_cases: How many cases are also asked through a real gateway, 0 for none.
         budget_us: What each caller of the gateway gives; None: the task's own deadline.
@@ -49,6 +51,7 @@ class LabelledRun:
     rival: str | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     train: Path | None = None
+    answers: Mapping[str, Path] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     rounds: int = 1000
     confidence: float = 0.95
@@ -117,6 +120,11 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda what, done, of:
     )
     truth = np.array([labels.names.index(case.label) for case in cases])
     models, speed = _scores(asked, task, cases, progress)
+    recorded = {}
+    for name, path in asked.answers.items():
+        if name in (CANDIDATE, RIVAL, CONTROL):
+            raise DataInvalid(f"answers are called {name!r}, expected another name than the table's own")
+        models[name], recorded[name] = read_answers(path, task, [case.name for case in cases])
     if asked.train is not None:
         models[CONTROL] = _control(asked, task, labels, cases)
     answers = {name: labels.answers(task, cases, truth, scores) for name, scores in models.items() if name != CONTROL}
@@ -150,6 +158,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda what, done, of:
         },
         "calibration": _calibration(answers[CANDIDATE]),
         "confusion": {"labels": list(labels.names), "counts": _confusion(answers[CANDIDATE])},
+        "recorded": recorded,
         "worker": speed,
         "gateway": _through_gateway(asked, task, cases, answers[CANDIDATE], progress) if asked.gateway_cases else None,
     }

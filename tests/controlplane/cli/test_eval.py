@@ -94,6 +94,26 @@ def test_groups_judge_by_coarser_labels_and_leave_costs_out(folder: Path) -> Non
     assert "mean_cost" not in found["models"]["bundle"]
 
 
+def test_recorded_answers_of_another_model_stand_beside_the_bundle(folder: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    said_by_it = [
+        {"id": i, "label": "who knows" if i == 1 else row["truth"].lower(), "latency_ms": 800 + i, "cost": 0.002}
+        for i, row in enumerate(rows, 1)
+    ]
+    path = tmp_path / "large.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in said_by_it))
+    few = ("--gateway-cases", "0", "--rounds", "100")
+    code, found = said(*words(folder, *few), "--answers", f"large={path}")
+    assert code == 0, found
+    assert found["differences"]["large"]["accuracy"]["high"] < 0, "it read the label, the bundle is wrong in a tenth"
+    about = found["recorded"]["large"]
+    assert (about["failures"], about["cost_per_decision"]) == (1, pytest.approx(0.002))
+    assert 800 < about["latency_ms"]["p50"] < about["latency_ms"]["p99"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in said_by_it[:-1]))
+    code, found = said(*words(folder, *few), "--answers", f"large={path}")
+    assert code == 2 and "no answer to 1 cases" in found["error"]["message"]
+
+
 def test_people_see_intervals_slices_and_latency(folder: Path) -> None:
     code, text = interlock(*words(folder, "--slice", "site", "--gateway-cases", "0", "--rounds", "100"))
     assert code == 0
