@@ -167,9 +167,11 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
 class FakeGateway(decide_pb2_grpc.DecisionServiceServicer):
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.told: dict[str, Any] = {}  # the metadata of the last decision
 
     def Decide(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.asked.append(request)
+        self.told = dict(context.invocation_metadata())
         fallback = decide_pb2.Fallback(used=True, reason=decide_pb2.FALLBACK_REASON_NO_TIME)
         return decide_pb2.DecideResponse(
             decision_id="d-1",

@@ -41,6 +41,14 @@ def test_decide_sends_fields_key_and_id(gateway: FakeGateway) -> None:
     assert (asked.routing_key, asked.decision_id, asked.input.fields["note"].text) == ("user-1", "d-1", "a=b")
 
 
+def test_only_a_tester_s_call_names_a_bundle_and_shows_a_token(gateway: FakeGateway) -> None:
+    assert interlock("decide", "brand", "lemons", "--override", "candidate", "--token", "secret")[0] == 0
+    assert gateway.told["interlock-override"] == "candidate"
+    assert gateway.told["authorization"] == "Bearer secret"
+    assert interlock("decide", "brand", "lemons", "--token", "secret")[0] == 0
+    assert not {"interlock-override", "authorization"} & set(gateway.told)
+
+
 def test_decide_says_where_the_answer_came_from(gateway: FakeGateway) -> None:
     code, text = interlock("decide", "brand", "lemons")
     assert code == 0
