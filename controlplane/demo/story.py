@@ -85,7 +85,8 @@ class Story:
     async def _steady(self) -> None:
         self._screen.follow(self._traffic)
         readings = await self._readings(
-            lambda rows: len({r.signal for r in rows}) == 2, "steady traffic, learning what normal is"
+            lambda rows: {"input", "score", "sudden"} <= {r.signal for r in rows},
+            "steady traffic, learning what normal is",
         )
         for r in readings:
             self._screen.event(
