@@ -115,6 +115,8 @@ def attend(
         weights = torch.softmax(scores.masked_fill(~mask, float("-inf")), -1, dtype=torch.float32)
         found = weights.to(query.dtype) @ value
     else:
+        if key.is_cuda and shared > 1:  # with a mask, kernels there want a key and value for every query's head
+            key, value, shared = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1), 1
         found = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared > 1
         )

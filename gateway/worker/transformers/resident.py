@@ -84,6 +84,9 @@ class Resident:
     def add_adapter(self, name: str, adapter: Adapter) -> None:
         """Keep an adapter; batches under way go on with the bank they began with. Raises BackendFailed."""
         self.bank = self.bank.with_adapter(name, adapter, self.model)
+        if self.graphs is not None:
+            with self._turn:
+                self.graphs.clear()  # they hold the bank that this one replaces
 
     def remove_adapter(self, name: str) -> None:
         """Free an adapter and the prefixes computed with it."""
