@@ -217,7 +217,7 @@ class WorkerLink(asyncio.Protocol):
         said = loaded.capabilities
         self._capabilities[bundle] = Capabilities(
             label_logprobs=said.label_logprobs,
-            lora=said.lora,
+            lora=said.lora or "none",
             prefix_cache=said.prefix_cache,
             constraints=tuple(said.constraints),
             can_generate=loaded.can_generate,
