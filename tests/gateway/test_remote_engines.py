@@ -12,8 +12,9 @@ import pytest
 from smg_grpc_proto import sglang_scheduler_pb2_grpc, trtllm_service_pb2_grpc
 
 from gateway.settings import GatewaySettings
-from protos import decide_pb2, decide_pb2_grpc
+from protos import decide_pb2, decide_pb2_grpc, engine_pb2
 from protos.contract.fields import FieldInvalid
+from protos.contract.frames import PROTOCOL, FrameDecoder, encode
 from protos.contract.plan import Split
 from tests.batteries.engines import TOKEN_TASK, TOKENIZER
 from tests.gateway.deployment import Deployment
@@ -126,6 +127,30 @@ def test_a_plan_is_refused_whose_engine_cannot_answer(tmp_path: Path) -> None:
                 said = await publish(deployment, first_split(digest))
                 assert (said.applied, said.reason) == (False, "bundle_invalid")
                 assert reason in said.message
+
+    run(tmp_path, story)
+
+
+def test_a_plan_is_refused_whose_engine_turns_out_to_tell_less_than_its_bundle_promised(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A worker that loads anything and then says that it knows only its best few labels."""
+        writer.write(encode(engine_pb2.Frame(hello=engine_pb2.Hello(worker_id="w", protocol=PROTOCOL))))
+        decoder = FrameDecoder()
+        while data := await reader.read(65536):
+            for frame in decoder.feed(data):
+                if frame.HasField("load"):
+                    loaded = engine_pb2.Loaded(id=frame.load.id, bundle_digest=frame.load.bundle_digest, ok=True)
+                    loaded.capabilities.label_logprobs = "topk"
+                    writer.write(encode(engine_pb2.Frame(loaded=loaded)))
+        writer.close()
+
+    async def story(deployment: Deployment) -> None:
+        async with await asyncio.start_unix_server(answer, tmp_path / "worker.sock"):
+            await deployment.start_gateway()
+            said = await publish(deployment, first_split(deployment.bundle()))
+            assert (said.applied, said.reason) == (False, "engine_inexact"), said.message
+            assert "gives topk label probabilities, expected exact" in said.message
+            deployment.kill("gateway")  # or the connection would keep the server open
 
     run(tmp_path, story)
 
