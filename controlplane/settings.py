@@ -98,6 +98,8 @@ class TrainingSettings:
         search: Ranks, rates and epochs to choose from by short trials first, and their budget; none without it.
         max_seconds: Time a training may take over all attempts; ``memory_mb`` the memory, 0 for no limit.
         stall_s: A child that says nothing for so long is ended, and its job fails.
+        executor: Where trainings run: here, or on the Ray cluster at ``ray_address`` (HOST:PORT, "auto", or "local" for
+            one of this machine alone).
         every_s: Retrain so long after the last training, 0 for no schedule.
         labels: Retrain once so many outcomes came in since the last training, 0 for no such trigger.
         weekly_budget: Trainings that the loop may start by itself in any seven days.
@@ -114,6 +116,8 @@ class TrainingSettings:
     search: Search | None
     memory_mb: int
     stall_s: float
+    executor: str
+    ray_address: str
     every_s: float
     labels: int
     weekly_budget: int
@@ -139,6 +143,8 @@ class TrainingSettings:
             search=Search.from_json(search, "controlplane.training.search") if search else None,
             memory_mb=read.integer("memory_mb", 0, 1 << 24, 0),
             stall_s=read.number("stall_s", 1, 86_400, 900),
+            executor=read.text("executor", "local", choices=("local", "ray")),
+            ray_address=read.text("ray_address", "auto"),
             every_s=read.number("every_s", 0, 366 * 86_400, 0),
             labels=read.integer("labels", 0, 10_000_000, 0),
             weekly_budget=read.integer("weekly_budget", 0, 10_000, 20),

@@ -112,14 +112,18 @@ class Worker:
             os.replace(partial, path)
         return path
 
+    def _command(self, kind: str, config: Path) -> list[str]:
+        """Return the child's command line; a training may run on a Ray cluster."""
+        training = self._deployment.settings.training
+        if kind == "train" and training.executor == "ray":
+            module = [sys.executable, "-m", "controlplane.training.on_ray", "--address", training.ray_address]
+            return [*module, "--config", str(config)]
+        return [sys.executable, "-m", MODULES[kind], "--config", str(config)]
+
     async def _child(self, job: Any, config: Path, log_path: Path, state: "_State") -> dict[str, Any]:
         with log_path.open("wb") as log_file:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                MODULES[job.kind],
-                "--config",
-                str(config),
+                *self._command(job.kind, config),
                 stdin=asyncio.subprocess.PIPE,  # its end tells the child that we are gone
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log_file,
