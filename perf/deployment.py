@@ -103,7 +103,9 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         """Sign the next plan and whatever approvals it rests on."""
         self._generation += 1
         plan = TrafficPlan(DEPLOYMENT, self._generation, int(time.time()), splits, ())
-        approvals = [self._approve(one, bundle) for one in splits for bundle in one.exposure()]
+        approvals = [
+            self._approve(one, bundle) for one in splits for bundle in {*one.exposure(), one.previous} - {None}
+        ]
         return self._ledger.prove(
             traffic_pb2.PlanOffer(plan=sign_plan(plan, self._key), approvals=approvals), self._key
         )

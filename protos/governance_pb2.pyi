@@ -143,6 +143,45 @@ class Decision(_message.Message):
     ledger_seq: int
     def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ..., at: _Optional[str] = ..., input_digest: _Optional[str] = ..., input: _Optional[str] = ..., input_state: _Optional[str] = ..., arm: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., plan_digest: _Optional[str] = ..., rollout: _Optional[str] = ..., decision: _Optional[str] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., reason_codes: _Optional[_Iterable[str]] = ..., fallback: bool = ..., outcome: _Optional[str] = ..., outcome_at: _Optional[str] = ..., outcome_source: _Optional[str] = ..., approved_by: _Optional[_Iterable[str]] = ..., ledger_seq: _Optional[int] = ...) -> None: ...
 
+class GetArmsRequest(_message.Message):
+    __slots__ = ("rollout",)
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    def __init__(self, rollout: _Optional[str] = ...) -> None: ...
+
+class Arms(_message.Message):
+    __slots__ = ("arms", "drops")
+    class DropsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    DROPS_FIELD_NUMBER: _ClassVar[int]
+    arms: _containers.RepeatedCompositeFieldContainer[Arm]
+    drops: _containers.ScalarMap[str, int]
+    def __init__(self, arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ..., drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Arm(_message.Message):
+    __slots__ = ("arm", "bundle_digest", "requests", "unanswered", "late", "p50_ms", "p99_ms")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    UNANSWERED_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    P50_MS_FIELD_NUMBER: _ClassVar[int]
+    P99_MS_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    bundle_digest: str
+    requests: int
+    unanswered: int
+    late: int
+    p50_ms: float
+    p99_ms: float
+    def __init__(self, arm: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., requests: _Optional[int] = ..., unanswered: _Optional[int] = ..., late: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ...) -> None: ...
+
 class DrillRequest(_message.Message):
     __slots__ = ("rollout", "person")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]

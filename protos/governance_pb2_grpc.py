@@ -69,6 +69,11 @@ class GovernanceServiceStub(object):
                 request_serializer=protos_dot_governance__pb2.ExplainDecisionRequest.SerializeToString,
                 response_deserializer=protos_dot_governance__pb2.Decision.FromString,
                 _registered_method=True)
+        self.GetArms = channel.unary_unary(
+                '/interlock.governance.v1.GovernanceService/GetArms',
+                request_serializer=protos_dot_governance__pb2.GetArmsRequest.SerializeToString,
+                response_deserializer=protos_dot_governance__pb2.Arms.FromString,
+                _registered_method=True)
         self.Drill = channel.unary_unary(
                 '/interlock.governance.v1.GovernanceService/Drill',
                 request_serializer=protos_dot_governance__pb2.DrillRequest.SerializeToString,
@@ -125,6 +130,13 @@ class GovernanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetArms(self, request, context):
+        """What each arm of a rollout did, over its whole time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drill(self, request, context):
         """Rehearse a rollout's way back on every gateway, and measure it.
         """
@@ -169,6 +181,11 @@ def add_GovernanceServiceServicer_to_server(servicer, server):
                     servicer.ExplainDecision,
                     request_deserializer=protos_dot_governance__pb2.ExplainDecisionRequest.FromString,
                     response_serializer=protos_dot_governance__pb2.Decision.SerializeToString,
+            ),
+            'GetArms': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArms,
+                    request_deserializer=protos_dot_governance__pb2.GetArmsRequest.FromString,
+                    response_serializer=protos_dot_governance__pb2.Arms.SerializeToString,
             ),
             'Drill': grpc.unary_unary_rpc_method_handler(
                     servicer.Drill,
@@ -365,6 +382,33 @@ class GovernanceService(object):
             '/interlock.governance.v1.GovernanceService/ExplainDecision',
             protos_dot_governance__pb2.ExplainDecisionRequest.SerializeToString,
             protos_dot_governance__pb2.Decision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlock.governance.v1.GovernanceService/GetArms',
+            protos_dot_governance__pb2.GetArmsRequest.SerializeToString,
+            protos_dot_governance__pb2.Arms.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,11 +24,11 @@ from controlplane.cli import (
     operator,
     plan,
     processes,
-    rollout,
     shadow,
     specialist,
     specialist_pack,
     up,
+    watch,
 )
 from controlplane.cli.output import WRONG_USE, Problem, tell
 
@@ -49,7 +49,7 @@ app.command("outcome")(decide.outcome)
 specialist.app.command("init")(specialist_pack.init)
 specialist.app.command("try")(specialist_pack.try_pack)
 app.add_typer(specialist.app, name="specialist")
-app.add_typer(rollout.app, name="rollout")
+app.add_typer(watch.app, name="rollout")
 app.add_typer(access.app, name="access")
 app.add_typer(approval.app, name="approval")
 app.add_typer(shadow.app, name="shadow")

@@ -8,6 +8,7 @@ from typing import Any
 
 from controlplane.errors import RequestInvalid, StepRefused
 from controlplane.loop import drill
+from controlplane.loop.arms import arm_sums, shadow_drops
 from controlplane.loop.decisions import ARMS, Explained, at, explain
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.operators import update_operators
@@ -116,6 +117,31 @@ class GovernanceService(governance_pb2_grpc.GovernanceServiceServicer):
         return await self._read(
             lambda unit: _decision(explain(unit, self._deployment, request.decision_id, request.specialist))
         )
+
+    @translated
+    async def GetArms(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Show what each arm of a rollout did."""
+
+        def read(unit: Unit) -> Any:
+            state = find_rollout(unit, self._deployment, request.rollout).state
+            found = arm_sums(unit, state.specialist, state.id)
+            return pb.Arms(
+                arms=[
+                    pb.Arm(
+                        arm=arm,
+                        bundle_digest=bundle,
+                        requests=one.requests,
+                        unanswered=one.unanswered,
+                        late=one.late,
+                        p50_ms=one.quantile_ms(0.5),
+                        p99_ms=one.quantile_ms(0.99),
+                    )
+                    for (arm, bundle), one in found.items()
+                ],
+                drops=shadow_drops(unit, state.specialist, state.id),
+            )
+
+        return await self._read(read)
 
     @translated
     async def Drill(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -340,6 +340,12 @@ def arm_counts(unit: Unit, specialist: str, salt: str) -> dict[str, dict[str, in
     return found
 
 
+def arm_rows(unit: Unit, specialist: str, salt: str) -> list[Any]:
+    """Return a rollout's counters, one row per arm, bundle and start of a gateway."""
+    query = select(arm_counter).where(arm_counter.c.specialist == specialist, arm_counter.c.salt == salt)
+    return list(unit.connection.execute(query.order_by(arm_counter.c.arm)))
+
+
 def reference(unit: Unit, specialist: str, bundle: str) -> Any:
     """Return the reference window of a primary, or None."""
     query = select(drift_reference).where(

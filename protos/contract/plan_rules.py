@@ -151,6 +151,9 @@ def check_plan(
             is_serving = current is None and bundle == split.primary
             is_judged = is_rising and not is_way_back and not is_serving
             rules.check_bundle(split, before, bundle, weight, judged_at if is_judged else None)
+        if split.previous is not None:
+            # One person alone can make it the primary: it has to be one that enough people approved in full.
+            rules.check_bundle(split, before, split.previous, BASIS_POINTS, None)
 
 
 def spent_by(before: TrafficPlan | None, after: TrafficPlan, approvals: Checked) -> list[Approval]:

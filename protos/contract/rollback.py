@@ -120,11 +120,10 @@ def verify_order(
 
 def leave(split: Split, bundle: str) -> Split | None:
     """Return the split without ``bundle``; None when it holds none of it or there is nothing to go back to."""
-    if bundle == split.candidate:
-        return replace(split, candidate=None, canary_bp=0, shadow_bp=0)
-    if bundle == split.primary and split.previous is not None:
-        return replace(split, primary=split.previous, previous=None, candidate=None, canary_bp=0, shadow_bp=0)
-    return None
+    away = replace(split, candidate=None, canary_bp=0, shadow_bp=0)
+    if bundle == split.primary:
+        return None if split.previous in (None, bundle) else replace(away, primary=split.previous, previous=None)
+    return away if bundle == split.candidate else None
 
 
 def order_summary(order: RollbackOrder) -> dict[str, Any]:

@@ -115,6 +115,8 @@ class Governed:
                 max_records=10,
                 quota_bytes=10**6,
                 segment_bytes=10**6,
+                segment_s=60,
+                seal=None,
                 flush_s=1,
             )
             watch = PlanWatch(

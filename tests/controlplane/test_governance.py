@@ -13,7 +13,9 @@ import pytest
 
 from controlplane.domain.rollout import Phase
 from controlplane.loop import advance
+from controlplane.loop.arms import BOUNDS_US
 from controlplane.store import ledger, plans
+from gateway.metrics import LATENCY_BOUNDS_US
 from protos.contract.attestation import STATEMENT_TYPE, Operators, read_private, sign
 from protos.contract.checkpoint import sign_checkpoint
 from protos.contract.digest import canonical_json
@@ -278,3 +280,14 @@ def test_one_decision_is_explained_down_to_whose_approval_it_rested_on(site: Gov
     assert found["plan_generation"] == 1 and found["ledger_seq"] > 0
     assert "ann" in interlock("decision", "show", "d-1", *control(site))[1]
     assert said("decision", "show", "d-9", *control(site))[1]["error"]["status"] == "NOT_FOUND"
+
+
+def test_a_rollout_is_watched_with_its_gates_arms_and_whoever_is_missing(site: Governed) -> None:
+    name, _, new = site.shadowing()
+    advance.advance(site.deployment)
+    text = interlock("rollout", "watch", name, "--once", *control(site))[1]
+    for said_ in (name, "shadowing", new[7:19], "shadow_cost", "still needed", "gateway g on plan", "drops"):
+        assert said_ in text, text
+    code, found = said("rollout", "watch", name, *control(site))
+    assert code == 0 and found["rollout"]["phase"] == "shadowing" and "arms" in found
+    assert BOUNDS_US == LATENCY_BOUNDS_US  # or the latencies shown would be of other buckets

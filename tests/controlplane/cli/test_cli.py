@@ -40,7 +40,8 @@ def test_the_commands_a_user_was_promised_exist() -> None:
     promised = (
         "access add, access remove, access list, "
         "bundle build, bundle diff, bundle export, bundle gc, bundle inspect, bundle verify, "
-        "approval request, approval sign, approval submit, decision show, rollout drill, ledger prove, ledger cosign, "
+        "approval request, approval sign, approval submit, decision show, rollout drill, rollout watch, "
+        "ledger prove, ledger cosign, "
         "ledger export, operator enrol, operator revoke, operator sign, operator publish, "
         "init, up, gateway serve, worker serve, control serve, decide, outcome, specialist list, specialist show, "
         "specialist train, specialist eval, specialist jobs, specialist init, specialist try, "
