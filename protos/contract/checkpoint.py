@@ -71,11 +71,8 @@ def verify_checkpoint(text: str, origin: str, public_key: Ed25519PublicKey) -> C
         raise CheckpointInvalid("origin_mismatch", f"checkpoint is of {lines[0][:60]!r}, expected {origin!r}")
     if not _SIZE.fullmatch(lines[1]):
         raise CheckpointInvalid("malformed", f"checkpoint size is {lines[1][:30]!r}, expected a whole number")
-    try:
-        root = base64.b64decode(lines[2], validate=True)
-    except binascii.Error as error:
-        raise CheckpointInvalid("malformed", f"checkpoint root is {lines[2][:60]!r}, expected base64") from error
-    if len(root) != 32 or base64.b64encode(root).decode() != lines[2]:
+    root = _canonical(lines[2])
+    if root is None or len(root) != 32:
         raise CheckpointInvalid("malformed", f"checkpoint root is {lines[2][:60]!r}, expected base64 of 32 bytes")
     return Checkpoint(int(lines[1]), root)
 
@@ -147,11 +144,20 @@ def _signatures(text: str) -> list[tuple[str, bytes]]:
         match = _SIGNATURE.fullmatch(line)
         if match is None:
             raise CheckpointInvalid("malformed", f"signature line is {line[:80]!r}, expected '— name base64'")
-        try:
-            found.append((match[1], base64.b64decode(match[2], validate=True)))
-        except binascii.Error as error:
-            raise CheckpointInvalid("malformed", f"signature line is {line[:80]!r}, expected base64") from error
+        raw = _canonical(match[2])
+        if raw is None:
+            raise CheckpointInvalid("malformed", f"signature line is {line[:80]!r}, expected base64")
+        found.append((match[1], raw))
     return found
+
+
+def _canonical(text: str) -> bytes | None:
+    """Read base64 that has no other spelling: the unused bits before the padding are zero (RFC 4648, 3.5)."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return None
+    return raw if base64.b64encode(raw).decode() == text else None
 
 
 def _verified_body(text: str, name: str, public_key: Ed25519PublicKey) -> str:

@@ -52,6 +52,15 @@ def test_no_changed_character_survives(data: st.DataObject) -> None:
         verify_checkpoint(changed, ORIGIN, PUBLIC)
 
 
+def test_a_signature_has_one_spelling_only() -> None:
+    text = sign_checkpoint(ORIGIN, 7, ROOT, KEY)
+    last = text.rindex("=") - 1  # four of its six bits are padding's
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    twin = alphabet[alphabet.index(text[last]) ^ 1]
+    with pytest.raises(CheckpointInvalid, match="base64"):
+        verify_checkpoint(text[:last] + twin + text[last + 1 :], ORIGIN, PUBLIC)
+
+
 def test_another_key_is_not_believed() -> None:
     with pytest.raises(CheckpointInvalid) as caught:
         verify_checkpoint(sign_checkpoint(ORIGIN, 7, ROOT, KEY), ORIGIN, Ed25519PrivateKey.generate().public_key())
