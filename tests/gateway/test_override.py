@@ -48,7 +48,7 @@ async def once(requests: list[oip_pb2.ModelInferRequest]) -> object:
 @pytest.mark.parametrize("front", ["envoy", "grpcio"])
 def test_a_tester_meets_the_bundle_named_and_is_counted_and_captured_nowhere(front: str, tmp_path: Path) -> None:
     if front == "envoy" and not is_installed():
-        pytest.skip("pyvoy or a shared libpython is not installed here")
+        pytest.skip("Envoy is not installed here")
 
     async def story(deployment: Deployment) -> None:
         deployment.settings |= {"front": front, "override_token_digests": [digest_bytes(TOKEN.encode())]}
