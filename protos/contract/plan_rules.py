@@ -3,7 +3,8 @@
 The rule: no bundle answers callers without valid approvals of that bundle, by enough
 people, up to a ceiling its weight does not exceed. A weight that rises needs approvals
 that are in force now and speak of exactly this change. A weight that stays or falls
-needs none to be fresh, and the way back to ``previous`` was approved in advance.
+needs none to be fresh, and the way back to ``previous`` was approved in advance: it is
+what served before, never another bundle.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -152,7 +153,11 @@ def check_plan(
             is_judged = is_rising and not is_way_back and not is_serving
             rules.check_bundle(split, before, bundle, weight, judged_at if is_judged else None)
         if split.previous is not None:
-            # One person alone can make it the primary: it has to be one that enough people approved in full.
+            # One person alone can make it the primary: it has to be one that enough people approved in full,
+            # and that served here, for an approval that has lapsed brings nothing back that never did.
+            if current is not None and split.previous not in _ways_back(before):
+                what = f"{split.specialist!r}: the way back is {split.previous}"
+                raise PlanRefused("way_back_unknown", f"{what}, expected the primary or the way back so far")
             rules.check_bundle(split, before, split.previous, BASIS_POINTS, None)
 
 
@@ -168,6 +173,10 @@ def spent_by(before: TrafficPlan | None, after: TrafficPlan, approvals: Checked)
         gone = {*split.exposure(), split.previous} - kept
         found += [a for a in approvals.good if a.specialist == split.specialist and a.bundle in gone]
     return found
+
+
+def _ways_back(before: Split | None) -> tuple[str | None, ...]:
+    return () if before is None else (before.primary, before.previous)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,18 @@ def test_a_first_primary_needs_an_approval() -> None:
     assert judge(None, plan(1, FIRST)) == "applied"
 
 
+def test_the_way_back_leads_only_to_what_serves_or_was_the_way_back() -> None:
+    # NEW was approved in full once and never served: naming it as the way back would let one person put it in place.
+    once = sign_approval(approval(split(primary=NEW, salt="once"), NEW, FIRST, expires=NOW - 1), ANN)
+    aimed = replace(FIRST, previous=NEW)
+    assert judge(plan(1, FIRST), plan(2, aimed), once) == "way_back_unknown"
+    assert judge(plan(1, FIRST), plan(2, replace(SHADOWED, previous=NEW)), once) == "way_back_unknown"
+    assert judge(plan(1, replace(FIRST, previous=NEW)), plan(2, aimed), once) == "applied"
+    swapped = replace(PROMOTED, candidate=None)
+    rise = sign_approval(approval(swapped, NEW, FIRST), ANN)
+    assert judge(plan(1, FIRST), plan(2, swapped), rise) == "applied"
+
+
 def test_a_shadow_needs_no_approval() -> None:
     assert judge(plan(1, FIRST), plan(2, SHADOWED)) == "applied"
 
