@@ -339,13 +339,13 @@ def test_a_worker_killed_in_the_middle_of_a_call_costs_its_calls_a_fallback(tmp_
     async def story(deployment: Deployment) -> None:
         deployment.start_worker()
         await deployment.start_gateway()
-        split = first_split(deployment.bundle(task=SLOW, latency_us=1_500_000))
+        split = first_split(deployment.bundle(task=SLOW, latency_us=8_000_000))
         deployment.control.approve(split, split.primary)
         assert (await deployment.control.publish(split)).applied
         await deployment.until_serving()
-        calls = []
-        while await deployment.queued() == 0:  # once a job waits, another one is on the device
-            calls.append(asyncio.create_task(deployment.decide(timeout=20)))
+        calls = [asyncio.create_task(deployment.decide(timeout=PATIENCE_S)) for _ in range(2)]
+        while await deployment.queued() == 0:  # once a job waits, the other one is on the device
+            await asyncio.sleep(0.01)
         await asyncio.to_thread(deployment.kill, "worker")
         for answer in await asyncio.gather(*calls):
             assert answer.fallback.reason == decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE
