@@ -343,9 +343,10 @@ def test_a_worker_killed_in_the_middle_of_a_call_costs_its_calls_a_fallback(tmp_
         deployment.control.approve(split, split.primary)
         assert (await deployment.control.publish(split)).applied
         await deployment.until_serving()
-        calls = [asyncio.create_task(deployment.decide(timeout=PATIENCE_S)) for _ in range(2)]
-        while await deployment.queued() == 0:  # once a job waits, the other one is on the device
-            await asyncio.sleep(0.01)
+        calls = []
+        while await deployment.queued() == 0:  # once a job waits, another one is on the device
+            calls.append(asyncio.create_task(deployment.decide(timeout=PATIENCE_S)))
+            await asyncio.sleep(0.1)  # calls without end would drown a busy machine
         await asyncio.to_thread(deployment.kill, "worker")
         for answer in await asyncio.gather(*calls):
             assert answer.fallback.reason == decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE
