@@ -15,6 +15,7 @@ class Facts:
         rollout: The id of an open rollout, or "".
         has_primary: Whether anything serves; without a primary a person trains the first bundle.
         since_training_s: Seconds since the last training was queued, None without one.
+        since_drift_s: The same of the last training that drift asked for.
         fresh_labels: Outcomes since then; ``labelled`` counts live samples with a known outcome.
         this_week: Trainings the loop queued by itself in the last seven days.
     """
@@ -23,6 +24,7 @@ class Facts:
     rollout: str
     has_primary: bool
     since_training_s: float | None
+    since_drift_s: float | None
     fresh_labels: int
     labelled: int
     this_week: int
@@ -67,9 +69,11 @@ def against(trigger: str, facts: Facts, limits: Limits) -> No | None:
         return No("rollout_open", f"rollout {facts.rollout} is open")
     if facts.this_week >= limits.weekly_budget:
         return No("budget", f"{facts.this_week} trainings in seven days, the budget is {limits.weekly_budget}")
-    if trigger == "drift" and facts.since_training_s is not None and facts.since_training_s < limits.cooldown_s:
-        left = limits.cooldown_s - facts.since_training_s
-        return No("cooldown", f"the last training was {facts.since_training_s:.0f} s ago, wait {left:.0f} s more")
+    if trigger == "drift" and facts.since_drift_s is not None and facts.since_drift_s < limits.cooldown_s:
+        left = limits.cooldown_s - facts.since_drift_s
+        return No(
+            "cooldown", f"the last training for drift was {facts.since_drift_s:.0f} s ago, wait {left:.0f} s more"
+        )
     if facts.labelled < limits.least_labelled:
         return No(
             "too_few_labels", f"{facts.labelled} live samples have a known outcome, expected {limits.least_labelled}"

@@ -70,7 +70,7 @@ def record(unit: Unit, specialist: str, trigger: str, refusal: No | None, why: s
 def facts_of(unit: Unit, deployment: Deployment, specialist: str, ended: str = "") -> Facts:
     """Gather what a decision rests on."""
     running, last = jobs.unfinished(unit, specialist, ended), jobs.last_training(unit, specialist)
-    open_now = rollouts.opened(unit, specialist)
+    drifted, open_now = jobs.last_training(unit, specialist, "drift"), rollouts.opened(unit, specialist)
     since = last.created_ms if last is not None else 0
     least = deployment.settings.drift.least_labelled
     return Facts(
@@ -78,6 +78,7 @@ def facts_of(unit: Unit, deployment: Deployment, specialist: str, ended: str = "
         rollout=open_now[0].state.id if open_now else "",
         has_primary=standing_split(unit, specialist) is not None,
         since_training_s=None if last is None else (unit.now_ms - since) / 1000,
+        since_drift_s=None if drifted is None else (unit.now_ms - drifted.created_ms) / 1000,
         fresh_labels=observations.outcomes_since(unit, specialist, since),
         labelled=len(observations.labelled(unit, specialist, 0, least)),
         this_week=jobs.trained_since(unit, specialist, unit.now_ms - WEEK_MS, LOOP_TRIGGERS),

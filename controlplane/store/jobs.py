@@ -113,7 +113,8 @@ def trained_since(unit: Unit, specialist: str, since_ms: int, causes: Sequence[s
     return int(unit.connection.execute(query).scalar() or 0)
 
 
-def last_training(unit: Unit, specialist: str) -> Any:
-    """Return the training queued last, of whatever cause, or None."""
+def last_training(unit: Unit, specialist: str, cause: str = "") -> Any:
+    """Return the training queued last, of one cause or of whatever cause, or None."""
     query = select(job).where(job.c.specialist == specialist, job.c.kind == "train")
+    query = query.where(job.c.cause == cause) if cause else query
     return unit.connection.execute(query.order_by(job.c.created_ms.desc(), job.c.id.desc()).limit(1)).first()
