@@ -20,7 +20,7 @@ from controlplane.loop.monitor import CALIBRATION, INPUT, LEAST_LABELLED, SUDDEN
 from controlplane.loop.publish import standing_split
 from controlplane.loop.sketches import WindowSketch
 from controlplane.loop.triggers import decide, facts_of, limits_of
-from controlplane.store import observations, performance, sketches
+from controlplane.store import jobs, observations, performance, sketches
 from controlplane.store.store import Unit
 from protos.contract.task import TaskSpec
 from protos.observe_pb2 import SketchWindow
@@ -45,11 +45,23 @@ class _Step:
 
 
 def watch(deployment: Deployment) -> None:
-    """Judge every complete window that has not been judged yet, labels before anything is trained on them."""
+    """Judge every complete window that has not been judged yet, labels before anything is trained on them.
+
+    While a specialist's training or evaluation runs on this machine its windows wait: nothing could follow from
+    them, and embedding their texts would slow down what the last ones led to.
+    """
     label_check.check(deployment)
     for specialist in deployment.packs:
-        while _watch(deployment, specialist):
+        while not _is_at_work(deployment, specialist) and _watch(deployment, specialist):
             pass
+
+
+def _is_at_work(deployment: Deployment, specialist: str) -> bool:
+    if deployment.settings.training.executor != "local":
+        return False
+    with deployment.store.reading() as unit:
+        job = jobs.unfinished(unit, specialist)
+    return job is not None and bool(job.state == jobs.RUNNING)
 
 
 def _watch(deployment: Deployment, specialist: str) -> bool:

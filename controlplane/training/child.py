@@ -49,7 +49,7 @@ def config_from_arguments(program: str) -> Path:
     parser.add_argument("--foreground", action="store_true", help="take a full share of the machine")
     chosen = parser.parse_args()
     if not chosen.foreground:
-        _give_way()
+        give_way()
     path: Path = chosen.config
     return path
 
@@ -73,7 +73,7 @@ def run_child(work: Callable[[Any, Child], dict[str, Any]], config: Path) -> int
     return 0
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Take only the time that nobody else wants: callers' requests come first on a shared machine."""
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

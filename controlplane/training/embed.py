@@ -7,7 +7,6 @@ its input, so that it cannot outlive the process that asked.
 
 import base64
 import json
-import os
 import sys
 
 import numpy as np
@@ -15,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import BertModel
 
+from controlplane.training.child import give_way
 from controlplane.training.lora import base_directory, load_tokenizer, to_batch
 
 MOST_TOKENS = 128
 BATCH = 64
-NICENESS = 10
 
 
 class Encoder:
@@ -49,7 +48,7 @@ class Encoder:
 
 def main() -> None:
     """Answer requests until the input ends."""
-    os.nice(NICENESS)
+    give_way()
     torch.set_num_threads(1)
     encoder = Encoder()
     for line in sys.stdin:

@@ -65,6 +65,21 @@ def test_nothing_is_judged_before_a_reference_and_a_window_are_complete(found: W
     }
 
 
+def test_windows_wait_while_a_job_of_their_specialist_runs_on_this_machine(found: World) -> None:
+    bundle = found.bundle()
+    found.first_plan(bundle)
+    feed(found, bundle, 100, 0.0)
+    with found.deployment.store.writing(found.clock()) as unit:
+        jobs.add(unit, {"id": "j", "kind": "train", "specialist": NAME, "cause": "operator", "request": {}})
+        jobs.claim(unit, 10_000)
+    feed(found, bundle, 80, 0.0)
+    assert readings(found) == []
+    with found.deployment.store.writing(found.clock()) as unit:
+        jobs.finish(unit, "j", jobs.DONE, "done", {})
+    drift.watch(found.deployment)
+    assert [signal for signal, _, _ in readings(found)].count("input") == 2
+
+
 def test_a_shift_that_lasts_starts_one_retraining_and_every_reading_says_what_followed(found: World) -> None:
     bundle = found.bundle()
     found.first_plan(bundle)
