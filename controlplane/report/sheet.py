@@ -9,7 +9,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:#18181b;margin:2.5rem auto;max-wid
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .3rem}p{margin:.3rem 0 .8rem}
 h3{font-size:.95rem;margin:1.2rem 0 .2rem}svg{width:100%;height:auto}svg text{font-size:11px;fill:#52525b}
 table{border-collapse:collapse;width:100%;font-size:13px}td,th{padding:.25rem .6rem .25rem 0;text-align:left;
-border-bottom:1px solid #e4e4e7;vertical-align:top;overflow-wrap:anywhere}
+border-bottom:1px solid #e4e4e7;vertical-align:top;overflow-wrap:break-word}
 .legend span{margin-right:1rem;font-size:12px;color:#3f3f46}
 .legend i{display:inline-block;width:10px;height:10px;margin-right:4px;border-radius:2px}
 .drift,.no,.flagged,.bad{color:#b91c1c;font-weight:600}.watch,.unknown,.waiting{color:#a16207}
