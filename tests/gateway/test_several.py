@@ -1,11 +1,13 @@
 """Several workers behind one gateway, several gateways on one worker."""
 
 import asyncio
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.domain.breaker import CONSECUTIVE
 from perf.processes import free_port
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2
 from protos.contract.task import TaskSpec
@@ -14,6 +16,7 @@ from tests.gateway.test_processes import SLOW, first_split, run, start
 from tests.tasks import TASK
 
 CALLS = 60
+BURST = 20
 
 
 async def start_two_workers(deployment: Deployment, task: TaskSpec = TASK) -> str:
@@ -77,10 +80,20 @@ def test_a_worker_that_kept_failing_is_let_back_by_a_copy_of_a_call_that_no_call
         await until_both_are_ready(deployment, bundle)
         state = ("interlock_breaker_state", ("bundle", bundle), ("worker", str(tmp_path / "worker.sock")))
         await deployment.inject(bundle, engine_pb2.FAULT_KIND_ERROR, worker="worker")
-        # At the same time, so that both workers are asked before either has answered.
-        async with asyncio.timeout(PATIENCE_S):
-            while (await deployment.scrape()).get(state) != 1:
-                await asyncio.gather(*(fallbacks(deployment, 1) for _ in range(20)))
+        # Both stand still until all are on their way: were either to answer, the failing one would be spared.
+        workers = [deployment.processes[name] for name in ("worker", "other")]
+        for process in workers:
+            process.send_signal(signal.SIGSTOP)
+        burst = [asyncio.create_task(fallbacks(deployment, 1)) for _ in range(BURST)]
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while (await deployment.scrape())[("interlock_in_flight",)] < BURST:
+                    pass
+        finally:
+            for process in workers:
+                process.send_signal(signal.SIGCONT)
+        assert sum(await asyncio.gather(*burst)) >= CONSECUTIVE
+        assert (await deployment.scrape())[state] == 1
         assert await fallbacks(deployment, 5) == 0
         await deployment.inject(bundle, engine_pb2.FAULT_KIND_NONE, worker="worker")
         calls = 0

@@ -92,10 +92,10 @@ def test_a_bundle_without_one_before_it_cannot_be_left(tmp_path: Path) -> None:
 
 def test_nothing_unapproved_can_be_put_where_one_person_s_order_leads(tmp_path: Path) -> None:
     site = Site(tmp_path).bootstrapped()
-    assert site.publish(site.split(previous=site.new)) == "approval_missing"
+    assert site.publish(site.split(previous=site.new)) == "way_back_unknown"
     site = Site(tmp_path / "b").promoted()
     evil = site.bundle(9)
-    assert site.publish(replace(site.in_force(), previous=evil)) == "approval_missing"
+    assert site.publish(replace(site.in_force(), previous=evil)) == "way_back_unknown"
     assert site.publish(replace(site.in_force(), previous=site.new)) == "applied"
     with pytest.raises(NothingToLeave):  # the way back leads to the same bundle
         site.plan.roll_back(site.order(site.new))
