@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from protos.contract.digest import parse_json_object
+from controlplane.report.files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +28,13 @@ def difference(before: Path, after: Path) -> list[Difference]:
 
 
 def _facts(folder: Path) -> Iterator[tuple[str, str | float | None]]:
-    manifest = _json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json")
     for name in ("rollout", "phase", "end_reason", "bundle", "primary", "suite"):
         yield name, manifest[name]
     steps = sorted((folder / "steps").glob("*"))
     if not steps:
         return
-    bundle, evaluation = _json(steps[-1] / "bundle.json"), _json(steps[-1] / "evaluation.json")
+    bundle, evaluation = read_json(steps[-1] / "bundle.json"), read_json(steps[-1] / "evaluation.json")
     for name, value in bundle["lineage"].items():
         yield f"lineage {name}", value if isinstance(value, str) else str(value)
     for part, models in evaluation["values"].items():
@@ -43,7 +42,3 @@ def _facts(folder: Path) -> Iterator[tuple[str, str | float | None]]:
             yield f"{part} {metric}", said["value"]
     for gate in evaluation["gates"]:
         yield f"demand: {gate['text']}", {True: "pass", False: "fail", None: "not asked"}[gate["passed"]]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return parse_json_object(path.read_bytes())

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from controlplane.report.files import read_json
 from controlplane.report.sheet import sheet, table, verdict
 from controlplane.report.svg import COLOURS, Span, legend, lines, spans
 from controlplane.report.verify import Check
 from protos.contract.attestation import Approval
-from protos.contract.digest import parse_json_object
 
 MODELS = ("primary", "candidate", "control")
 NAMES = {"primary": "primary before", "candidate": "candidate", "control": "classical control"}
@@ -31,9 +31,9 @@ def page(folder: Path, checks: Sequence[Check] | None) -> str:
     Raises:
         JsonMalformed, KeyError, OSError, ValueError: A file is missing or malformed.
     """
-    manifest = _json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json")
     steps = [(path.name.split(".")[0], path) for path in sorted((folder / "steps").glob("*"))]
-    events = [entry["body"] for entry in _json(folder / "ledger.json")["entries"]]
+    events = [entry["body"] for entry in read_json(folder / "ledger.json")["entries"]]
     events = [e for e in events if e["detail"].get("rollout") == manifest["rollout"]]
     parts = [
         _outcome(manifest),
@@ -46,7 +46,7 @@ def page(folder: Path, checks: Sequence[Check] | None) -> str:
     ]
     if steps:
         last = steps[-1][1]
-        evaluation = _json(last / "evaluation.json")
+        evaluation = read_json(last / "evaluation.json")
         parts += [
             "<h2>Scores on cases kept away from training</h2>",
             _scores(evaluation),
@@ -138,7 +138,7 @@ def _timeline(events: Sequence[dict[str, Any]]) -> str:
 def _approvals(folder: Path, rollout: str) -> str:
     found = []
     for path in sorted((folder / "approvals").glob("*.json")):
-        payload = base64.b64decode(_json(path)["payload"])
+        payload = base64.b64decode(read_json(path)["payload"])
         approval = Approval.from_statement(payload)
         if approval.rollout == rollout:
             found.append(approval)
@@ -205,7 +205,7 @@ def _regressions(evaluation: dict[str, Any]) -> str:
 def _gates(steps: Iterable[tuple[str, Path]]) -> str:
     parts = []
     for step, path in steps:
-        gates = _json(path / "gates.json")["gates"]
+        gates = read_json(path / "gates.json")["gates"]
         if not gates:
             continue
         rows = [
@@ -223,7 +223,7 @@ def _gates(steps: Iterable[tuple[str, Path]]) -> str:
 
 
 def _drift(step: Path) -> str:
-    readings = _json(step / "drift.json")["readings"]
+    readings = read_json(step / "drift.json")["readings"]
     rows = [
         (
             r["at"][:19],
@@ -243,7 +243,7 @@ def _drift(step: Path) -> str:
 
 
 def _origin(step: Path) -> str:
-    bundle = _json(step / "bundle.json")
+    bundle = read_json(step / "bundle.json")
     facts = {
         **bundle["lineage"],
         "backend": bundle["engine"].get("backend"),
@@ -255,7 +255,7 @@ def _origin(step: Path) -> str:
 
 def _drill(folder: Path) -> str:
     path = folder / "drill.json"
-    drills = _json(path).get("drills", []) if path.exists() else []
+    drills = read_json(path).get("drills", []) if path.exists() else []
     rows = [tuple(_compact(value) for value in drill.values()) for drill in drills]
     return table(tuple(drills[0]), rows) if rows else "<p class='none'>Not rehearsed for this rollout.</p>"
 
@@ -269,10 +269,6 @@ def _events(events: Iterable[dict[str, Any]]) -> str:
         for e in events
     ]  # fmt: skip
     return table(("entry", "at", "who", "what", ""), rows)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return parse_json_object(path.read_bytes())
 
 
 def _seconds(at: str) -> float:
