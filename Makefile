@@ -6,7 +6,6 @@ STAMP := .venv/.installed
 DATA ?=
 QUICK ?=
 SOAK ?=
-JOBS ?= 2
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -40,9 +39,8 @@ check: setup protos ## lint, types, and that generated code is current
 	$(BIN)/mypy
 	git diff --exit-code -- 'protos/*_pb2*'
 
-test: setup ## run every test, JOBS at a time; those that need the machine for themselves afterwards
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not alone'
-	$(BIN)/python -m pytest -m alone
+test: setup ## run every test
+	$(BIN)/python -m pytest
 
 demo: setup ## tell the whole story on this machine (DATA=file.jsonl for your own labelled texts)
 	$(BIN)/python -m controlplane.demo $(if $(DATA),--data $(DATA))

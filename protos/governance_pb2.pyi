@@ -98,7 +98,7 @@ class ExplainDecisionRequest(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "specialist", "at", "input_digest", "input", "input_state", "arm", "bundle_digest", "plan_generation", "plan_digest", "rollout", "decision", "score", "threshold", "reason_codes", "fallback", "outcome", "outcome_at", "outcome_source", "approved_by", "ledger_seq")
+    __slots__ = ("decision_id", "specialist", "at", "input_digest", "input", "input_state", "arm", "bundle_digest", "plan_generation", "plan_digest", "rollout", "decision", "score", "threshold", "reason_codes", "fallback", "outcome", "outcome_at", "outcome_source", "approved_by", "ledger_seq", "beyond", "expected_costs", "reasons")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     SPECIALIST_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +120,9 @@ class Decision(_message.Message):
     OUTCOME_SOURCE_FIELD_NUMBER: _ClassVar[int]
     APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
     LEDGER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    BEYOND_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_COSTS_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     specialist: str
     at: str
@@ -141,7 +144,26 @@ class Decision(_message.Message):
     outcome_source: str
     approved_by: _containers.RepeatedScalarFieldContainer[str]
     ledger_seq: int
-    def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ..., at: _Optional[str] = ..., input_digest: _Optional[str] = ..., input: _Optional[str] = ..., input_state: _Optional[str] = ..., arm: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., plan_digest: _Optional[str] = ..., rollout: _Optional[str] = ..., decision: _Optional[str] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., reason_codes: _Optional[_Iterable[str]] = ..., fallback: bool = ..., outcome: _Optional[str] = ..., outcome_at: _Optional[str] = ..., outcome_source: _Optional[str] = ..., approved_by: _Optional[_Iterable[str]] = ..., ledger_seq: _Optional[int] = ...) -> None: ...
+    beyond: str
+    expected_costs: _containers.RepeatedCompositeFieldContainer[ExpectedCost]
+    reasons: _containers.RepeatedCompositeFieldContainer[GivenReason]
+    def __init__(self, decision_id: _Optional[str] = ..., specialist: _Optional[str] = ..., at: _Optional[str] = ..., input_digest: _Optional[str] = ..., input: _Optional[str] = ..., input_state: _Optional[str] = ..., arm: _Optional[str] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., plan_digest: _Optional[str] = ..., rollout: _Optional[str] = ..., decision: _Optional[str] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., reason_codes: _Optional[_Iterable[str]] = ..., fallback: bool = ..., outcome: _Optional[str] = ..., outcome_at: _Optional[str] = ..., outcome_source: _Optional[str] = ..., approved_by: _Optional[_Iterable[str]] = ..., ledger_seq: _Optional[int] = ..., beyond: _Optional[str] = ..., expected_costs: _Optional[_Iterable[_Union[ExpectedCost, _Mapping]]] = ..., reasons: _Optional[_Iterable[_Union[GivenReason, _Mapping]]] = ...) -> None: ...
+
+class ExpectedCost(_message.Message):
+    __slots__ = ("decision", "cost")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    decision: str
+    cost: float
+    def __init__(self, decision: _Optional[str] = ..., cost: _Optional[float] = ...) -> None: ...
+
+class GivenReason(_message.Message):
+    __slots__ = ("field", "log_odds")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    LOG_ODDS_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    log_odds: float
+    def __init__(self, field: _Optional[str] = ..., log_odds: _Optional[float] = ...) -> None: ...
 
 class GetArmsRequest(_message.Message):
     __slots__ = ("rollout",)

@@ -26,11 +26,13 @@ def show(
         say_json(as_dict(found))
         return
     kept = found.input_state == "kept"
+    side = "above" if found.threshold > found.score else "below"
     happened = f"{found.outcome} at {found.outcome_at}, from {found.outcome_source}"
     rows = [
         ("decided", f"{found.decision}{' (fallback)' if found.fallback else ''}, score {found.score:.4f}"),
-        ("threshold", f"{found.threshold:.4f}" if found.threshold else "none in the bundle"),
-        ("reasons", ", ".join(found.reason_codes) or "none given by the engine"),
+        ("threshold", f"{found.beyond} {side} a score of {found.threshold:.4f}" if found.beyond else "none applies"),
+        ("expected cost", ", ".join(f"{c.decision} {c.cost:.4f}" for c in found.expected_costs) or "not known"),
+        ("reasons", ", ".join(f"{r.field} {r.log_odds:+.2f}" for r in found.reasons) or "none given by the engine"),
         ("at", found.at),
         ("specialist", found.specialist),
         ("input", found.input[:200] if kept else found.input_state.replace("_", " ")),

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from controlplane.domain.explanation import Weighed, weigh
 from controlplane.errors import NotFound
 from controlplane.loop.deployment import Deployment
 from controlplane.store import observations, plans, records
 from controlplane.store.store import Unit
 from protos.contract.attestation import Approval
 from protos.contract.bundle import BundleInvalid
+from protos.contract.fields import FieldInvalid
+from protos.contract.head import HEAD, Head
 
 ARMS = {1: "primary", 2: "baseline", 3: "canary", 4: "shadow", 5: "holdback"}
 
@@ -23,13 +26,14 @@ class UnknownDecision(NotFound):
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One decision with what it rested on. ``threshold`` is None where the bundle decides without one."""
+    """One decision with what it rested on; ``weighed`` is None where it was a fallback or the bundle is gone."""
 
     row: Any
     plan_digest: str
     ledger_seq: int
     approved_by: tuple[str, ...]
-    threshold: float | None
+    decisions: tuple[str, ...]
+    weighed: Weighed | None
     outcome: Any
 
 
@@ -49,18 +53,22 @@ def explain(unit: Unit, deployment: Deployment, decision_id: str, specialist: st
         plan_digest=plan.digest if plan is not None else "",
         ledger_seq=(records.seq_of(unit, plan.digest) or 0) if plan is not None else 0,
         approved_by=tuple(sorted({a.person for a in approvals})),
-        threshold=_threshold(deployment, row.bundle),
+        decisions=deployment.pack(row.specialist).task.decisions,
+        weighed=None if row.fallback else _weighed(deployment, row),
         outcome=happened,
     )
 
 
-def _threshold(deployment: Deployment, bundle: str) -> float | None:
+def _weighed(deployment: Deployment, row: Any) -> Weighed | None:
+    """Weigh the decision as its engine did: by the task and the head that its bundle carries."""
     try:
-        manifest = deployment.bundles.manifest(bundle)
-    except BundleInvalid:
+        manifest = deployment.bundles.manifest(row.bundle)
+        head = Head()
+        if HEAD in manifest.files:
+            head = Head.from_bytes(deployment.bundles.read(row.bundle, HEAD), manifest.task)
+    except (BundleInvalid, FieldInvalid):
         return None
-    found = manifest.engine.get("threshold")
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    return weigh(manifest.task, head.offsets, row.probabilities, row.decision)
 
 
 def at(ms: int | None) -> str:

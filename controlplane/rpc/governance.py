@@ -3,18 +3,16 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 from controlplane.errors import RequestInvalid, StepRefused
 from controlplane.loop import drill
 from controlplane.loop.arms import arm_sums, shadow_drops
 from controlplane.loop.decisions import ARMS, Explained, at, explain
-from controlplane.loop.deployment import Deployment
 from controlplane.loop.operators import update_operators
 from controlplane.loop.witness import add_auditor_s
-from controlplane.rpc.control import find_rollout
 from controlplane.rpc.status import translated
+from controlplane.rpc.transactions import Transactions, find_rollout
 from controlplane.store import ledger, records
 from controlplane.store.store import Unit
 from protos import governance_pb2 as pb
@@ -25,28 +23,8 @@ DRILL_S = 20.0
 DRILL_POLL_S = 0.02
 
 
-class GovernanceService(governance_pb2_grpc.GovernanceServiceServicer):
+class GovernanceService(Transactions, governance_pb2_grpc.GovernanceServiceServicer):
     """Every call is one transaction, a drill two and the looks between."""
-
-    def __init__(self, deployment: Deployment, in_thread: Callable[..., Any]) -> None:
-        self._deployment = deployment
-        self._in_thread = in_thread
-
-    async def _read(self, work: Callable[[Unit], Any]) -> Any:
-        def whole() -> Any:
-            with self._deployment.store.reading() as unit:
-                return work(unit)
-
-        return await self._in_thread(whole)
-
-    async def _write(self, work: Callable[[Unit], Any]) -> Any:
-        def whole() -> Any:
-            with self._deployment.store.writing(self._deployment.clock()) as unit:
-                return work(unit)
-
-        answer = await self._in_thread(whole)
-        self._deployment.changed()
-        return answer
 
     @translated
     async def UpdateOperators(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -199,7 +177,7 @@ def _head(unit: Unit, least: int) -> Any:
 
 
 def _decision(found: Explained) -> Any:
-    row, happened = found.row, found.outcome
+    row, happened, weighed = found.row, found.outcome, found.weighed
     return pb.Decision(
         decision_id=row.decision_id,
         specialist=row.specialist,
@@ -213,7 +191,15 @@ def _decision(found: Explained) -> Any:
         rollout=row.salt,
         decision=row.decision,
         score=row.score,
-        threshold=found.threshold or 0.0,
+        threshold=weighed.threshold if weighed is not None else None,
+        beyond=weighed.beyond if weighed is not None else "",
+        expected_costs=[
+            pb.ExpectedCost(decision=decision, cost=cost)
+            for decision, cost in zip(found.decisions, weighed.costs if weighed is not None else (), strict=False)
+        ],
+        reasons=[pb.GivenReason(field=name, log_odds=share) for name, share in row.reasons],
+        reason_codes=[name for name, _ in row.reasons],
+        input_digest=row.input_digest,
         fallback=row.fallback,
         outcome=happened.label if happened is not None else "",
         outcome_at=at(happened.observed_ms) if happened is not None else "",

@@ -8,7 +8,7 @@ from controlplane.datasets.agreement import cohen_pairs, krippendorff_alpha, maj
 from controlplane.errors import RequestInvalid, StepRefused, UnknownJob
 from controlplane.loop import labelling
 from controlplane.loop.deployment import Deployment
-from controlplane.rpc.control import job_message
+from controlplane.rpc.specialist import job_message
 from controlplane.rpc.status import translated
 from controlplane.store import decisions, jobs, labels
 from controlplane.store.store import Unit

@@ -1,4 +1,9 @@
-"""The control plane's tables. Times are Unix milliseconds; digests are ``sha256:`` and 64 hex digits."""
+"""The control plane's tables. Any change of a column here raises ``SCHEMA_VERSION``.
+
+Times are Unix milliseconds; digests are ``sha256:`` and 64 hex digits.
+"""
+
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import (
     JSON,
@@ -15,9 +20,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    insert,
+    inspect,
+    select,
 )
 
+from controlplane.store.database import DatabaseInvalid, lock_writers
 from controlplane.store.ledger import ledger_metadata
+
+SCHEMA_VERSION = 1
 
 metadata = MetaData()
 _DIGEST = String(71)
@@ -195,6 +206,9 @@ sample = Table(
     Column("generation", Integer, nullable=False),
     Column("text", Text, nullable=False),  # rendered, declared fields only
     Column("fields", JSON, nullable=False, default=dict),  # declared numbers and categories
+    Column("input_digest", String(71), nullable=False, default=""),  # of the whole input, kept or not
+    Column("probabilities", JSON, nullable=False, default=list),  # in the order of the task's labels; none: a fallback
+    Column("reasons", JSON, nullable=False, default=list),  # [field, its part of the log odds], the strongest first
     Column("decision", _NAME, nullable=False),
     Column("label", _NAME, nullable=False, default=""),  # the answer behind the decision; empty for a fallback
     Column("score", Float, nullable=False),
@@ -342,7 +356,45 @@ performance_estimate = Table(
 )
 
 
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+
+
+class SchemaMismatch(DatabaseInvalid):
+    """A database has tables of another version of this program."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"database is of {found}, expected schema version {SCHEMA_VERSION}: start the program that wrote it, "
+            "or begin with an empty database"
+        )
+
+
 def create_tables(engine: Engine) -> None:
-    """Create what is missing; leave what exists alone."""
-    metadata.create_all(engine)
-    ledger_metadata.create_all(engine)
+    """Create the tables of an empty database; leave those of this version alone.
+
+    Raises:
+        SchemaMismatch: The database was made by another version; nothing is changed in it.
+    """
+    with engine.begin() as connection:
+        lock_writers(connection)
+        columns = {
+            name: {c["name"] for c in found} for (_, name), found in inspect(connection).get_multi_columns().items()
+        }
+        is_ours = schema_version.name in columns
+        if is_ours:
+            version = connection.execute(select(schema_version.c.version)).scalar()
+            if version != SCHEMA_VERSION:
+                raise SchemaMismatch(f"schema version {version}")
+        _check_columns(columns)
+        metadata.create_all(connection)
+        ledger_metadata.create_all(connection)
+        if not is_ours:
+            connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+
+
+def _check_columns(columns: Mapping[str, Collection[str]]) -> None:
+    """Refuse tables that are not as this program would make them, whatever version they claim."""
+    for table in (*metadata.sorted_tables, *ledger_metadata.sorted_tables):
+        wrong = set(columns.get(table.name, table.c.keys())) ^ set(table.c.keys())
+        if wrong:
+            raise SchemaMismatch(f"another schema version: column {min(wrong)!r} of table {table.name!r}")

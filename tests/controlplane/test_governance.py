@@ -16,9 +16,10 @@ from controlplane.loop import advance
 from controlplane.loop.arms import BOUNDS_US
 from controlplane.store import ledger, plans
 from gateway.metrics import LATENCY_BOUNDS_US
+from protos import decide_pb2
 from protos.contract.attestation import STATEMENT_TYPE, Operators, read_private, sign
 from protos.contract.checkpoint import sign_checkpoint
-from protos.contract.digest import canonical_json
+from protos.contract.digest import canonical_json, input_digest
 from protos.contract.plan_rules import sign_plan
 from protos.contract.rollback import RollbackOrder
 from tests.controlplane.cli.fake import interlock, said
@@ -271,13 +272,20 @@ def test_one_decision_is_explained_down_to_whose_approval_it_rested_on(site: Gov
     from controlplane.loop.observe import observe
     from tests.controlplane.loop.fixture import outcome
 
-    site.world.capture([site.world.sample("a text", bundle=old), outcome(1, "unsafe")])
+    made = site.world.sample("a text", bundle=old, reasons=[decide_pb2.Reason(field="text", log_odds=1.5)])
+    made.sample.input_digest = input_digest(made.sample.input)
+    for label, share in (("safe", 0.8), ("sensitive", 0.1), ("unsafe", 0.1)):
+        made.sample.answer.probabilities.add(label=label, probability=share)
+    site.world.capture([made, outcome(1, "unsafe")])
     observe(site.deployment)
     code, found = said("decision", "show", "d-1", *control(site))
     assert code == 0
     assert (found["decision"], found["arm"], found["bundle_digest"]) == ("allow", "primary", old)
     assert (found["input"], found["outcome"], found["approved_by"]) == ("a text", "unsafe", ["ann"])
     assert found["plan_generation"] == 1 and found["ledger_seq"] > 0
+    assert found["input_digest"] == made.sample.input_digest and found["reason_codes"] == ["text"]
+    costs = {one["decision"]: one["cost"] for one in found["expected_costs"]}
+    assert min(costs, key=lambda name: costs[name]) == "allow" and found["threshold"] > found["score"]
     assert "ann" in interlock("decision", "show", "d-1", *control(site))[1]
     assert said("decision", "show", "d-9", *control(site))[1]["error"]["status"] == "NOT_FOUND"
 

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from controlplane.store.database import DatabaseInvalid, is_wal_safe, open_database, reading
+from controlplane.store.store import Store
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,25 @@ def test_a_bad_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(DatabaseInvalid) as caught:
         open_database(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("UPDATE schema_version SET version = 99", "schema version 99, expected schema version 1"),
+        ("ALTER TABLE sample DROP COLUMN input_digest", "'input_digest' of table 'sample', expected schema version 1"),
+        ("ALTER TABLE ledger_node ADD COLUMN colour TEXT", "'colour' of table 'ledger_node', expected schema version"),
+    ],
+    ids=["a later version", "a column is missing", "a column is new"],
+)
+def test_a_database_of_another_version_is_refused_and_left_alone(tmp_path: Path, change: str, expected: str) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    Store(url).close()
+    Store(url).close()
+    with sqlite3.connect(tmp_path / "a.db") as raw:
+        raw.execute(change)
+        before = list(raw.execute("SELECT sql FROM sqlite_master"))
+    with pytest.raises(DatabaseInvalid, match=expected):
+        Store(url)
+    with sqlite3.connect(tmp_path / "a.db") as raw:
+        assert list(raw.execute("SELECT sql FROM sqlite_master")) == before

@@ -1,0 +1,211 @@
+"""Rollouts: opening, approving, holding and ending them."""
+
+import json
+from typing import Any
+
+from controlplane.domain.rollout import Phase
+from controlplane.errors import StepRefused
+from controlplane.loop import advance, approvals
+from controlplane.loop.evidence import evidence_shown
+from controlplane.loop.publish import standing_split
+from controlplane.rpc.status import translated
+from controlplane.rpc.transactions import Transactions, check_text, find_rollout, gate_message, time_text
+from controlplane.store import plans, records, rollouts
+from controlplane.store.rollouts import RolloutRow
+from controlplane.store.store import Unit
+from protos import control_pb2 as pb
+from protos.contract.attestation import Approval
+from protos.contract.digest import canonical_json, parse_digest
+from protos.contract.ledger_proof import APPROVAL_GIVEN
+
+
+class RolloutCalls(Transactions):
+    """Of ``ControlService``: every step of a rollout that a person takes."""
+
+    @translated
+    async def StartRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Open a rollout of an accepted bundle."""
+        parse_digest(request.bundle_digest, "bundle_digest")
+        check_text(request.started_by, "started_by")
+        check_text(request.operation_id, "operation_id")
+        return await self._write(
+            lambda unit: self._rollout(
+                unit,
+                advance.start(
+                    unit,
+                    self._deployment,
+                    request.specialist,
+                    request.bundle_digest,
+                    request.started_by,
+                    request.operation_id,
+                ),
+            )
+        )
+
+    @translated
+    async def GetRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Show one rollout."""
+        return await self._read(lambda unit: self._rollout(unit, find_rollout(unit, self._deployment, request.id)))
+
+    @translated
+    async def ListRollouts(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """List rollouts, oldest first."""
+        if request.specialist:
+            self._deployment.pack(request.specialist)
+        return await self._read(
+            lambda unit: pb.ListRolloutsResponse(
+                rollouts=[self._rollout(unit, row) for row in rollouts.listed(unit, request.specialist)]
+            )
+        )
+
+    @translated
+    async def DraftApproval(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return the statement a person would sign for the next step."""
+        return await self._read(lambda unit: self._draft(unit, request))
+
+    @translated
+    async def SubmitApproval(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Keep a signed approval and act on it at once."""
+
+        def submit(unit: Unit) -> Any:
+            row = find_rollout(unit, self._deployment, request.rollout)
+            wanted = approvals.next_step(unit, self._deployment, row)
+            given = approvals.check(request.envelope, self._deployment, row, wanted)
+            state = row.state
+            is_new = plans.add_approval(unit, given.digest, state.id, state.specialist, given.bundle, request.envelope)
+            if is_new:
+                records.note(unit, given.digest, unit.record(given.person, APPROVAL_GIVEN, _said(given)))
+                row = advance.step(unit, self._deployment, row)
+            return self._rollout(unit, row)
+
+        return await self._write(submit)
+
+    @translated
+    async def RejectRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """End a rollout that has not reached callers."""
+        return await self._end(request, Phase.REJECTED)
+
+    @translated
+    async def RollBack(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return every request to the previous primary."""
+        return await self._end(request, Phase.ROLLED_BACK)
+
+    @translated
+    async def PauseRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Keep a rollout where it is; harm still rolls it back."""
+        return await self._pause(request, is_paused=True)
+
+    @translated
+    async def ResumeRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Let a paused rollout go on."""
+        return await self._pause(request, is_paused=False)
+
+    async def _end(self, request: Any, phase: Phase) -> Any:
+        check_text(request.person, "person")
+        check_text(request.reason, "reason")
+
+        def end(unit: Unit) -> Any:
+            name = find_rollout(unit, self._deployment, request.rollout).state.id
+            return self._rollout(unit, advance.end(unit, self._deployment, name, phase, request.person, request.reason))
+
+        return await self._write(end)
+
+    async def _pause(self, request: Any, *, is_paused: bool) -> Any:
+        check_text(request.person, "person")
+        check_text(request.reason, "reason")
+
+        def change(unit: Unit) -> Any:
+            row = find_rollout(unit, self._deployment, request.rollout)
+            name = row.state.id
+            if not row.is_open:
+                raise StepRefused(f"rollout {name!r} is {row.state.phase.value}, expected an open one")
+            if row.state.paused == is_paused:
+                raise StepRefused(f"rollout {name!r} is {'paused already' if is_paused else 'not paused'}")
+            row = rollouts.moved(row, paused=is_paused)
+            action = "rollout.paused" if is_paused else "rollout.resumed"
+            unit.record(request.person, action, {"rollout": name, "reason": request.reason})
+            rollouts.save(unit, row)
+            return self._rollout(unit, row)
+
+        return await self._write(change)
+
+    def _draft(self, unit: Unit, request: Any) -> pb.ApprovalDraft:
+        row = find_rollout(unit, self._deployment, request.rollout)
+        wanted, statement = approvals.draft(unit, self._deployment, row, request.ceiling_bp)
+        return pb.ApprovalDraft(
+            rollout=row.state.id,
+            step=wanted.name,
+            ceiling_bp=statement.ceiling_bp,
+            statement=canonical_json(statement.to_statement()),
+            summary=self._summary(row, statement),
+            from_shape_json=json.dumps(wanted.before.shape()) if wanted.before else "",
+            to_shape_json=json.dumps(wanted.after.shape()),
+            evidence_path=row.evidence_path,
+            **evidence_shown(row),
+        )
+
+    @staticmethod
+    def _summary(row: RolloutRow, statement: Approval) -> str:
+        lines = [
+            f"{statement.step} of {row.state.specialist}: {row.state.candidate} may answer up to "
+            f"{statement.ceiling_bp / 100:g} % of requests."
+        ]
+        if row.state.primary:
+            lines.append(f"It replaces {row.state.primary}; the way back needs no further approval.")
+        return "\n".join(lines)
+
+    def _rollout(self, unit: Unit, row: RolloutRow) -> pb.Rollout:
+        state = row.state
+        split = standing_split(unit, state.specialist)
+        is_live = split is not None and split.candidate == state.candidate and row.is_open
+        needs = ""
+        if row.is_open and row.evidence is not None:
+            wanted = approvals.next_step(unit, self._deployment, row)
+            needs = "" if wanted is None else wanted.name
+        given = [Approval.from_statement(e.payload) for e in plans.approvals_of(unit, state.id)]
+        return pb.Rollout(
+            id=state.id,
+            specialist=state.specialist,
+            phase=state.phase.value,
+            paused=state.paused,
+            primary_digest=state.primary or "",
+            candidate_digest=state.candidate,
+            canary_bp=split.canary_bp if split and is_live else 0,
+            shadow_bp=split.shadow_bp if split and is_live else 0,
+            stages_bp=state.stages_bp,
+            waiting_for=row.waiting_for,
+            gates=[gate_message(reading) for reading in row.gates],
+            approvals=[
+                pb.ApprovalInfo(
+                    person=a.person,
+                    step=a.step,
+                    ceiling_bp=a.ceiling_bp,
+                    expires=time_text(a.expires * 1000),
+                    reason=a.reason,
+                    statement_digest=a.digest,
+                )
+                for a in given
+            ],
+            evidence_path=row.evidence_path,
+            evidence_digest=row.evidence or "",
+            started_by=row.started_by,
+            started_at=time_text(row.started_ms),
+            ended_at=time_text(row.ended_ms),
+            end_reason=row.end_reason,
+            needs_approval_for=needs,
+            required_approvals=self._deployment.operators().required_approvals,
+            rollback_ms=row.rollback_ms or 0,
+        )
+
+
+def _said(given: Approval) -> dict[str, Any]:
+    return {
+        "rollout": given.rollout,
+        "statement": given.digest,
+        "step": given.step,
+        "bundle": given.bundle,
+        "evidence": given.evidence,
+        "ceiling_bp": given.ceiling_bp,
+        "expires": given.expires,
+        "reason": given.reason,
+    }
