@@ -190,10 +190,13 @@ class RolloutSettings:
         stages_bp: Canary weights in basis points, rising.
         shadow_bp: Basis points of the primary's requests copied to a candidate.
         holdback_bp: Basis points of units that every plan keeps from all models, to measure what they are worth.
-        alpha: Chance that a gate's interval ever misses the truth, however often it is looked at.
+        alpha: Chance that a rollout within every limit is ever rolled back by its gates, all of them in all stages
+            together and however often they are read; and that one beyond a limit ever passes that gate.
         cost_margin: Cost per request, as a share of the largest cost, that a candidate may add.
         failure_margin: Share of requests that a candidate may answer with a fallback, late or not at
             all, beyond the primary's.
+        mistake_margin: Share of decisions beyond the primary's that outcomes, once due, may show another
+            decision to have been cheaper than.
         disagreement_limit: Share of decisions that may differ from the primary's in shadow.
     """
 
@@ -203,6 +206,7 @@ class RolloutSettings:
     alpha: float
     cost_margin: float
     failure_margin: float
+    mistake_margin: float
     disagreement_limit: float
 
     @classmethod
@@ -217,6 +221,7 @@ class RolloutSettings:
             alpha=read.number("alpha", 0.0001, 0.2, 0.05),
             cost_margin=read.number("cost_margin", 0.001, 1, 0.02),
             failure_margin=read.number("failure_margin", 0.001, 1, 0.02),
+            mistake_margin=read.number("mistake_margin", 0.001, 1, 0.05),
             disagreement_limit=read.number("disagreement_limit", 0.01, 1, 0.5),
         )
         read.done()

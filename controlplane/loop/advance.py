@@ -18,6 +18,7 @@ from controlplane.domain.rollout import (
     Rollout,
     Shadow,
     Shift,
+    Verdict,
     check_move,
     decide,
     phase_after,
@@ -26,13 +27,14 @@ from controlplane.errors import StepRefused, UnknownBundle, UnknownRollout
 from controlplane.loop import approvals, drill
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.evidence import step_evidence, whole_evidence
-from controlplane.loop.gates import ArmCost, ArmCount, PairCount, canary_gates, cost_share, shadow_gates
+from controlplane.loop.gates import ArmCount, arm, canary_gates, shadow_gates
+from controlplane.loop.maturity import matured_before
 from controlplane.loop.publish import publish, standing_split
+from controlplane.loop.shadow_report import stage_pairs
 from controlplane.store import observations, plans, rollouts
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos.contract.plan import Split
-from protos.contract.task import TaskSpec
 
 log = structlog.get_logger()
 
@@ -130,31 +132,20 @@ def read_gates(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[Gat
     task = deployment.pack(state.specialist).task
     if state.phase not in (Phase.SHADOWING, Phase.CANARY):
         return row.gates
-    counted = observations.pair_decisions(unit, state.id, row.stage_ms)
-    pairs = [PairCount(p.primary_decision, p.candidate_decision, p.in_time, p.label, p.n) for p in counted]
-    readings = shadow_gates(task, pairs, limits)
+    due_ms = matured_before(unit, state.specialist, unit.now_ms)
+    readings = shadow_gates(task, stage_pairs(unit, state.id, row.stage_ms, due_ms), limits)
     if state.phase is Phase.SHADOWING:
         return readings
     counts = observations.arm_counts(unit, state.specialist, state.id)
-    costs = arm_costs(task, observations.arm_decisions(unit, state.specialist, state.id, row.stage_generation))
+    known = observations.arm_decisions(unit, state.specialist, state.id, row.stage_generation, due_ms)
     began = row.stage_counts or {}
-    canary, baseline = (_since(counts.get(arm, {}), began.get(arm, {})) for arm in (CANARY, BASELINE))
-    nothing = ArmCost(0.0, 0)
-    compared = canary_gates(canary, baseline, costs.get(CANARY, nothing), costs.get(BASELINE, nothing), limits)
+    canary, baseline = (
+        arm(task, _since(counts.get(which, {}), began.get(which, {})), [r for r in known if str(r.arm) == which])
+        for which in (CANARY, BASELINE)
+    )
+    compared = canary_gates(canary, baseline, limits)
     # In a canary the shadow pairs may only warn of harm: traffic that is not shadowed must not hold it up.
-    return compared + tuple(r for r in readings if r.verdict.value == "fail")
-
-
-def arm_costs(task: TaskSpec, rows: list[Any]) -> dict[str, ArmCost]:
-    """Add up the cost of each arm's decisions, by arm number as text."""
-    found: dict[str, ArmCost] = {}
-    for row in rows:
-        if row.label in task.labels and row.decision in task.decisions:
-            one = found.get(str(row.arm), ArmCost(0.0, 0))
-            share = cost_share(task, row.label, row.decision)
-            total = min(one.total + share * row.n, float(one.n + row.n))
-            found[str(row.arm)] = ArmCost(total, one.n + row.n)
-    return found
+    return compared + tuple(r for r in readings if r.verdict is Verdict.FAIL)
 
 
 def start(
@@ -309,10 +300,8 @@ def _ask(unit: Unit, deployment: Deployment, row: RolloutRow) -> RolloutRow:
 
 
 def _since(now: dict[str, int], began: dict[str, int]) -> ArmCount:
-    late, unanswered, requests = (
-        max(0, now.get(name, 0) - began.get(name, 0)) for name in ("late", "unanswered", "requests")
-    )
-    return ArmCount(requests, min(unanswered, requests), min(late, requests))
+    requests, unanswered, late = (now.get(name, 0) - began.get(name, 0) for name in ("requests", "unanswered", "late"))
+    return ArmCount(requests, unanswered, late)
 
 
 def _follow_refusal(unit: Unit, row: RolloutRow) -> RolloutRow:

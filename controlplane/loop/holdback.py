@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.detectors import sequential
+from controlplane.detectors.sequential import Share
 from controlplane.errors import StepRefused
-from controlplane.loop.advance import arm_costs
 from controlplane.loop.deployment import Deployment
-from controlplane.loop.gates import ArmCost
+from controlplane.loop.gates import cost_share, known_share
 from controlplane.loop.publish import standing_split
 from controlplane.loop.shadow_report import Estimate
 from controlplane.store import observations
@@ -47,20 +47,15 @@ def summarise(task: TaskSpec, rows: Sequence[Any], bundle: str, holdback_bp: int
     Fallbacks of the model's arms count: they are what callers got of it. Bounds stay valid however often they are
     looked at.
     """
-    costs = arm_costs(task, list(rows))
-    nothing = ArmCost(0.0, 0)
-    parts = [costs.get(str(arm), nothing) for arm in WITH_MODEL]
-    model = ArmCost(sum(part.total for part in parts), sum(part.n for part in parts))
-    held = costs.get(str(WITHOUT), nothing)
-    saved = _mean(held) - _mean(model) if held.n and model.n else 0.0
+    model, held = (
+        known_share(task, [row for row in rows if row.arm in arms], lambda label, said: cost_share(task, label, said))
+        for arms in (WITH_MODEL, (WITHOUT,))
+    )
+    saved = held.value - model.value if held.n and model.n else 0.0
     bounds = sequential.difference(held.total, held.n, model.total, model.n, alpha)
     sample = min(held.n, model.n)
     return ModelValue(bundle, holdback_bp, _cost(model, alpha), _cost(held, alpha), Estimate(saved, *bounds, sample))
 
 
-def _mean(cost: ArmCost) -> float:
-    return cost.total / cost.n if cost.n else 0.0
-
-
-def _cost(cost: ArmCost, alpha: float) -> Estimate:
-    return Estimate(_mean(cost), *sequential.interval(cost.total, cost.n, alpha), cost.n)
+def _cost(cost: Share, alpha: float) -> Estimate:
+    return Estimate(cost.value, *sequential.interval(cost.total, cost.n, alpha), cost.n)

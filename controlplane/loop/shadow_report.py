@@ -11,6 +11,7 @@ from controlplane.detectors import sequential
 from controlplane.domain.rollout import GateReading, Phase
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.gates import PairCount, shadow_gates
+from controlplane.loop.maturity import matured_before
 from controlplane.settings import RolloutSettings
 from controlplane.store import observations
 from controlplane.store.rollouts import RolloutRow
@@ -96,14 +97,20 @@ def shadow_report(unit: Unit, deployment: Deployment, row: RolloutRow) -> Shadow
     """Report on a rollout: while it shadows on the stage that its gates read, afterwards on all of it."""
     state = row.state
     since_ms = row.stage_ms if state.phase is Phase.SHADOWING else 0
-    counted = [
-        PairCount(p.primary_decision, p.candidate_decision, p.in_time, p.label, p.n)
-        for p in observations.pair_decisions(unit, state.id, since_ms)
-    ]
+    due_ms = matured_before(unit, state.specialist, deployment.clock())
+    counted = stage_pairs(unit, state.id, since_ms, due_ms)
     detailed = [_pair(found) for found in observations.pair_details(unit, state.id, since_ms, MOST_DETAILED)]
     flow = total_flow(observations.shadow_counts(unit, state.specialist, state.id))
     task = deployment.pack(state.specialist).task
     return summarise(task, deployment.settings.rollout, since_ms, flow, counted, detailed)
+
+
+def stage_pairs(unit: Unit, salt: str, since_ms: int, due_ms: int | None) -> list[PairCount]:
+    """Count a stage's pairs; those made up to ``due_ms`` are matured."""
+    return [
+        PairCount(p.primary_decision, p.candidate_decision, p.in_time, p.label, p.n, bool(p.matured))
+        for p in observations.pair_decisions(unit, salt, since_ms, due_ms)
+    ]
 
 
 def summarise(
@@ -159,14 +166,11 @@ def share(successes: int, n: int, alpha: float) -> Estimate:
 def mean_difference(differences: Sequence[float], alpha: float) -> Estimate:
     """Estimate the mean of paired differences in -1..1.
 
-    Bounded by its parts, as the cost gate is: what rose less what fell. Most pairs move little, so both
-    parts are small and their bounds far tighter than those of the difference.
+    Bounded by bets on pairs, as the cost gate is: most pairs move little, and bets notice that.
     """
-    n = len(differences)
-    # Sums may exceed the count by a rounding error.
-    risen = min(sum(d for d in differences if d > 0), float(n))
-    fallen = min(sum(-d for d in differences if d < 0), float(n))
-    return Estimate((risen - fallen) / n if n else 0.0, *sequential.difference(risen, n, fallen, n, alpha), n)
+    found = np.asarray(differences, dtype=np.float64)
+    value = float(found.mean()) if len(found) else 0.0
+    return Estimate(value, *sequential.paired_interval(found, alpha), len(found))
 
 
 def total_flow(rows: Sequence[Any]) -> Flow:

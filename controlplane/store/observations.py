@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, not_, select, update
+from sqlalchemy import and_, case, delete, func, insert, literal_column, not_, select, update
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import (
@@ -222,17 +222,26 @@ def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
     return list(newest.values())
 
 
-def arm_decisions(unit: Unit, specialist: str, salt: str, generation: int) -> list[Any]:
-    """Count (arm, decision, true label, n) over one stage's samples with a known outcome.
+def arm_decisions(unit: Unit, specialist: str, salt: str, generation: int, due_ms: int | None) -> list[Any]:
+    """Count (arm, decision, true label, matured, n) over one stage's samples with a known outcome.
 
     A stage is a rollout's salt from the plan generation that began it. Fallbacks count: they are
-    what the arm did to its callers.
+    what the arm did to its callers. Samples recorded for standing out do not: one arm may have more of them.
+
+    Args:
+        due_ms: Decisions made up to then are matured; None: nobody can say of any.
     """
+    matured = _is_matured(sample.c.at_ms, due_ms)
     query = (
-        select(sample.c.arm, sample.c.decision, outcome.c.label, func.count().label("n"))
+        select(sample.c.arm, sample.c.decision, outcome.c.label, matured, func.count().label("n"))
         .join(outcome, _with_outcomes(sample))
-        .where(sample.c.specialist == specialist, sample.c.salt == salt, sample.c.generation >= generation)
-        .group_by(sample.c.arm, sample.c.decision, outcome.c.label)
+        .where(
+            sample.c.specialist == specialist,
+            sample.c.salt == salt,
+            sample.c.generation >= generation,
+            sample.c.drawn_for == BY_RATE,
+        )
+        .group_by(sample.c.arm, sample.c.decision, outcome.c.label, literal_column("matured"))
     )
     return list(unit.connection.execute(query))
 
@@ -242,27 +251,29 @@ def bundle_decisions(unit: Unit, specialist: str, bundle: str) -> list[Any]:
     query = (
         select(sample.c.arm, sample.c.decision, outcome.c.label, func.count().label("n"))
         .join(outcome, _with_outcomes(sample))
-        .where(sample.c.specialist == specialist, sample.c.bundle == bundle)
+        .where(sample.c.specialist == specialist, sample.c.bundle == bundle, sample.c.drawn_for == BY_RATE)
         .group_by(sample.c.arm, sample.c.decision, outcome.c.label)
     )
     return list(unit.connection.execute(query))
 
 
-def pair_decisions(unit: Unit, salt: str, since_ms: int) -> list[Any]:
-    """Count (primary decision, candidate decision, in time, true label or None, n) over a stage's shadow pairs."""
+def _is_matured(at_ms: Any, due_ms: int | None) -> Any:
+    return case((at_ms <= (-1 if due_ms is None else due_ms), 1), else_=0).label("matured")
+
+
+def pair_decisions(unit: Unit, salt: str, since_ms: int, due_ms: int | None) -> list[Any]:
+    """Count (primary decision, candidate decision, in time, true label or None, matured, n) over a stage's pairs.
+
+    Args:
+        due_ms: As in ``arm_decisions``.
+    """
+    matured = _is_matured(shadow_pair.c.at_ms, due_ms)
+    columns = (shadow_pair.c.primary_decision, shadow_pair.c.candidate_decision, shadow_pair.c.in_time, outcome.c.label)
     query = (
-        select(
-            shadow_pair.c.primary_decision,
-            shadow_pair.c.candidate_decision,
-            shadow_pair.c.in_time,
-            outcome.c.label,
-            func.count().label("n"),
-        )
+        select(*columns, matured, func.count().label("n"))
         .outerjoin(outcome, _with_outcomes(shadow_pair))
         .where(shadow_pair.c.salt == salt, shadow_pair.c.at_ms >= since_ms)
-        .group_by(
-            shadow_pair.c.primary_decision, shadow_pair.c.candidate_decision, shadow_pair.c.in_time, outcome.c.label
-        )
+        .group_by(*columns, literal_column("matured"))
     )
     return list(unit.connection.execute(query))
 

@@ -97,6 +97,7 @@ class Deployment:
             "stages_bp": [2000, 5000],
             "shadow_bp": 5000,
             "cost_margin": 0.1,
+            "mistake_margin": 0.1,
             "failure_margin": 0.1,
             "alpha": 0.05,
         }

@@ -22,7 +22,7 @@ def shadow(control: FakeControl) -> control_pb2.ShadowReport:
         difference=control_pb2.Quantiles(value=[250, -1500], **Q),
     )
     counts = (("allow", "allow", 60), ("allow", "block", 1), ("block", "", 39))
-    gates = (("shadow_failures", "not_yet", 0.39, 7), ("shadow_disagreement", "not_yet", 0.1, 0))
+    gates = (("shadow_late", "not_yet", 0.39, 7), ("shadow_disagreement", "not_yet", 0.1, 0))
     control.shadow = control_pb2.ShadowReport(
         rollout="r-1",
         phase="shadowing",
@@ -70,7 +70,7 @@ def test_a_person_reads_what_was_compared_and_what_was_not() -> None:
 @pytest.mark.usefixtures("shadow")
 def test_each_gate_says_what_is_still_needed_and_for_which_verdict() -> None:
     _, output = interlock("shadow", "report", "brand")
-    assert line(output, "failures").endswith("7 to fail")
+    assert line(output, "late").endswith("7 to fail")
     assert line(output, "disagreement").endswith("more of the same will not do")
 
 

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.detectors.sequential import difference, difference_sample_missing, interval, sample_missing
+from controlplane.detectors.sequential import (
+    Difference,
+    Paired,
+    Share,
+    difference,
+    interval,
+    is_ruled_out,
+    log_capital,
+    lower_bound,
+    paired_interval,
+    sample_missing,
+    upper_bound,
+)
 
 RUNS = 200
 LENGTH = 1500
@@ -97,7 +109,7 @@ def test_a_difference_is_found_and_its_sign_is_right() -> None:
 @given(st.integers(0, 200), st.data(), st.floats(0.02, 0.9))
 def test_the_missing_sample_is_the_least_that_reaches_the_limit(n: int, data: st.DataObject, limit: float) -> None:
     total = data.draw(st.integers(0, n))
-    missing = sample_missing(total, n, limit, 0.05)
+    missing = sample_missing(Share(total, n), limit, 0.05) if n == 0 or total / n <= limit else None
     mean = total / n if n else 0.0
     if missing is None:
         assert mean >= limit or limit - mean < 0.01
@@ -108,10 +120,79 @@ def test_the_missing_sample_is_the_least_that_reaches_the_limit(n: int, data: st
 
 
 def test_the_missing_sample_of_a_difference_reaches_the_limit() -> None:
-    missing = difference_sample_missing(10, 100, 10, 100, 0.05, 0.05)
+    few = Difference(10, 100, 10, 100)
+    missing = sample_missing(few, 0.05, 0.05)
     assert missing is not None and missing > 0
-    scale = 1 + missing / 100
-    n = 100 + missing
-    assert difference(10 * scale, n, 10 * scale, n, 0.05)[1] <= 0.05
-    assert difference_sample_missing(30, 100, 10, 100, 0.05, 0.05) is None
-    assert difference_sample_missing(10, 10_000, 10, 10_000, 0.05, 0.05) == 0
+    assert upper_bound(few.grown(missing), 0.05) <= 0.05 < upper_bound(few.grown(missing - 1), 0.05)
+    assert sample_missing(Difference(10, 10_000, 10, 10_000), 0.05, 0.05) == 0
+
+
+def test_one_arm_alone_says_nothing_of_a_difference() -> None:
+    assert difference(0, 0, 500, 500, 0.05) == difference(500, 500, 0, 0, 0.05) == (-1.0, 1.0)
+
+
+ARMS = {"alike": (0.1, 0.1), "apart": (0.3, 0.28), "rare": (0.02, 0.0), "certain": (1.0, 0.98)}
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_a_difference_of_arms_is_missed_no_more_often_than_stated(name: str) -> None:
+    rng, alpha, looks = np.random.default_rng(7), 0.1, range(1, 800, 13)
+    a_mean, b_mean = ARMS[name]
+    missed = 0
+    for _ in range(60):
+        a, b = (np.cumsum(rng.random(800) < mean).tolist() for mean in (a_mean, b_mean))
+        seen = (Difference(a[n], n + 1, b[n // 2], n // 2 + 1) for n in looks)  # arms come at different rates
+        missed += any(is_ruled_out(sample, a_mean - b_mean, alpha) for sample in seen)
+    assert missed <= 60 * alpha
+
+
+PAIRS = {
+    "symmetric": ((-1.0, 0.0, 1.0), (0.1, 0.8, 0.1)),
+    "skewed": ((-0.2, 0.0, 1.0), (0.25, 0.7, 0.05)),
+    "rare": ((-1.0, 0.0, 0.5), (0.002, 0.994, 0.004)),
+    "steady": ((0.02,), (1.0,)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_bets_on_pairs_win_against_the_truth_no_more_often_than_stated(name: str) -> None:
+    values, chances = (np.array(x) for x in PAIRS[name])
+    alpha, mean = 0.1, float(values @ chances)
+    drawn = np.random.default_rng(3).choice(len(values), (RUNS, LENGTH), p=chances)
+    counts = np.cumsum(drawn[..., None] == np.arange(len(values)), axis=1).astype(float)[:, ::5]
+    for is_above in (True, False):
+        capital = log_capital(counts, values, mean, is_above=is_above)
+        assert (capital >= -math.log(alpha)).any(axis=1).mean() <= alpha
+    # The gate reads the same number from the counts.
+    last = Paired.of(dict(zip(values.tolist(), counts[0, -1].tolist(), strict=True)))
+    assert last.log_evidence(mean) == pytest.approx(
+        float(log_capital(counts[0, -1], values, mean, is_above=last.value > mean))
+    )
+
+
+@given(st.dictionaries(st.sampled_from([-1.0, -0.2, 0.0, 0.5, 1.0]), st.integers(1, 300), max_size=5))
+def test_bounds_of_pairs_hold_their_mean_and_turn_with_their_sign(counts: dict[float, int]) -> None:
+    found, turned = Paired.of(counts), Paired.of({-value: n for value, n in counts.items()})
+    low, high = lower_bound(found, 0.05), upper_bound(found, 0.05)
+    assert -1 <= low <= found.value <= high <= 1
+    assert (low, high) == pytest.approx((-upper_bound(turned, 0.05), -lower_bound(turned, 0.05)), abs=1e-8)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=60))
+def test_rounding_differences_only_widens(found: list[float]) -> None:
+    values, counts = np.unique(found, return_counts=True)
+    exact = Paired.of(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    low, high = paired_interval(np.array(found), 0.05)
+    assert low <= lower_bound(exact, 0.025) + 1e-9 and high >= upper_bound(exact, 0.025) - 1e-9
+
+
+def test_pairs_are_bounded_far_closer_than_their_arms_would_be() -> None:
+    pairs = Paired.of({-1.0: 50, 0.0: 900, 1.0: 50})
+    low, high = difference(150, 1000, 150, 1000, 0.05)
+    assert upper_bound(pairs, 0.025) - lower_bound(pairs, 0.025) < 0.75 * (high - low)
+
+
+def test_what_is_no_difference_is_refused() -> None:
+    for wrong in ({1.5: 1}, {0.5: -1}):
+        with pytest.raises(ValueError, match="expected values in -1..1"):
+            Paired.of(wrong)
