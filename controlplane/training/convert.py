@@ -20,7 +20,7 @@ from controlplane.training.dataset import dataset_digest
 from protos.contract.base import FOLDER, TOKENIZER, BaseInvalid, BaseStore
 from protos.contract.bundle import Bundle, BundleInvalid, BundleStore
 from protos.contract.head import HEAD, LEAST
-from protos.contract.label_tokens import LabelTokensInvalid, label_token_ids
+from protos.contract.prompt import Prompt, PromptInvalid
 
 PRECISIONS = ("auto", "int8")
 MAX_DIFFERENCE = 0.05  # of a probability, in single precision: a wrong conversion is far beyond it
@@ -56,7 +56,7 @@ def convert(
     try:
         source = store.load(digest)
         engine, contents = _float_graph(store, source, dev, progress)
-    except (BundleInvalid, BaseInvalid, LabelTokensInvalid) as error:
+    except (BundleInvalid, BaseInvalid, PromptInvalid) as error:
         raise ConversionFailed(str(error)) from error
     is_same_graph = source.manifest.backend == "openvino"
     with tempfile.TemporaryDirectory(prefix="interlock-convert-") as folder:
@@ -166,11 +166,10 @@ def _float_graph(
             model = PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[no-untyped-call]
     task = source.manifest.task
     tokenizer = _tokenizer(tokenizer_file)
-    verbalizers = engine.get("verbalizers", {})
-    prompt = task.template.format_map({field.name: dev[0].text for field in task.fields})
-    answers = [verbalizers.get(label, " " + label) for label in task.labels]
-    tokens = label_token_ids(lambda text: tokenizer.encode(text).ids, prompt, answers)
-    ids = torch.tensor([tokenizer.encode(prompt).ids[: task.max_tokens]] * 2)
+    prompt = Prompt(tokenizer, task, "cut", task.max_tokens)
+    tokens = list(prompt.label_tokens(engine.get("verbalizers", {})))
+    rendered = task.template.format_map({field.name: dev[0].text for field in task.fields})
+    ids = torch.tensor([prompt.encode(rendered)[0]] * 2)
     graph = to_ir(LabelRows(model.eval(), tokens).eval(), ids, torch.ones_like(ids))
     kept = {name: engine[name] for name in ("verbalizers", "overlong") if name in engine}
     settings: dict[str, Any] = {"backend": "openvino", "kind": "decoder", "precision": "auto", "label_tokens": tokens}

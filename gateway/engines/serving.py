@@ -8,7 +8,6 @@ import numpy as np
 
 from gateway.engines.ports import Broken, LabelScores, Served
 from gateway.serving.ports import BundleRefused
-from gateway.worker.backend import BackendFailed
 from protos.contract.bundle import Bundle
 from protos.contract.digest import JsonMalformed
 from protos.contract.engines import needs_label_tokens
@@ -75,13 +74,13 @@ def prepare(bundle: Bundle) -> tuple[Served, Head]:
         ids: tuple[int, ...] = ()
         if tokenizer is not None and needs_label_tokens(settings):
             # The worker's own rule: single tokens behind any text, and no special token from a caller.
-            from gateway.worker.prompt import Prompt
+            from protos.contract.prompt import Prompt  # imports tokenizers, an extra
 
-            prompt = Prompt(tokenizer, task, settings.get(VERBALIZERS, {}), "refuse", UNKNOWN_POSITIONS)
-            ids = prompt.labels
+            prompt = Prompt(tokenizer, task, "refuse", UNKNOWN_POSITIONS)
+            ids = prompt.label_tokens(settings.get(VERBALIZERS, {}))
             encode = lambda text: prompt.encode(text)[0]  # noqa: E731
         probes = read_probes(bundle.contents, task)
-    except (FieldInvalid, JsonMalformed, BackendFailed, ValueError) as error:
+    except (FieldInvalid, JsonMalformed, ValueError) as error:
         raise BundleRefused(f"bundle {bundle.digest}: {error}") from error
     return Served(bundle.digest, task, settings, answers, ids, encode, decode, probes), head
 

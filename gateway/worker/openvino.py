@@ -13,10 +13,10 @@ import openvino as ov
 from tokenizers import Tokenizer
 
 from gateway.worker.backend import BackendFailed, Prepared, Scores
-from gateway.worker.prompt import Prompt
 from protos.contract.bundle import Bundle
 from protos.contract.digest import parse_digest
 from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.prompt import Prompt
 
 MODEL, WEIGHTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
 REQUIRED = frozenset({"input_ids", "attention_mask"})
@@ -90,11 +90,12 @@ class OpenVinoBackend:
         self._prompt: Prompt | None = None
         if is_decoder:
             verbalizers = {str(label): str(text) for label, text in settings.verbalizers.items()}
-            self._prompt = Prompt(self._tokenizer, task, verbalizers, settings.overlong, task.max_tokens)
-            if settings.label_tokens != self._prompt.labels:
+            self._prompt = Prompt(self._tokenizer, task, settings.overlong, task.max_tokens)
+            tokens = self._prompt.label_tokens(verbalizers)
+            if settings.label_tokens != tokens:
                 raise BackendFailed(
                     f"manifest.engine.label_tokens is {list(settings.label_tokens)}, "
-                    f"expected {list(self._prompt.labels)} of the labels behind this template"
+                    f"expected {list(tokens)} of the labels behind this template"
                 )
         self._weights = _tensor(bundle.contents[WEIGHTS])  # the model borrows it for as long as it lives
         self._request, self._inputs = self._compile(bundle.contents[MODEL], threads, settings.precision)

@@ -17,13 +17,13 @@ from gateway.engines.label_scores import from_best
 from gateway.engines.ports import Broken
 from gateway.engines.text_pieces import TextPieces
 from gateway.worker.backend import BackendFailed, BackendGone, Host, Prepared, Scores
-from gateway.worker.prompt import Prompt
 from gateway.worker.tensorrt_llm.llms import Shared, acquire, api, explain, options, release
 from gateway.worker.tensorrt_llm.lora import MODULES, check_adapter, write_adapter
 from protos import decide_pb2, engine_pb2
 from protos.contract.bundle import Bundle
 from protos.contract.engines import TENSORRT_LLM_MODES
 from protos.contract.fields import Reader
+from protos.contract.prompt import Prompt
 
 PATIENCE_S = 60.0
 CONSTRAINTS = ("json_schema", "regex")
@@ -70,10 +70,11 @@ class TensorRtLlmBackend:
         tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
         self._resident_bytes = sum(len(data) for name, data in files.items() if name.endswith(".safetensors"))
         positions = int(config.get("max_position_embeddings", 1 << 20))
-        self._prompt = Prompt(tokenizer, task, settings.verbalizers, settings.overlong, positions)
+        self._prompt = Prompt(tokenizer, task, settings.overlong, positions)
+        self._labels = self._prompt.label_tokens(settings.verbalizers)
         vocabulary = int(config.get("vocab_size", 1 << 31))
-        if max(self._prompt.labels) >= vocabulary:
-            raise BackendFailed(f"a label's token is {max(self._prompt.labels)}, expected below {vocabulary}")
+        if max(self._labels) >= vocabulary:
+            raise BackendFailed(f"a label's token is {max(self._labels)}, expected below {vocabulary}")
         if task.max_tokens > settings.shared["max_num_tokens"]:
             raise BackendFailed(
                 f"manifest.engine.max_num_tokens is {settings.shared['max_num_tokens']}, expected at least "
@@ -130,7 +131,7 @@ class TensorRtLlmBackend:
         rows, masses, bounded, problems = [], [], [], []
         for prepared, (answer, problem) in zip(batch, pending, strict=True):
             owner: TensorRtLlmBackend = prepared.data[1]
-            row, mass, is_bounded = np.full(len(owner._prompt.labels), np.nan, np.float32), 0.0, False
+            row, mass, is_bounded = np.full(len(owner._labels), np.nan, np.float32), 0.0, False
             if not problem:
                 try:
                     row, mass, is_bounded = owner._read(answer.result(timeout=PATIENCE_S).outputs[0])
@@ -170,7 +171,7 @@ class TensorRtLlmBackend:
 
     def _read(self, output: Any) -> tuple[np.ndarray, float, bool]:
         """Return label log-probabilities, the mass they hold, and whether some are bounds."""
-        labels = self._prompt.labels
+        labels = self._labels
         if self._settings.generation_logits:
             return (*_exact(np.asarray(_plain(output.generation_logits[0]), np.float64), labels), False)
         place = output.logprobs[0]
@@ -198,7 +199,7 @@ class TensorRtLlmBackend:
             if len(answers) != len(chunk):
                 raise BackendFailed(f"encode answered {len(answers)} rows, expected {len(chunk)}")
             for prepared, answer in zip(chunk, answers, strict=True):
-                labels = list(prepared.data[1]._prompt.labels)
+                labels = list(prepared.data[1]._labels)
                 # The labels are taken on the device: a whole row is as long as the vocabulary.
                 row = answer.logits.float()
                 row = row[-1] if row.ndim == 2 else row

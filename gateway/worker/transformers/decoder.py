@@ -12,13 +12,13 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from gateway.worker.backend import BackendFailed, Prepared, Scores
-from gateway.worker.prompt import Prompt
 from gateway.worker.transformers.constraint import KINDS, Constraint, grammar_of, read_constraint
 from gateway.worker.transformers.loading import last_position
 from gateway.worker.transformers.resident import Row
 from gateway.worker.transformers.tenant import Tenant
 from protos import decide_pb2, engine_pb2
 from protos.contract.bundle import Bundle
+from protos.contract.prompt import Prompt
 
 MAX_CONSTRAINTS = 16  # kept ready; a grammar over a large vocabulary takes a while to make
 
@@ -32,10 +32,11 @@ class DecoderBackend:
         settings, task = tenant.settings, bundle.manifest.task
         self._positions = last_position(self._resident.model)
         verbalizers = {str(label): str(text) for label, text in settings.verbalizers.items()}
-        self._prompt = Prompt(tenant.tokenizer, task, verbalizers, settings.overlong, self._positions)
+        self._prompt = Prompt(tenant.tokenizer, task, settings.overlong, self._positions)
+        self._labels = self._prompt.label_tokens(verbalizers)
         vocabulary = int(self._resident.config.vocab_size)
-        if max(self._prompt.labels) >= vocabulary:
-            raise BackendFailed(f"a label's token is {max(self._prompt.labels)}, expected below {vocabulary}")
+        if max(self._labels) >= vocabulary:
+            raise BackendFailed(f"a label's token is {max(self._labels)}, expected below {vocabulary}")
         self._prefix = self._prompt.prefix if settings.has_prefix_cache else ()
         self._resident.keep_prefix(tenant.adapter, self._prefix)
         self._ends = _end_tokens(self._resident.config)
@@ -85,7 +86,7 @@ class DecoderBackend:
         full = self._tenant.settings.head == "full"
         score = self._resident.label_logprobs if full else self._resident.label_logits
         with torch.inference_mode():
-            return score(states, self._prompt.labels).cpu().numpy()
+            return score(states, self._labels).cpu().numpy()
 
     def capabilities(self) -> engine_pb2.Capabilities:
         """Say what gateways may ask."""

@@ -128,7 +128,7 @@ def test_scores_are_the_librarys_full_forward_pass(decoder: Base, seed: int, cac
     engine = decoder.open(decoder.host(), seed, head="full", prefix_cache=cached, layout=layout)
     batch = [prepare(engine, text) for text in TEXTS]
     scores = engine.backend.score(batch)
-    labels = engine.backend._prompt.labels  # type: ignore[attr-defined]
+    labels = engine.backend._labels  # type: ignore[attr-defined]
     for text, row, mass in zip(TEXTS, scores.logits, scores.vocabulary_mass, strict=True):
         expected = decoder.expected(seed, text)[list(labels)]
         close(row, expected)

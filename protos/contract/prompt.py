@@ -2,6 +2,7 @@
 
 A label is scored as one token, so each must be a single token, distinct from the others, wherever the
 prompt ends. Whether it is depends on what stands before it; that is why it is tried behind real prompts.
+Training cuts and scores by the same rules as serving: a model must not meet prompts it never saw.
 """
 
 import re
@@ -11,12 +12,15 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from gateway.worker.backend import BackendFailed
 from protos.contract.task import InputInvalid, TaskSpec
 
 # Texts that begin and end as callers' texts may: tokenizers join across a boundary by what stands there.
 PROBES = ("a", "The page", "word.", "9", "!", '"', " x ", "é", "日本", "A\n", "end)")
 MAX_MIDDLE_TOKENS = 4  # least room for a caller's text that is still a prompt
+
+
+class PromptInvalid(ValueError):
+    """A template leaves no room, or a label is not one token of its own behind it; says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +38,70 @@ class Prompt:
     Attributes:
         prefix: Tokens that every prompt begins with, whatever the caller wrote.
         suffix: Tokens that every prompt ends with; a text that is too long loses what is before them.
-        labels: One token a label, in the task's order.
+
+    Args:
+        tokenizer: Neither cuts nor pads.
+        overlong: ``cut`` or ``refuse``.
+        positions: How many tokens the base can read.
+    Raises:
+        PromptInvalid: The base or the template leaves too little room.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, task: TaskSpec, verbalizers: Mapping[str, str], overlong: str, positions: int
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, task: TaskSpec, overlong: str, positions: int) -> None:
         self._tokenizer = tokenizer
+        self._task = task
         self._cuts = overlong == "cut"
         self.limit = task.max_tokens
         if task.max_tokens > positions:
-            raise BackendFailed(f"task.max_tokens is {task.max_tokens}, expected at most the base's {positions}")
+            raise PromptInvalid(f"task.max_tokens is {task.max_tokens}, expected at most the base's {positions}")
         self._literals = _literals(task.template)
         specials = [t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special and t.content]
         self._special = re.compile("|".join(re.escape(s) for s in sorted(specials, key=len, reverse=True)) or r"(?!)")
         if self._special.search(self._literals.between):
-            raise BackendFailed(
+            raise PromptInvalid(
                 "task.template has a special token between two fields, where it cannot be told from a caller's, "
                 "expected it before the first or after the last"
             )
-        texts = [task.template.format_map({field.name: probe for field in task.fields}) for probe in PROBES]
-        rows = [self._encode(text) for text in texts]
-        self.prefix, self.suffix = _shared(rows)
+        self._probes = [task.template.format_map({field.name: probe for field in task.fields}) for probe in PROBES]
+        self.prefix, self.suffix = _shared([self._encode(text) for text in self._probes])
         room = task.max_tokens - len(self.prefix) - len(self.suffix)
         if room < MAX_MIDDLE_TOKENS:
-            raise BackendFailed(
+            raise PromptInvalid(
                 f"task.template takes {len(self.prefix) + len(self.suffix)} tokens, expected at most "
                 f"max_tokens {task.max_tokens} less {MAX_MIDDLE_TOKENS}"
             )
-        self.labels = self._label_tokens(task.labels, verbalizers, texts, rows)
+
+    def label_tokens(self, verbalizers: Mapping[str, str]) -> tuple[int, ...]:
+        """Return one token a label, in the task's order.
+
+        Args:
+            verbalizers: What is written for each label; one that is not named is written behind a space.
+        Raises:
+            PromptInvalid: Names the label and the tokens it became.
+        """
+        unknown = sorted(set(verbalizers) - set(self._task.labels))
+        if unknown:
+            raise PromptInvalid(f"manifest.engine.verbalizers names {unknown[0]!r}, expected labels of the task")
+        rows = [self._encode(text) for text in self._probes]
+        found: dict[int, str] = {}
+        for label in self._task.labels:
+            verbalizer = verbalizers.get(label, " " + label)
+            token = None
+            for text, ids in zip(self._probes, rows, strict=True):
+                longer = self._tokenizer.encode(text + verbalizer).ids if text else []
+                if longer[:-1] != ids and self._encode(text) == ids:
+                    raise PromptInvalid(
+                        f"label {label!r} is not one token behind the prompt: {verbalizer!r} adds "
+                        f"{self._pieces(longer[len(ids) :] or longer)}, expected a single one"
+                    )
+                if token not in (None, longer[-1]):
+                    raise PromptInvalid(f"label {label!r} is another token behind another text, expected the same")
+                token = longer[-1]
+            assert token is not None
+            if token in found:
+                raise PromptInvalid(f"labels {found[token]!r} and {label!r} are both {self._pieces([token])}")
+            found[token] = label
+        return tuple(found)
 
     def encode(self, text: str) -> tuple[list[int], bool]:
         """Return a rendered text's tokens and whether some were cut.
@@ -87,32 +126,6 @@ class Prompt:
                 text = before + self._special.sub(lambda m: m[0][0] + " " + m[0][1:], middle) + after
         ids: list[int] = self._tokenizer.encode(text).ids
         return ids
-
-    def _label_tokens(
-        self, labels: Sequence[str], verbalizers: Mapping[str, str], texts: Sequence[str], rows: Sequence[list[int]]
-    ) -> tuple[int, ...]:
-        unknown = sorted(set(verbalizers) - set(labels))
-        if unknown:
-            raise BackendFailed(f"manifest.engine.verbalizers names {unknown[0]!r}, expected labels of the task")
-        found: dict[int, str] = {}
-        for label in labels:
-            verbalizer = verbalizers.get(label, " " + label)
-            token = None
-            for text, ids in zip(texts, rows, strict=True):
-                longer = self._tokenizer.encode(text + verbalizer).ids if text else []
-                if longer[:-1] != ids and self._encode(text) == ids:
-                    raise BackendFailed(
-                        f"label {label!r} is not one token behind the prompt: {verbalizer!r} adds "
-                        f"{self._pieces(longer[len(ids) :] or longer)}, expected a single one"
-                    )
-                if token not in (None, longer[-1]):
-                    raise BackendFailed(f"label {label!r} is another token behind another text, expected the same")
-                token = longer[-1]
-            assert token is not None
-            if token in found:
-                raise BackendFailed(f"labels {found[token]!r} and {label!r} are both {self._pieces([token])}")
-            found[token] = label
-        return tuple(found)
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:
         return [str(self._tokenizer.id_to_token(i)) for i in ids]
