@@ -174,6 +174,8 @@ def _float_graph(
     kept = {name: engine[name] for name in ("verbalizers", "overlong") if name in engine}
     settings: dict[str, Any] = {"backend": "openvino", "kind": "decoder", "precision": "auto", "label_tokens": tokens}
     files = {n: data for n, data in source.contents.items() if n == HEAD or n.startswith("adapter/")}
+    if ADAPTER in files:
+        settings["merged"] = True
     files |= {"model.xml": graph.xml, "model.bin": graph.weights, TOKENIZER: tokenizer_file}
     return settings | kept, files
 

@@ -87,7 +87,7 @@ def export(
     contents |= _converted(model, base, calibration, rows[:COMPARED])
     manifest = store.add(
         task=task,
-        engine={"backend": "openvino", "precision": "auto"},
+        engine={"backend": "openvino", "precision": "auto", "merged": True},
         contents=contents,
         base={"name": base.name, "digest": base.digest},
         lineage=lineage,

@@ -10,7 +10,7 @@ from gateway.engines.ports import Broken, LabelScores, Served
 from gateway.serving.ports import BundleRefused
 from protos.contract.bundle import Bundle
 from protos.contract.digest import JsonMalformed
-from protos.contract.engines import needs_label_tokens
+from protos.contract.engines import check_adapter_is_read, needs_label_tokens
 from protos.contract.fields import FieldInvalid
 from protos.contract.head import HEAD, Head
 from protos.contract.probe import read_probes
@@ -65,6 +65,7 @@ def prepare(bundle: Bundle) -> tuple[Served, Head]:
         data = bundle.contents.get(HEAD)
         head = Head.from_bytes(data, task) if data is not None else Head()
         settings = bundle.manifest.engine
+        check_adapter_is_read(settings, bundle.manifest.files)
         answers = _answers(settings, task)
         tokenizer = _tokenizer(bundle)
         encode: Callable[[str], Sequence[int]] | None = None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from protos import decide_pb2, engine_pb2
 from protos.contract.base import BaseInvalid, BaseStore
 from protos.contract.bundle import Bundle
-from protos.contract.engines import label_logprobs_of
+from protos.contract.engines import check_adapter_is_read, label_logprobs_of
 from protos.contract.fields import FieldInvalid
 from protos.contract.head import HEAD, Head
 from protos.contract.probe import ProbeFailed, check_probes, read_probes
@@ -174,9 +174,9 @@ def _additive(bundle: Bundle, host: Host) -> Backend:
 
 
 def _tensorrt_llm(bundle: Bundle, host: Host) -> Backend:
-    from gateway.worker.tensorrt_llm.backend import TensorRtLlmBackend
+    from gateway.worker.tensorrt_llm.backend import open_backend
 
-    return TensorRtLlmBackend(bundle, host)
+    return open_backend(bundle, host)
 
 
 # Imported when first used: a worker that serves one backend needs no other's libraries.
@@ -336,6 +336,7 @@ def open_engine(bundle: Bundle, host: Host) -> Engine:
     if factory is None:
         raise BackendFailed(f"manifest.engine.backend is {name!r}, expected one of {', '.join(BACKENDS)}")
     try:
+        check_adapter_is_read(bundle.manifest.engine, bundle.manifest.files)
         given = bundle.contents.get(HEAD)
         head = Head.from_bytes(given, bundle.manifest.task) if given is not None else Head()
         backend = factory(bundle, host)

@@ -17,6 +17,7 @@ from protos.contract.bundle import Bundle
 from protos.contract.digest import parse_digest
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.prompt import Prompt
+from protos.contract.task import InputInvalid
 
 MODEL, WEIGHTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
 REQUIRED = frozenset({"input_ids", "attention_mask"})
@@ -33,6 +34,7 @@ class Settings:
 
     Attributes:
         precision: ``auto`` is bf16 where the CPU has it, else f32; ``int8`` is a quantised graph.
+        overlong: What becomes of texts over the task's limit.
         label_tokens: The tokens whose rows a decoder's graph ends in.
     """
 
@@ -55,7 +57,10 @@ class Settings:
             label_tokens=tuple(read.items("label_tokens", [])),
         )
         accuracy = read.object("accuracy", {})
+        read.flag("merged", False)  # whether the bundle's adapter is in the graph: no other one would be applied
         read.done()
+        if found.kind == "encoder" and (found.verbalizers or found.label_tokens):
+            raise FieldInvalid("manifest.engine.kind is 'encoder', expected 'decoder' with verbalizers or label_tokens")
         if found.precision == "int8":
             _check_accuracy(accuracy)
         return found
@@ -86,6 +91,7 @@ class OpenVinoBackend:
         task = bundle.manifest.task
         self._labels = len(task.labels)
         is_decoder = settings.kind == "decoder"
+        self._limit, self._cuts = task.max_tokens, settings.overlong == "cut"
         self._tokenizer, self._pad = _tokenizer(bundle.contents[TOKENIZER], None if is_decoder else task.max_tokens)
         self._prompt: Prompt | None = None
         if is_decoder:
@@ -109,12 +115,14 @@ class OpenVinoBackend:
         """Tokenise, cutting at the task's limit; a decoder's prompt keeps its end.
 
         Raises:
-            InputInvalid: A decoder's prompt is over the limit and the bundle wants such refused.
+            InputInvalid: The text is over the limit and the bundle wants such refused.
         """
         if self._prompt is not None:
             tokens, truncated = self._prompt.encode(text)
             return Prepared(len(tokens), truncated, np.asarray(tokens, dtype=np.int64))
         encoding = self._tokenizer.encode(text)
+        if encoding.overflowing and not self._cuts:
+            raise InputInvalid(f"the text is over {self._limit} tokens, expected at most that")
         ids = np.asarray(encoding.ids, dtype=np.int64)
         return Prepared(max(1, len(ids)), bool(encoding.overflowing), ids)
 
@@ -140,9 +148,11 @@ class OpenVinoBackend:
         """Run one row and several, whose kernels differ, and check what comes out."""
         one = Prepared(2, False, np.full(2, self._pad, dtype=np.int64))
         for rows in (1, 4):
-            shape = np.shape(self.score([one] * rows).logits)
-            if shape != (rows, self._labels):
-                raise BackendFailed(f"logits have shape {shape}, expected {(rows, self._labels)}")
+            logits = self.score([one] * rows).logits
+            if np.shape(logits) != (rows, self._labels):
+                raise BackendFailed(f"logits have shape {np.shape(logits)}, expected {(rows, self._labels)}")
+            if not np.isfinite(logits).all():
+                raise BackendFailed("logits are not finite")
 
     def close(self) -> None:
         """Free the compiled model."""

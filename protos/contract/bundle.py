@@ -23,7 +23,7 @@ from protos.contract.digest import (
     parse_digest,
     parse_json_object,
 )
-from protos.contract.engines import EngineInexact, check_exactness, label_logprobs_of
+from protos.contract.engines import EngineInexact, check_adapter_is_read, check_exactness, label_logprobs_of
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec
 
@@ -205,7 +205,8 @@ class BundleStore:
         base: Mapping[str, Any],
         lineage: Mapping[str, Any],
     ) -> Manifest:
-        """Write a bundle and return its manifest; adding the same content twice is harmless."""
+        """Write a bundle and return its manifest; adding the same content twice is harmless. Raises FieldInvalid."""
+        check_adapter_is_read(engine, contents)
         manifest = Manifest.from_json(
             Manifest(
                 task=task,

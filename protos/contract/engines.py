@@ -4,7 +4,7 @@ Both sides ask: a bundle is not built, published or served on an engine that ans
 exactly than its task demands.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -68,10 +68,12 @@ class Kind:
     Attributes:
         is_remote: Answers at an address of its own instead of in a worker of this machine.
         label_logprobs: Says how exact a bundle's engine settings let it be.
+        reads_adapters: Applies a bundle's LoRA adapter itself, beside the base.
     """
 
     is_remote: bool
     label_logprobs: Callable[[Mapping[str, Any]], str]
+    reads_adapters: bool = False
 
 
 def _always(exactness: str) -> Callable[[Mapping[str, Any]], str]:
@@ -82,9 +84,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "additive": Kind(False, _always(EXACT)),
         "openvino": Kind(False, _always(EXACT)),
-        "transformers": Kind(False, _always(EXACT)),
-        "simulator": Kind(False, lambda engine: str(engine.get("label_logprobs", EXACT))),
-        "tensorrt_llm": Kind(False, _of_tensorrt_llm),
+        "transformers": Kind(False, _always(EXACT), reads_adapters=True),
+        "simulator": Kind(False, lambda engine: str(engine.get("label_logprobs", EXACT)), reads_adapters=True),
+        "tensorrt_llm": Kind(False, _of_tensorrt_llm, reads_adapters=True),
         "oip": Kind(True, _of_oip),
         "openai-http": Kind(True, lambda e: TOPK if openai_method(e) == "completions" else EXACT),
         "trtllm-grpc": Kind(True, _always(TOPK)),
@@ -100,6 +102,22 @@ def needs_label_tokens(engine: Mapping[str, Any]) -> bool:
     if backend == "openai-http":
         return openai_method(engine) in ("completions", "score")
     return backend in ("trtllm-grpc", "sglang-grpc", "tensorrt_llm")
+
+
+def check_adapter_is_read(engine: Mapping[str, Any], files: Iterable[str]) -> None:
+    """Refuse a bundle whose LoRA adapter would change no answer.
+
+    An engine that reads none may hold the adapter its weights were merged with: it says ``merged``.
+
+    Raises:
+        FieldInvalid: Names the file, and what the engine does instead.
+    """
+    adapter = next((path for path in sorted(files) if path.startswith("adapter/")), None)
+    kind = KINDS.get(str(engine.get("backend")))
+    if adapter is None or kind is None or kind.reads_adapters or engine.get("merged") is True:
+        return
+    says = "an adapter that its server has" if kind.is_remote else "weights it is merged with, and engine.merged = true"
+    raise FieldInvalid(f"manifest.files has {adapter}, which {engine['backend']} does not read, expected {says}")
 
 
 def label_logprobs_of(engine: Mapping[str, Any]) -> str:

@@ -29,6 +29,12 @@ PATIENCE_S = 60.0
 CONSTRAINTS = ("json_schema", "regex")
 
 
+def open_backend(bundle: Bundle, host: Host) -> "TensorRtLlmBackend":
+    """Load a bundle; raises BackendFailed, BaseInvalid, FieldInvalid."""
+    mode = bundle.manifest.engine.get("mode", "generate")
+    return (TensorRtLlmBackend if mode == "encode" else WritingBackend)(bundle, host)
+
+
 class Settings:
     """A bundle's ``engine`` table, checked."""
 
@@ -56,7 +62,7 @@ class Settings:
 
 
 class TensorRtLlmBackend:
-    """One bundle on a shared LLM."""
+    """One bundle on a shared LLM, which scores."""
 
     def __init__(self, bundle: Bundle, host: Host) -> None:
         task = bundle.manifest.task
@@ -209,6 +215,31 @@ class TensorRtLlmBackend:
                 masses.append(float(np.exp(values).sum()))
         return Scores(rows, [min(1.0, mass) for mass in masses])
 
+    def warm(self) -> None:
+        """Score one prompt and several, through the path that callers take."""
+        one = self.prepare("x")
+        for rows in (1, 2):
+            problems = self.score([one] * rows).problems
+            if any(problems):
+                raise BackendFailed(str(next(filter(None, problems))))
+
+    def close(self) -> None:
+        """Leave the LLM; the last bundle to go shuts it down."""
+        release(self.group, self._shared)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+async def _next(stream: Any) -> Any:
+    try:
+        return await stream.__anext__()
+    except StopAsyncIteration:
+        return None
+
+
+class WritingBackend(TensorRtLlmBackend):
+    """``generate`` mode, which also writes text."""
+
     def generate(self, text: str, max_tokens: int) -> Iterator[str]:
         """Write text, a piece at a time."""
         return self._write(text, max_tokens, None)
@@ -224,8 +255,6 @@ class TensorRtLlmBackend:
         return self._write(text, max_tokens, GuidedDecodingParams(**{name: getattr(constraint, kind)}))
 
     def _write(self, text: str, max_tokens: int, guide: Any) -> Iterator[str]:
-        if self._settings.mode == "encode":
-            raise BackendFailed("encode mode writes no text")
         ids, _ = self._prompt.encode(text)
         parameters = api().SamplingParams(
             max_tokens=max_tokens, temperature=0.0, guided_decoding=guide, detokenize=False
@@ -262,27 +291,6 @@ class TensorRtLlmBackend:
             if answer is not None and not answer.finished:
                 answer.abort()
             loop.close()
-
-    def warm(self) -> None:
-        """Score one prompt and several, through the path that callers take."""
-        one = self.prepare("x")
-        for rows in (1, 2):
-            problems = self.score([one] * rows).problems
-            if any(problems):
-                raise BackendFailed(str(next(filter(None, problems))))
-
-    def close(self) -> None:
-        """Leave the LLM; the last bundle to go shuts it down."""
-        release(self.group, self._shared)
-        if self._folder is not None:
-            self._folder.cleanup()
-
-
-async def _next(stream: Any) -> Any:
-    try:
-        return await stream.__anext__()
-    except StopAsyncIteration:
-        return None
 
 
 def _open(path: str, settings: Settings, host: Host) -> Any:

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from gateway.worker.backend import BackendFailed, Prepared, Scores
 from gateway.worker.transformers.constraint import KINDS, Constraint, grammar_of, read_constraint
+from gateway.worker.transformers.jobs import Job, score_rows
 from gateway.worker.transformers.loading import last_position
 from gateway.worker.transformers.resident import Row
 from gateway.worker.transformers.tenant import Tenant
@@ -66,17 +66,11 @@ class DecoderBackend:
         kept = len(self._prefix)
         is_kept = kept and tuple(ids[:kept]) == self._prefix and len(ids) > kept
         row = Row(ids[kept:], self._prefix, self._tenant.adapter) if is_kept else Row(ids, (), self._tenant.adapter)
-        return Prepared(len(row.ids), truncated, _Job(self, row))
+        return Prepared(len(row.ids), truncated, Job(self, row))
 
     def score(self, batch: Sequence[Prepared]) -> Scores:
         """Run one forward pass over rows of this bundle and of others on the same base."""
-        jobs: list[_Job] = [prepared.data for prepared in batch]
-        states = self._resident.states([job.row for job in jobs])
-        logits: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(jobs)
-        for owner in {id(job.owner): job.owner for job in jobs}.values():
-            places = [i for i, job in enumerate(jobs) if job.owner is owner]
-            for i, row in zip(places, owner.logits(states[places]), strict=True):
-                logits[i] = row
+        logits = score_rows(self._resident, [prepared.data for prepared in batch])
         if self._tenant.settings.head == "rows":
             return Scores(logits)
         return Scores(logits, [min(1.0, float(np.exp(row.astype(np.float64)).sum())) for row in logits])
@@ -120,7 +114,7 @@ class DecoderBackend:
         return self._known[grammar]
 
     def _write(self, text: str, max_tokens: int, constraint: Constraint | None) -> Iterator[str]:
-        job: _Job = self.prepare(text).data
+        job: Job = self.prepare(text).data
         place = constraint.start() if constraint is not None else None
         stream = DecodeStream(skip_special_tokens=True)
         steps = self._resident.decode(job.row)
@@ -151,12 +145,6 @@ class DecoderBackend:
     def close(self) -> None:
         """Leave the base."""
         self._tenant.leave()
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    owner: DecoderBackend
-    row: Row
 
 
 def _end_tokens(config: Any) -> tuple[int, ...]:

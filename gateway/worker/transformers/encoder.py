@@ -1,7 +1,6 @@
 """An encoder with a linear head: one forward pass, one vector a text, one logit a label."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,11 +10,13 @@ from safetensors.torch import load as read_safetensors
 from torch import Tensor
 
 from gateway.worker.backend import BackendFailed, Prepared, Scores
+from gateway.worker.transformers.jobs import Job, score_rows
 from gateway.worker.transformers.loading import last_position
 from gateway.worker.transformers.resident import Resident, Row
 from gateway.worker.transformers.tenant import Tenant
 from protos import engine_pb2
 from protos.contract.bundle import Bundle
+from protos.contract.task import InputInvalid
 
 CLASSIFIER = "classifier.safetensors"
 
@@ -26,11 +27,14 @@ class EncoderBackend:
     def __init__(self, bundle: Bundle, tenant: Tenant) -> None:
         self._tenant = tenant
         self._labels = len(bundle.manifest.task.labels)
-        if tenant.settings.generate:
-            raise BackendFailed("manifest.engine.generate is set, expected a decoder")
+        for name in ("generate", "verbalizers"):
+            if getattr(tenant.settings, name):
+                raise BackendFailed(f"manifest.engine.{name} is set, expected a decoder")
         self._classifier = _classifier(bundle.contents.get(CLASSIFIER), self._labels, tenant.resident)
         positions = last_position(tenant.resident.model)
-        tenant.tokenizer.enable_truncation(max_length=min(bundle.manifest.task.max_tokens, positions))
+        self._limit = min(bundle.manifest.task.max_tokens, positions)
+        self._cuts = tenant.settings.overlong == "cut"
+        tenant.tokenizer.enable_truncation(max_length=self._limit)
 
     @property
     def group(self) -> str:
@@ -43,21 +47,21 @@ class EncoderBackend:
         return self._tenant.bytes
 
     def prepare(self, text: str) -> Prepared:
-        """Tokenise, cutting at the limit."""
+        """Tokenise, cutting at the limit.
+
+        Raises:
+            InputInvalid: The text is over the limit and the bundle wants such refused.
+        """
         encoding = self._tenant.tokenizer.encode(text)
+        if encoding.overflowing and not self._cuts:
+            raise InputInvalid(f"the text is over {self._limit} tokens, expected at most that")
         ids = list(encoding.ids) or [0]
-        return Prepared(len(ids), bool(encoding.overflowing), _Job(self, Row(ids, (), self._tenant.adapter)))
+        return Prepared(len(ids), bool(encoding.overflowing), Job(self, Row(ids, (), self._tenant.adapter)))
 
     def score(self, batch: Sequence[Prepared]) -> Scores:
         """Run one forward pass over rows of this bundle and of others on the same base."""
-        jobs: list[_Job] = [prepared.data for prepared in batch]
-        states = self._tenant.resident.states([job.row for job in jobs], self._tenant.settings.pool)
-        logits: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(jobs)
-        for owner in {id(job.owner): job.owner for job in jobs}.values():
-            places = [i for i, job in enumerate(jobs) if job.owner is owner]
-            for i, row in zip(places, owner.logits(states[places]), strict=True):
-                logits[i] = row
-        return Scores(logits)
+        jobs = [prepared.data for prepared in batch]
+        return Scores(score_rows(self._tenant.resident, jobs, self._tenant.settings.pool))
 
     def logits(self, states: Tensor) -> NDArray[np.float32]:
         """Apply the classifier, shapes [rows, hidden] to [rows, labels]."""
@@ -80,12 +84,6 @@ class EncoderBackend:
     def close(self) -> None:
         """Leave the base."""
         self._tenant.leave()
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    owner: EncoderBackend
-    row: Row
 
 
 def _classifier(data: bytes | None, labels: int, resident: Resident) -> tuple[Tensor, Tensor]:

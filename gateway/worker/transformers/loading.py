@@ -95,6 +95,9 @@ def build_model(
         if names:
             raise BackendFailed(f"the base's weights {problem} {sorted(map(str, names))[0]}, which {model_type} has")
     model.to(device).eval().requires_grad_(False)
+    for name, weights in model.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise BackendFailed(f"the base's {name} is not finite")
     return model
 
 

@@ -1,6 +1,5 @@
 """An encoder in OpenVINO IR, small enough to build here."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,47 +9,12 @@ import pytest
 from gateway.worker.backend import BackendFailed, Host, open_engine
 from protos.contract.bundle import Bundle, BundleStore
 from protos.contract.head import Curve, Head
-from tests.tasks import TASK
 
-ov = pytest.importorskip("openvino")
+pytest.importorskip("openvino")
 pytest.importorskip("tokenizers")
 
-WORDS = ("[PAD]", "[UNK]", "good", "bad", "page", "news")
-WIDTH = 4
-
-
-def tiny_ir(folder: Path, inputs: tuple[str, str] = ("input_ids", "attention_mask")) -> dict[str, bytes]:
-    """Embed, average over the mask, and project to two labels."""
-    op = ov.opset13
-    random = np.random.default_rng(7)
-    ids, mask = (op.parameter([-1, -1], np.int64, name=name) for name in inputs)
-    for node, name in zip((ids, mask), inputs, strict=True):
-        node.output(0).set_names({name})
-    table = op.constant(random.normal(size=(len(WORDS), WIDTH)).astype(np.float32))
-    weight = op.unsqueeze(op.convert(mask, "f32"), op.constant(np.int64(2)))
-    kept = op.multiply(op.gather(table, ids, op.constant(np.int64(0))), weight)
-    total = op.reduce_sum(kept, op.constant(np.array([1])), keep_dims=False)
-    rows = op.reduce_sum(weight, op.constant(np.array([1])), keep_dims=False)
-    head = op.constant(random.normal(size=(WIDTH, 2)).astype(np.float32))
-    logits = op.matmul(op.divide(total, rows), head, False, False)
-    logits.output(0).set_names({"logits"})
-    ov.save_model(ov.Model([logits], [ids, mask], "tiny"), folder / "m.xml", compress_to_fp16=False)
-    return {"model.xml": (folder / "m.xml").read_bytes(), "model.bin": (folder / "m.bin").read_bytes()}
-
-
-TOKENIZER = json.dumps(
-    {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Whitespace"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {"type": "WordLevel", "vocab": {w: i for i, w in enumerate(WORDS)}, "unk_token": "[UNK]"},
-    }
-).encode()
+from tests.gateway.worker.tiny_ir import TOKENIZER, tiny_ir  # noqa: E402
+from tests.tasks import TASK  # noqa: E402
 
 
 def bundle(tmp_path: Path, contents: dict[str, bytes], **settings: object) -> Bundle:

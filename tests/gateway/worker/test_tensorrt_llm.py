@@ -6,7 +6,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,39 @@ class Rig:
         return await future
 
 
-def run(root: Path, story: Callable[[Rig], Awaitable[None]], band: str = "1.3") -> None:
+def environment(band: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{FAKE}:{ROOT}", "FAKE_TRTLLM_BAND": band}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a worker that has the stand-in; one process for all tests that do not need another band."""
+    root = tmp_path_factory.mktemp("t")
+    command = [sys.executable, "-m", "gateway.worker", "--socket", str(root / "w.sock")]
+    command += ["--bundles", str(root / "bundles")]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment("1.3"), stderr=subprocess.DEVNULL)
+    yield root
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+
+
+def run(root: Path, story: Callable[[Rig], Awaitable[None]]) -> None:
     async def main() -> None:
-        environment = {**os.environ, "PYTHONPATH": f"{FAKE}:{ROOT}", "FAKE_TRTLLM_BAND": band}
-        async with worker(root, environment=environment) as link:
+        link = WorkerLink(str(root / "w.sock"))
+        task = asyncio.create_task(link.run())
+        try:
+            await link.connected.wait()
+            await story(Rig(root, link))
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
+
+
+def run_alone(root: Path, story: Callable[[Rig], Awaitable[None]], band: str) -> None:
+    async def main() -> None:
+        async with worker(root, environment=environment(band)) as link:
             await story(Rig(root, link))
 
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
@@ -86,7 +115,7 @@ def adapter(rank: int = 2, inputs: int = 8, value: float = 0.5, **config: Any) -
     return {"adapter/adapter_config.json": json.dumps(settings).encode(), "adapter/adapter_model.safetensors": weights}
 
 
-def test_every_mode_scores_the_models_own_log_probabilities(tmp_path: Path) -> None:
+def test_every_mode_scores_the_models_own_log_probabilities(home: Path) -> None:
     async def story(rig: Rig) -> None:
         exact = replace(TOPK, label_logprobs="exact")
         bundles = {
@@ -107,10 +136,10 @@ def test_every_mode_scores_the_models_own_log_probabilities(tmp_path: Path) -> N
                 assert result.vocabulary_mass == pytest.approx(sum(np.exp(expected)), abs=1e-4)
             assert (await rig.ask(bundle, "please nan")).status == engine_pb2.RESULT_STATUS_ENGINE_ERROR
 
-    run(tmp_path, story)
+    run(home, story)
 
 
-def test_one_request_that_is_refused_fails_alone(tmp_path: Path) -> None:
+def test_one_request_that_is_refused_fails_alone(home: Path) -> None:
     async def story(rig: Rig) -> None:
         bundle = rig.bundle()
         await rig.link.load(bundle)
@@ -122,10 +151,10 @@ def test_one_request_that_is_refused_fails_alone(tmp_path: Path) -> None:
         result = await rig.ask(refusing, "y" * 300)
         assert result.status == engine_pb2.RESULT_STATUS_BAD_INPUT
 
-    run(tmp_path, story)
+    run(home, story)
 
 
-def test_a_dead_engine_serves_nothing_until_it_is_loaded_anew(tmp_path: Path) -> None:
+def test_a_dead_engine_serves_nothing_until_it_is_loaded_anew(home: Path) -> None:
     async def story(rig: Rig) -> None:
         first, second = rig.bundle(), rig.bundle(adapter=adapter())
         await rig.link.load(first)
@@ -139,10 +168,10 @@ def test_a_dead_engine_serves_nothing_until_it_is_loaded_anew(tmp_path: Path) ->
         assert (await rig.ask(first, "a page")).status == engine_pb2.RESULT_STATUS_OK
         assert (await rig.ask(second, "a page")).status == engine_pb2.RESULT_STATUS_OK
 
-    run(tmp_path, story)
+    run(home, story)
 
 
-def test_adapters_answer_for_their_own_bundle_in_one_batch_on_one_model(tmp_path: Path) -> None:
+def test_adapters_answer_for_their_own_bundle_in_one_batch_on_one_model(home: Path) -> None:
     async def story(rig: Rig) -> None:
         plain, one, two = rig.bundle(), rig.bundle(adapter=adapter()), rig.bundle(adapter=adapter(lora_alpha=8))
         for bundle in (plain, one, two):
@@ -151,10 +180,10 @@ def test_adapters_answer_for_their_own_bundle_in_one_batch_on_one_model(tmp_path
         assert len({tuple(a.label_logprobs) for a in answers}) == 3
         assert all(a.status == engine_pb2.RESULT_STATUS_OK for a in answers)
 
-    run(tmp_path, story)
+    run(home, story)
 
 
-def test_text_is_streamed_and_constrained(tmp_path: Path) -> None:
+def test_text_is_streamed_and_constrained(home: Path) -> None:
     from gateway.domain.capabilities import Constraint
 
     async def story(rig: Rig) -> None:
@@ -168,10 +197,10 @@ def test_text_is_streamed_and_constrained(tmp_path: Path) -> None:
         assert await said(None) == ANSWER
         assert await said(Constraint("regex", "yes|no")) == " kept yes|no"
 
-    run(tmp_path, story)
+    run(home, story)
 
 
-def test_what_does_not_fit_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_when_it_is_loaded(home: Path) -> None:
     async def story(rig: Rig) -> None:
         corrupt = adapter() | {"adapter/adapter_model.safetensors": struct.pack("<Q", 10**9) + b"{}"}
         exact = replace(TOPK, label_logprobs="exact")
@@ -195,7 +224,7 @@ def test_what_does_not_fit_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
             with pytest.raises(BundleRefused, match=reason):
                 await rig.link.load(bundle)
 
-    run(tmp_path, story)
+    run(home, story)
 
 
 def test_a_version_without_encode_says_so_and_generates(tmp_path: Path) -> None:
@@ -208,7 +237,7 @@ def test_a_version_without_encode_says_so_and_generates(tmp_path: Path) -> None:
             rig.model.label_logprobs("a page"), abs=1e-4
         )
 
-    run(tmp_path, story, band="1.2")
+    run_alone(tmp_path, story, "1.2")
 
 
 def check(*arguments: str, band: str = "1.3", path: str = f"{FAKE}:{ROOT}") -> tuple[int, dict[str, Any]]:

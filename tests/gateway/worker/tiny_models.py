@@ -69,36 +69,36 @@ SMALL: dict[str, Any] = {
 GROUPED = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
 
 
-def qwen3() -> Any:
+def qwen3(**changes: Any) -> Any:
     """Normalised queries and keys, tied embeddings."""
-    return Qwen3ForCausalLM(Qwen3Config(**GROUPED, tie_word_embeddings=True))
+    return Qwen3ForCausalLM(Qwen3Config(**{**GROUPED, "tie_word_embeddings": True, **changes}))
 
 
-def llama() -> Any:
+def llama(**changes: Any) -> Any:
     """The plain decoder, its output head apart."""
-    return LlamaForCausalLM(LlamaConfig(**GROUPED, tie_word_embeddings=False))
+    return LlamaForCausalLM(LlamaConfig(**{**GROUPED, "tie_word_embeddings": False, **changes}))
 
 
-def gemma3() -> Any:
+def gemma3(**changes: Any) -> Any:
     """Sliding windows of 6 tokens in two layers of three, capped logits."""
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
-    settings = {**GROUPED, "sliding_window": 6, "layer_types": kinds, "final_logit_softcapping": 20.0}
+    settings = {**GROUPED, "sliding_window": 6, "layer_types": kinds, "final_logit_softcapping": 20.0, **changes}
     return Gemma3ForCausalLM(Gemma3TextConfig(**settings))
 
 
-def bert() -> Any:
+def bert(**changes: Any) -> Any:
     """An encoder."""
-    return BertModel(BertConfig(**SMALL), add_pooling_layer=False)
+    return BertModel(BertConfig(**{**SMALL, **changes}), add_pooling_layer=False)
 
 
-DECODERS: dict[str, Callable[[], Any]] = {"qwen3": qwen3, "llama": llama, "gemma3": gemma3}
+DECODERS: dict[str, Callable[..., Any]] = {"qwen3": qwen3, "llama": llama, "gemma3": gemma3}
 MAKERS = {**DECODERS, "bert": bert}
 
 
-def write_base(folder: Path, name: str, seed: int = 0) -> Any:
-    """Write a model's directory as Hugging Face does; return the model."""
+def write_base(folder: Path, name: str, seed: int = 0, **changes: Any) -> Any:
+    """Write a model's directory as Hugging Face does, with changes to its configuration; return the model."""
     torch.manual_seed(seed)
-    model = MAKERS[name]().eval()
+    model = MAKERS[name](**changes).eval()
     with torch.no_grad():  # norms start at one (Gemma: zero), where mistakes would not show
         for key, parameter in model.named_parameters():
             if "norm" in key.lower():

@@ -1,0 +1,383 @@
+"""The engines' contract over every backend a worker has, with real models: what it says, answers, refuses and stops."""
+
+import asyncio
+import json
+import math
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+for needed in ("torch", "transformers", "peft", "safetensors", "tokenizers", "llguidance", "openvino"):
+    pytest.importorskip(needed)
+
+from safetensors.torch import load, save  # noqa: E402
+
+from gateway.domain.capabilities import Constraint  # noqa: E402
+from gateway.engines.link import WorkerLink  # noqa: E402
+from gateway.serving.ports import BundleRefused, GenerationFailed  # noqa: E402
+from protos import engine_pb2  # noqa: E402
+from protos.contract.base import BaseStore  # noqa: E402
+from protos.contract.fields import FieldInvalid  # noqa: E402
+from protos.contract.head import Head  # noqa: E402
+from protos.contract.probe import Probe, probes_json  # noqa: E402
+from protos.decide_pb2 import Input  # noqa: E402
+from tests.batteries.workers import Engine, Workshop, start, toy_adapter  # noqa: E402
+from tests.gateway.worker import tiny_ir  # noqa: E402
+
+NAMES = (
+    "additive",
+    "openvino encoder",
+    "openvino decoder",
+    "transformers decoder",
+    "transformers encoder",
+    "tensorrt_llm generate",
+    "tensorrt_llm encode",
+)
+TEXTS = ("good", "bad page", "good news page", "page")
+PATIENCE_S = 60.0
+MINUTE_US = 60_000_000
+OK = engine_pb2.RESULT_STATUS_OK
+every_engine = pytest.mark.parametrize("name", NAMES)
+# Added-up finite weights are finite, and half precision clips what would overflow.
+ALWAYS_FINITE = ("additive", "openvino decoder")
+
+
+class Bench:
+    """The workshop, its worker, and links to it."""
+
+    def __init__(self, workshop: Workshop, socket: str) -> None:
+        self.workshop, self.socket = workshop, socket
+
+    def run(self, name: str, story: Callable[[WorkerLink, Engine], Awaitable[None]]) -> None:
+        """Tell a story over a link of its own."""
+
+        async def main() -> None:
+            link = WorkerLink(self.socket)
+            task = asyncio.create_task(link.run())
+            try:
+                await link.connected.wait()
+                await story(link, self.workshop.engines[name])
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    workshop = Workshop(tmp_path_factory.mktemp("w"))
+    process, socket = start(workshop)
+    yield Bench(workshop, str(socket))
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+
+
+async def ask(link: WorkerLink, bundle: str, text: str, remaining_us: int = MINUTE_US) -> engine_pb2.Result:
+    _, future = link.submit(bundle, Input(text=text), remaining_us, engine_pb2.PRIORITY_LIVE)
+    return await future
+
+
+async def loaded(link: WorkerLink, engine: Engine) -> str:
+    bundle = engine.bundle()
+    await link.load(bundle)
+    return bundle
+
+
+@every_engine
+def test_an_engine_says_what_it_can(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        bundle = await loaded(link, engine)
+        await link.load(bundle)  # again is harmless
+        assert link.capabilities(bundle) == engine.says
+        assert (bundle in link.generators) == engine.says.can_generate
+
+    bench.run(name, story)
+
+
+@every_engine
+def test_scores_are_the_models_own_log_probabilities_alone_and_together(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        bundle = await loaded(link, engine)
+        alone = [await ask(link, bundle, text) for text in TEXTS]
+        together = await asyncio.gather(*[ask(link, bundle, text) for text in TEXTS * 5])
+        assert max(result.batch_size for result in together) > 1 or name == "additive"
+        for text, result in zip(TEXTS * 6, [*alone, *together], strict=True):
+            expected = engine.expected(text)
+            assert result.status == OK, result.message
+            if name != "additive":  # one that costs nothing tells probabilities only
+                assert result.label_logprobs == pytest.approx(expected, abs=engine.tolerance)
+            powers = [math.exp(value) for value in expected]
+            assert result.probabilities == pytest.approx([p / sum(powers) for p in powers], abs=engine.tolerance)
+            assert result.label == expected.index(max(expected))
+            assert result.decision == engine.task.decide(list(result.probabilities))
+            assert result.HasField("vocabulary_mass") == engine.says.vocabulary_mass
+            if engine.says.vocabulary_mass:
+                assert result.vocabulary_mass == pytest.approx(sum(powers), abs=engine.tolerance)
+            assert (result.bundle_digest, result.truncated) == (bundle, False)
+        assert link.in_flight == 0
+
+    bench.run(name, story)
+
+
+@every_engine
+def test_calibration_and_probes_of_the_bundle_hold(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        first, second = engine.expected("good")
+        warm = 1 / (1 + math.exp((second - first) / 4))
+        head = {"head.json": Head(temperature=4.0).to_bytes()}
+        told = Probe(engine.rendered("good"), (warm, 1 - warm), 0.01)
+        bundle = engine.bundle({**head, "probes.json": probes_json([told])})
+        await link.load(bundle)
+        assert (await ask(link, bundle, "good")).probabilities == pytest.approx([warm, 1 - warm], abs=0.01)
+        changed = replace(told, probabilities=(1 - warm, warm))
+        with pytest.raises(BundleRefused, match="self-test 0"):
+            await link.load(engine.bundle({**head, "probes.json": probes_json([changed])}))
+
+    bench.run(name, story)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ALWAYS_FINITE])
+def test_a_text_without_a_finite_answer_fails_alone(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        bundle = await loaded(link, engine)
+        texts = [*TEXTS, engine.spoiled, *TEXTS]
+        results = await asyncio.gather(*[ask(link, bundle, text) for text in texts])
+        assert max(result.batch_size for result in results) > 1
+        for text, result in zip(texts, results, strict=True):
+            if text == engine.spoiled:
+                assert result.status == engine_pb2.RESULT_STATUS_ENGINE_ERROR
+                assert "finite" in result.message or "nan" in result.message
+            else:
+                assert result.status == OK, f"{text!r}: {result.message}"
+                powers = [math.exp(value) for value in engine.expected(text)]
+                assert result.probabilities[0] == pytest.approx(powers[0] / sum(powers), abs=engine.tolerance)
+
+    bench.run(name, story)
+
+
+@every_engine
+def test_what_nobody_waits_for_any_more_is_not_computed(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        bundle = await loaded(link, engine)
+        number, waiting = link.submit(bundle, Input(text="good"), MINUTE_US, engine_pb2.PRIORITY_SHADOW)
+        late = ask(link, bundle, "good", remaining_us=0)
+        link.cancel(number)
+        assert waiting.cancelled()
+        assert (await late).status == engine_pb2.RESULT_STATUS_EXPIRED
+        assert (await ask(link, bundle, "good")).status == OK
+        assert link.in_flight == 0
+
+    bench.run(name, story)
+
+
+@every_engine
+def test_an_unloaded_bundle_is_not_served_any_more(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        bundle = engine.bundle(task=replace(engine.task, description="another"))
+        await link.load(bundle)
+        link.unload(bundle)
+        assert link.capabilities(bundle) is None
+        assert (await ask(link, bundle, "good")).status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE
+        await link.load(bundle)  # and may come back
+        assert (await ask(link, bundle, "good")).status == OK
+
+    bench.run(name, story)
+
+
+@every_engine
+def test_a_text_over_the_limit_is_cut_and_says_so_or_is_refused(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        long = "good " * (engine.task.max_tokens + 20)
+        cut = await ask(link, await loaded(link, engine), long)
+        assert (cut.status, cut.truncated) == (OK, True), cut.message
+        assert cut.tokens <= engine.task.max_tokens
+        if name == "additive":  # counts words, and has nothing that grows with them
+            return
+        bundle = engine.bundle(overlong="refuse")
+        await link.load(bundle)
+        refused = await ask(link, bundle, long)
+        assert refused.status == engine_pb2.RESULT_STATUS_BAD_INPUT
+        assert f"expected at most {engine.task.max_tokens}" in refused.message or "over" in refused.message
+        assert (await ask(link, bundle, "good")).status == OK
+
+    bench.run(name, story)
+
+
+Fault = Callable[[Engine], str]
+
+
+def with_adapter(**config: object) -> Fault:
+    """A bundle whose adapter's configuration says something else."""
+
+    def make(engine: Engine) -> str:
+        files = dict(engine.adapted or toy_adapter())
+        told = json.loads(files["adapter/adapter_config.json"])
+        return engine.bundle(files | {"adapter/adapter_config.json": json.dumps({**told, **config}).encode()})
+
+    return make
+
+
+def with_files(**files: bytes) -> Fault:
+    """A bundle with other bytes in some of its files; ``__`` in a name is a slash, ``_dot_`` a dot."""
+    named = {name.replace("__", "/").replace("_dot_", "."): data for name, data in files.items()}
+    return lambda engine: engine.bundle({**engine.adapted, **named})
+
+
+def altered(engine: Engine) -> str:
+    """A bundle of which a byte changed on the disk."""
+    bundle = engine.bundle({"head.json": Head(temperature=3.0).to_bytes()})
+    path = engine.store.path(bundle) / "head.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    return bundle
+
+
+def altered_base(engine: Engine) -> str:
+    """A bundle on a base of which a byte changed on the disk."""
+    bases = BaseStore(engine.store.root / "bases")
+    digest = bases.add("altered", engine.store.root.parent / engine.base["name"])
+    path = bases.path(digest) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    return engine.bundle(base={"name": "altered", "digest": digest})
+
+
+def not_finite(engine: Engine) -> str:
+    """A bundle of which one weight is not a number."""
+    files = engine.adapted or engine.contents
+    name = next(name for name in files if name.endswith(".safetensors"))
+    tensors = load(files[name])
+    first = next(iter(tensors))
+    tensors[first] = tensors[first] * float("nan")
+    return engine.bundle({**files, name: save(tensors)})
+
+
+def _ir_not_finite(engine: Engine) -> str:
+    head = tiny_ir.HEAD.tobytes()
+    assert head in engine.contents["model.bin"]
+    return engine.bundle({"model.bin": engine.contents["model.bin"].replace(head, b"\xff" * len(head))})
+
+
+TRUNCATED = struct.pack("<Q", 10**9) + b"{}"
+# What is wrong, how it is made, and the reason that each engine gives, or all of one backend.
+REFUSALS: dict[str, tuple[Fault, dict[str, str]]] = {
+    "adapter for another base": (
+        with_adapter(base_model_name_or_path="other"),
+        {
+            "transformers": "base_model_name_or_path is 'other', expected",
+            "tensorrt_llm generate": "base_model_name_or_path is 'other', expected",
+            "tensorrt_llm encode": "base_model_name_or_path is 'other', expected",
+        },
+    ),
+    "rank above the limit": (
+        with_adapter(r=65),
+        {
+            "transformers": "r is 65, expected a rank from 1 to 64",
+            "tensorrt_llm": "r is 65, expected a rank from 1 to 64",
+        },
+    ),
+    "target modules that are ignored": (
+        with_adapter(target_modules=["q_proj", "k_proj", "v_proj", "conv"]),
+        {"transformers": "targets '(conv|[qkv]_proj)', which .* has no weights for", "tensorrt_llm": "targets 'conv'"},
+    ),
+    "labels that are not single tokens": (
+        lambda engine: engine.bundle(verbalizers={"safe": " quite safe"}),
+        {
+            "transformers decoder": "'safe' is not one token behind the prompt",
+            "openvino decoder": "'safe' is not one token behind the prompt",
+            "tensorrt_llm": "'safe' is not one token behind the prompt",
+            "transformers encoder": "verbalizers is set, expected a decoder",
+            "openvino encoder": "expected 'decoder' with verbalizers",
+            "additive": "unknown fields: verbalizers",
+        },
+    ),
+    "corrupt adapter": (
+        with_files(adapter__adapter_model_dot_safetensors=TRUNCATED, adapter__adapter_config_dot_json=b"{}"),
+        {"transformers": "adapter_model.safetensors:", "tensorrt_llm": "adapter_model.safetensors:"},
+    ),
+    "corrupt head of an encoder": (
+        with_files(classifier_dot_safetensors=TRUNCATED),
+        {"transformers encoder": "classifier.safetensors:"},
+    ),
+    "corrupt graph": (with_files(model_dot_bin=b"\0"), {"openvino": "model.xml"}),
+    "corrupt table": (with_files(additive_dot_json=b"{"), {"additive": "additive.json: not JSON"}),
+    "altered on the disk": (altered, dict.fromkeys(NAMES, "head.json hashes to sha256:.*, expected")),
+    "base altered on the disk": (
+        altered_base,
+        {
+            "transformers": "model.safetensors hashes to",
+            "tensorrt_llm": "model.safetensors hashes to",
+        },
+    ),
+    "weights that are no numbers": (
+        not_finite,
+        {"transformers": "is not finite", "tensorrt_llm generate": "is not finite"},
+    ),
+    "a graph whose weights are no numbers": (_ir_not_finite, {"openvino encoder": "logits are not finite"}),
+}
+REFUSED = [
+    pytest.param(name, make, reasons[key], id=f"{what}: {name}")
+    for what, (make, reasons) in REFUSALS.items()
+    for name in NAMES
+    for key in (name, name.split()[0])[: 1 if name in reasons else 2]
+    if key in reasons
+]
+
+
+@pytest.mark.parametrize(("name", "make", "reason"), REFUSED)
+def test_what_would_not_answer_as_it_should_is_refused_when_it_is_loaded(
+    bench: Bench, name: str, make: Fault, reason: str
+) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        bundle = make(engine)
+        with pytest.raises(BundleRefused, match=reason):
+            await link.load(bundle)
+        assert bundle not in link.ready
+        assert (await ask(link, await loaded(link, engine), "good")).status == OK  # and the others go on
+
+    bench.run(name, story)
+
+
+@pytest.mark.parametrize("name", ["additive", "openvino encoder", "openvino decoder"])
+def test_an_adapter_that_the_engine_would_not_read_makes_no_bundle(bench: Bench, name: str) -> None:
+    engine = bench.workshop.engines[name]
+    with pytest.raises(FieldInvalid, match="adapter/adapter_config.json, which (additive|openvino) does not read"):
+        engine.bundle(toy_adapter())
+    if name != "additive":
+        assert engine.bundle(toy_adapter(), merged=True)  # it is in the graph
+
+
+@every_engine
+def test_text_is_written_or_the_engine_says_that_it_writes_none(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        bundle = await loaded(link, engine)
+
+        async def said(constraint: Constraint | None = None, tokens: int = 24) -> str:
+            stream = link.generate(bundle, Input(text="good"), MINUTE_US, tokens, constraint)
+            return "".join([chunk.text async for chunk in stream])
+
+        if not engine.says.can_generate:
+            with pytest.raises(GenerationFailed, match="cannot generate"):
+                await said()
+            return
+        assert await said()
+        wanted = {
+            "regex": Constraint("regex", "(up|down)"),
+            "json_schema": Constraint("json_schema", json.dumps({"enum": ["up", "down"]})),
+            "choice": Constraint("choice", choices=("up", "down")),
+        }
+        for kind, constraint in wanted.items():
+            if kind not in engine.says.constraints:
+                with pytest.raises(GenerationFailed, match=f"constraint is {kind}"):
+                    await said(constraint)
+            elif name.startswith("transformers"):
+                assert (await said(constraint)).strip('"') in ("up", "down")
+            else:
+                assert (await said(constraint)).startswith(" kept ")
+        stream = link.generate(bundle, Input(text="good"), MINUTE_US, 24)
+        await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        assert (await ask(link, bundle, "good")).status == OK
+
+    bench.run(name, story)
