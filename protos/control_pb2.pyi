@@ -190,11 +190,11 @@ class GateReading(_message.Message):
     def __init__(self, gate: _Optional[str] = ..., verdict: _Optional[str] = ..., value: _Optional[float] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ..., limit: _Optional[float] = ..., sample: _Optional[int] = ..., sample_missing: _Optional[int] = ..., summary: _Optional[str] = ...) -> None: ...
 
 class Rollout(_message.Message):
-    __slots__ = ("id", "specialist", "phase", "paused", "primary_digest", "candidate_digest", "canary_bp", "shadow_bp", "stages_bp", "waiting_for", "gates", "approvals", "evidence_path", "evidence_digest", "started_by", "started_at", "ended_at", "end_reason", "needs_approval_for", "required_approvals", "rollback_ms")
+    __slots__ = ("id", "specialist", "phase", "held", "primary_digest", "candidate_digest", "canary_bp", "shadow_bp", "stages_bp", "waiting_for", "gates", "approvals", "evidence_path", "evidence_digest", "started_by", "started_at", "ended_at", "end_reason", "needs_approval_for", "required_approvals", "rollback_ms")
     ID_FIELD_NUMBER: _ClassVar[int]
     SPECIALIST_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
-    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     PRIMARY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CANARY_BP_FIELD_NUMBER: _ClassVar[int]
@@ -215,7 +215,7 @@ class Rollout(_message.Message):
     id: str
     specialist: str
     phase: str
-    paused: bool
+    held: bool
     primary_digest: str
     candidate_digest: str
     canary_bp: int
@@ -233,7 +233,7 @@ class Rollout(_message.Message):
     needs_approval_for: str
     required_approvals: int
     rollback_ms: int
-    def __init__(self, id: _Optional[str] = ..., specialist: _Optional[str] = ..., phase: _Optional[str] = ..., paused: bool = ..., primary_digest: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., canary_bp: _Optional[int] = ..., shadow_bp: _Optional[int] = ..., stages_bp: _Optional[_Iterable[int]] = ..., waiting_for: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[GateReading, _Mapping]]] = ..., approvals: _Optional[_Iterable[_Union[ApprovalInfo, _Mapping]]] = ..., evidence_path: _Optional[str] = ..., evidence_digest: _Optional[str] = ..., started_by: _Optional[str] = ..., started_at: _Optional[str] = ..., ended_at: _Optional[str] = ..., end_reason: _Optional[str] = ..., needs_approval_for: _Optional[str] = ..., required_approvals: _Optional[int] = ..., rollback_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., specialist: _Optional[str] = ..., phase: _Optional[str] = ..., held: bool = ..., primary_digest: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., canary_bp: _Optional[int] = ..., shadow_bp: _Optional[int] = ..., stages_bp: _Optional[_Iterable[int]] = ..., waiting_for: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[GateReading, _Mapping]]] = ..., approvals: _Optional[_Iterable[_Union[ApprovalInfo, _Mapping]]] = ..., evidence_path: _Optional[str] = ..., evidence_digest: _Optional[str] = ..., started_by: _Optional[str] = ..., started_at: _Optional[str] = ..., ended_at: _Optional[str] = ..., end_reason: _Optional[str] = ..., needs_approval_for: _Optional[str] = ..., required_approvals: _Optional[int] = ..., rollback_ms: _Optional[int] = ...) -> None: ...
 
 class ApprovalInfo(_message.Message):
     __slots__ = ("person", "step", "ceiling_bp", "expires", "reason", "statement_digest")

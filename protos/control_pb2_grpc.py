@@ -94,8 +94,8 @@ class ControlServiceStub(object):
                 request_serializer=protos_dot_control__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_control__pb2.Rollout.FromString,
                 _registered_method=True)
-        self.PauseRollout = channel.unary_unary(
-                '/interlock.control.v1.ControlService/PauseRollout',
+        self.HoldRollout = channel.unary_unary(
+                '/interlock.control.v1.ControlService/HoldRollout',
                 request_serializer=protos_dot_control__pb2.RolloutCommand.SerializeToString,
                 response_deserializer=protos_dot_control__pb2.Rollout.FromString,
                 _registered_method=True)
@@ -223,7 +223,7 @@ class ControlServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def PauseRollout(self, request, context):
+    def HoldRollout(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -349,8 +349,8 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_control__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_control__pb2.Rollout.SerializeToString,
             ),
-            'PauseRollout': grpc.unary_unary_rpc_method_handler(
-                    servicer.PauseRollout,
+            'HoldRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldRollout,
                     request_deserializer=protos_dot_control__pb2.RolloutCommand.FromString,
                     response_serializer=protos_dot_control__pb2.Rollout.SerializeToString,
             ),
@@ -735,7 +735,7 @@ class ControlService(object):
             _registered_method=True)
 
     @staticmethod
-    def PauseRollout(request,
+    def HoldRollout(request,
             target,
             options=(),
             channel_credentials=None,
@@ -748,7 +748,7 @@ class ControlService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/interlock.control.v1.ControlService/PauseRollout',
+            '/interlock.control.v1.ControlService/HoldRollout',
             protos_dot_control__pb2.RolloutCommand.SerializeToString,
             protos_dot_control__pb2.Rollout.FromString,
             options,

@@ -58,7 +58,7 @@ def listed(
     rows = [
         (
             r.id,
-            r.phase + (" (paused)" if r.paused else ""),
+            r.phase + (" (held)" if r.held else ""),
             short(r.candidate_digest),
             percent(r.canary_bp),
             r.end_reason,
@@ -150,14 +150,14 @@ def reject(
         show(server.RejectRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
 
 
-@app.command("pause")
+@app.command("hold")
 @command
-def pause(
+def hold(
     rollout: Rollout, person: Person, reason: Reason, control: ControlOption = CONTROL, as_json: JsonFlag = False
 ) -> None:
     """Keep a rollout where it is; harm still rolls it back."""
     with control_at(control) as server:
-        show(server.PauseRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
+        show(server.HoldRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
 
 
 @app.command("resume")
@@ -165,7 +165,7 @@ def pause(
 def resume(
     rollout: Rollout, person: Person, reason: Reason, control: ControlOption = CONTROL, as_json: JsonFlag = False
 ) -> None:
-    """Let a paused rollout go on."""
+    """Let a held rollout go on."""
     with control_at(control) as server:
         show(server.ResumeRollout(pb.RolloutCommand(rollout=rollout, person=person, reason=reason)), as_json)
 
@@ -243,7 +243,7 @@ def show(found: pb.Rollout, as_json: bool) -> None:
 
 def _table(r: pb.Rollout) -> RenderableType:
     lines = [
-        f"{r.id}: {r.phase}{' (paused)' if r.paused else ''}",
+        f"{r.id}: {r.phase}{' (held)' if r.held else ''}",
         f"primary {short(r.primary_digest) or 'none'}, candidate {short(r.candidate_digest)}; "
         f"canary {percent(r.canary_bp)}, shadow {percent(r.shadow_bp)}; "
         f"stages {', '.join(percent(s) for s in r.stages_bp)}",

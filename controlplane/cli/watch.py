@@ -63,7 +63,7 @@ def _plain(value: Any) -> Any:
 def screen(seen: dict[str, Any]) -> RenderableType:
     """Draw everything known of a rollout."""
     r: pb.Rollout = seen["rollout"]
-    title = f"{r.id}: {r.phase}{' (paused)' if r.paused else ''}"
+    title = f"{r.id}: {r.phase}{' (held)' if r.held else ''}"
     parts: list[RenderableType] = [_weights(r), _gates(r), _arms(seen["arms"]), _people(r, seen["people"])]
     drops = ", ".join(f"{cause} {n}" for cause, n in sorted(seen["arms"].drops.items())) or "none"
     parts.append(marked(f"drops since the gateways started: {drops}", ""))

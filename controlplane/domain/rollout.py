@@ -9,25 +9,33 @@ from protos.contract.draws import BASIS_POINTS
 
 
 class Phase(enum.Enum):
-    """Where a rollout stands. Waiting is a Hold with a reason, not a phase."""
+    """Where a rollout stands. Held is not among them: a rollout is held where it stands, and its traffic with it."""
 
-    PROPOSED = "proposed"
-    SHADOWING = "shadowing"
+    CANDIDATE = "candidate"
+    EVALUATED = "evaluated"
+    SHADOW = "shadow"
     CANARY = "canary"
-    PROMOTED = "promoted"
+    PRIMARY = "primary"
+    RETIRED = "retired"
     REJECTED = "rejected"
     ROLLED_BACK = "rolled_back"
 
 
-# Staying in a phase is always legal; CANARY to CANARY is the next stage.
+# Every move there is. Staying in an open phase is legal too; CANARY to CANARY is the next stage.
 LEGAL_MOVES: dict[Phase, frozenset[Phase]] = {
-    Phase.PROPOSED: frozenset({Phase.SHADOWING, Phase.PROMOTED, Phase.REJECTED}),
-    Phase.SHADOWING: frozenset({Phase.CANARY, Phase.REJECTED, Phase.ROLLED_BACK}),
-    Phase.CANARY: frozenset({Phase.PROMOTED, Phase.ROLLED_BACK}),
-    Phase.PROMOTED: frozenset({Phase.ROLLED_BACK}),
+    Phase.CANDIDATE: frozenset({Phase.EVALUATED, Phase.REJECTED}),
+    # A specialist's first bundle has nobody to shadow.
+    Phase.EVALUATED: frozenset({Phase.SHADOW, Phase.PRIMARY, Phase.REJECTED}),
+    # Backwards is where the gateways are, when they refused the step.
+    Phase.SHADOW: frozenset({Phase.CANARY, Phase.REJECTED, Phase.ROLLED_BACK, Phase.EVALUATED}),
+    Phase.CANARY: frozenset({Phase.PRIMARY, Phase.ROLLED_BACK, Phase.SHADOW, Phase.EVALUATED}),
+    Phase.PRIMARY: frozenset({Phase.RETIRED, Phase.ROLLED_BACK}),
+    # Whoever took its place was rolled back.
+    Phase.RETIRED: frozenset({Phase.PRIMARY}),
     Phase.REJECTED: frozenset(),
     Phase.ROLLED_BACK: frozenset(),
 }
+OPEN = frozenset({Phase.CANDIDATE, Phase.EVALUATED, Phase.SHADOW, Phase.CANARY})
 
 
 class IllegalTransition(Exception):
@@ -99,25 +107,27 @@ class Rollout:
         stage: Index into ``stages_bp`` of the canary stage in force; read in CANARY only.
         stages_bp: Canary weights in basis points, rising.
         shadow_bp: Basis points of the primary's requests copied to the candidate.
+        held: A person, or a step that gateways refused, keeps it where it is; harm still rolls it back.
+        evaluation: What its suite says of the candidate beside this primary; NOT_YET while nothing does.
     """
 
     id: str
     specialist: str
     phase: Phase
-    paused: bool
+    held: bool
     primary: str | None
     candidate: str
     stage: int
     stages_bp: tuple[int, ...]
     shadow_bp: int
-    evaluation_accepted: bool
+    evaluation: Verdict
 
     def __post_init__(self) -> None:
         where = f"rollout {self.id!r}"
         parse_digest(self.candidate, f"{where}: candidate")
         if self.primary is not None:
             parse_digest(self.primary, f"{where}: primary")
-        elif self.phase in (Phase.SHADOWING, Phase.CANARY):
+        elif self.phase in (Phase.SHADOW, Phase.CANARY):
             raise ValueError(f"{where}: phase is {self.phase.value} without a primary, expected one to compare with")
         rising = all(a < b for a, b in zip(self.stages_bp, self.stages_bp[1:], strict=False))
         if not self.stages_bp or not rising or self.stages_bp[0] < 1 or self.stages_bp[-1] > BASIS_POINTS:
@@ -175,6 +185,18 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """Take the candidate's evaluation, which accepts it, for what later steps rest on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """End a rollout that reached no request."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shadow:
     """Copy some of the primary's requests to the candidate; its answers reach nobody."""
 
@@ -210,7 +232,7 @@ class RollBack:
     reason: str
 
 
-Decision = Hold | Shadow | Shift | Promote | RollBack
+Decision = Hold | Accept | Reject | Shadow | Shift | Promote | RollBack
 
 
 def _require(statements: tuple[str, ...], what: str) -> None:
@@ -222,8 +244,7 @@ def _require(statements: tuple[str, ...], what: str) -> None:
 
 def check_move(rollout: Rollout, target: Phase) -> None:
     """Refuse an illegal move; raises IllegalTransition. Staying in a phase that is still open is legal."""
-    allowed = LEGAL_MOVES[rollout.phase]
-    if target not in allowed and not (allowed and target is rollout.phase):
+    if target not in LEGAL_MOVES[rollout.phase] and not (rollout.phase in OPEN and target is rollout.phase):
         raise IllegalTransition(rollout.id, rollout.phase, target)
 
 
@@ -232,12 +253,16 @@ def phase_after(rollout: Rollout, decision: Decision) -> Phase:
     match decision:
         case Hold():
             return rollout.phase
+        case Accept():
+            return Phase.EVALUATED
+        case Reject():
+            return Phase.REJECTED
         case Shadow():
-            return Phase.SHADOWING
+            return Phase.SHADOW
         case Shift():
             return Phase.CANARY
         case Promote():
-            return Phase.PROMOTED
+            return Phase.PRIMARY
         case RollBack():
             return Phase.ROLLED_BACK
 
@@ -245,29 +270,33 @@ def phase_after(rollout: Rollout, decision: Decision) -> Phase:
 def decide(rollout: Rollout, evidence: Evidence, approvals: Approvals, now: datetime) -> Decision:
     """Say what should happen to a rollout next; change nothing.
 
-    Harm comes first: neither an approval nor a pause excuses a failure.
+    Harm comes first: neither an approval nor a hold excuses a failure.
 
     Args:
         evidence: Readings of the stage in force; those of an earlier stage say nothing about this one.
         now: When approvals have to be in force.
     """
-    if rollout.phase in (Phase.SHADOWING, Phase.CANARY) and evidence.verdict is Verdict.FAIL:
+    if rollout.phase in (Phase.SHADOW, Phase.CANARY) and evidence.verdict is Verdict.FAIL:
         return RollBack(evidence.summary)
-    if not rollout.evaluation_accepted:
-        return Hold("the candidate's evaluation has not been accepted")
-    if rollout.paused:
-        return Hold("paused by an operator")
+    if rollout.held:
+        return Hold("held by a person")
+    if rollout.phase is Phase.CANDIDATE and rollout.evaluation is Verdict.FAIL:
+        return Reject("the candidate's evaluation rejects it")
+    if rollout.phase in OPEN and rollout.evaluation is not Verdict.PASS:
+        return Hold("the candidate's evaluation has not accepted it")
     approvals = approvals.in_force(now)
     match rollout.phase:
-        case Phase.PROPOSED:
+        case Phase.CANDIDATE:
+            return Accept()
+        case Phase.EVALUATED:
             return _start(rollout, evidence, approvals)
-        case Phase.SHADOWING:
+        case Phase.SHADOW:
             return _raise_to(rollout, 0, evidence, approvals)
         case Phase.CANARY if rollout.stage + 1 < len(rollout.stages_bp):
             return _raise_to(rollout, rollout.stage + 1, evidence, approvals)
         case Phase.CANARY:
             return _unless_passed(evidence) or _promote(approvals)
-        case Phase.PROMOTED | Phase.REJECTED | Phase.ROLLED_BACK:
+        case Phase.PRIMARY | Phase.RETIRED | Phase.REJECTED | Phase.ROLLED_BACK:
             return Hold(f"the rollout is {rollout.phase.value}")
 
 

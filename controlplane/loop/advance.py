@@ -8,12 +8,14 @@ from typing import Any
 import structlog
 
 from controlplane.domain.rollout import (
+    Accept,
     Decision,
     Evidence,
     GateReading,
     Hold,
     Phase,
     Promote,
+    Reject,
     RollBack,
     Rollout,
     Shadow,
@@ -24,7 +26,7 @@ from controlplane.domain.rollout import (
     phase_after,
 )
 from controlplane.errors import StepRefused, UnknownBundle, UnknownRollout
-from controlplane.loop import approvals, drill
+from controlplane.loop import approvals, drill, succession
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.evidence import step_evidence, whole_evidence
 from controlplane.loop.gates import ArmCount, arm, canary_gates, shadow_gates
@@ -61,7 +63,7 @@ def advance(deployment: Deployment) -> None:
 
 def step(unit: Unit, deployment: Deployment, row: RolloutRow) -> RolloutRow:
     """Decide about one rollout and apply what was decided."""
-    row = _follow_refusal(unit, row)
+    row = _judged(unit, _follow_refusal(unit, row))
     row = replace(row, gates=read_gates(unit, deployment, row))
     given = approvals.given(unit, deployment, row)
     now = datetime.fromtimestamp(unit.now_ms / 1000, UTC)
@@ -72,6 +74,11 @@ def step(unit: Unit, deployment: Deployment, row: RolloutRow) -> RolloutRow:
             row = _ask(unit, deployment, row)
         rollouts.save(unit, row)
         return row
+    if isinstance(decision, Accept):
+        after = rollouts.moved(replace(row, waiting_for=""), phase=phase_after(row.state, decision))
+        return rollouts.move(unit, row, after, LOOP, "rollout.evaluated", {"evaluation": row.evaluation})
+    if isinstance(decision, Reject):
+        return end(unit, deployment, row.state.id, Phase.REJECTED, LOOP, decision.reason)
     return apply(unit, deployment, row, decision)
 
 
@@ -93,7 +100,6 @@ def apply(unit: Unit, deployment: Deployment, row: RolloutRow, decision: Decisio
         return row
     moved = _begin_stage(unit, rollouts.moved(row, phase=target, stage=_stage(row.state, decision)), generation)
     detail: dict[str, Any] = {
-        "rollout": row.state.id,
         "generation": generation,
         "gates": [
             {"gate": g.gate, "verdict": g.verdict.value, "value": g.value, "sample": g.sample} for g in row.gates
@@ -116,8 +122,9 @@ def apply(unit: Unit, deployment: Deployment, row: RolloutRow, decision: Decisio
     if isinstance(decision, RollBack | Promote):
         # What ended the rollout stays to be read.
         moved = replace(moved, gates=row.gates)
-    unit.record(LOOP, action, detail)
-    rollouts.save(unit, moved)
+    rollouts.move(unit, row, moved, LOOP, action, detail)
+    if isinstance(decision, Promote):
+        succession.retire(unit, moved)
     if not moved.is_open:
         digest, path = whole_evidence(unit, deployment, moved)
         moved = replace(moved, evidence=digest, evidence_path=path)
@@ -130,11 +137,11 @@ def read_gates(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[Gat
     """Read every gate of the stage in force."""
     state, limits = row.state, deployment.settings.rollout
     task = deployment.pack(state.specialist).task
-    if state.phase not in (Phase.SHADOWING, Phase.CANARY):
+    if state.phase not in (Phase.SHADOW, Phase.CANARY):
         return row.gates
     due_ms = matured_before(unit, state.specialist, unit.now_ms)
     readings = shadow_gates(task, stage_pairs(unit, state.id, row.stage_ms, due_ms), limits)
-    if state.phase is Phase.SHADOWING:
+    if state.phase is Phase.SHADOW:
         return readings
     counts = observations.arm_counts(unit, state.specialist, state.id)
     known = observations.arm_decisions(unit, state.specialist, state.id, row.stage_generation, due_ms)
@@ -151,38 +158,37 @@ def read_gates(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[Gat
 def start(
     unit: Unit, deployment: Deployment, specialist: str, bundle: str, started_by: str, operation_id: str | None
 ) -> RolloutRow:
-    """Open a rollout for an accepted bundle.
+    """Open a rollout: of an accepted bundle as evaluated, of one that nobody judged yet as a candidate.
 
     Raises:
         UnknownBundle: The bundle is not this specialist's.
-        StepRefused: It was not accepted, serves already, or another rollout is open.
+        StepRefused: It was rejected, serves already, or another rollout is open.
     """
-    deployment.pack(specialist)
+    pack = deployment.pack(specialist)
     if operation_id and (known := rollouts.of_operation(unit, operation_id)) is not None:
         return known
     found = rollouts.bundle_row(unit, bundle)
     if found is None or found.specialist != specialist:
         raise UnknownBundle(f"bundle is {bundle!r}, expected a bundle of {specialist!r}")
-    if found.state != "accepted":
-        raise StepRefused(f"bundle {bundle} is {found.state}, expected one whose evaluation was accepted")
+    if found.state == "rejected":
+        raise StepRefused(f"bundle {bundle} is rejected, expected one that its evaluation accepted")
     if open_now := rollouts.opened(unit, specialist):
         raise StepRefused(f"rollout {open_now[0].state.id!r} of {specialist!r} is open, expected none")
     split = standing_split(unit, specialist)
     primary = split.primary if split else None
     if primary == bundle:
         raise StepRefused(f"bundle {bundle} is the primary of {specialist!r} already")
-    judged = rollouts.evaluation_row(unit, found.evaluation)
-    if judged.primary != primary:
+    judged = rollouts.evaluation_row(unit, found.evaluation) if found.evaluation else None
+    if judged is not None and judged.primary != primary:
         raise StepRefused(f"bundle {bundle} was compared with {judged.primary}, but the primary is {primary} now")
     limits = deployment.settings.rollout
     name = _name(specialist, bundle, unit.now_ms)
-    state = Rollout(
-        name, specialist, Phase.PROPOSED, False, primary, bundle, 0, limits.stages_bp, limits.shadow_bp, True
-    )
+    phase, verdict = (Phase.CANDIDATE, Verdict.NOT_YET) if judged is None else (Phase.EVALUATED, Verdict.PASS)
+    state = Rollout(name, specialist, phase, False, primary, bundle, 0, limits.stages_bp, limits.shadow_bp, verdict)
     row = RolloutRow(
         state=state,
-        evaluation=found.evaluation,
-        suite=judged.suite,
+        evaluation=found.evaluation or "",
+        suite=pack.suite.digest if judged is None else judged.suite,
         author=found.author,
         started_by=started_by,
         started_ms=unit.now_ms,
@@ -193,9 +199,26 @@ def start(
     unit.record(
         started_by,
         "rollout.started",
-        {"rollout": name, "specialist": specialist, "bundle": bundle, "primary": primary, "author": found.author},
+        {
+            "rollout": name,
+            "specialist": specialist,
+            "bundle": bundle,
+            "primary": primary,
+            "author": found.author,
+            "to": phase.value,
+        },
     )
     return row
+
+
+def _judged(unit: Unit, row: RolloutRow) -> RolloutRow:
+    """Take note of what an evaluation says of a candidate beside the primary it is to replace."""
+    found = rollouts.bundle_row(unit, row.state.candidate) if row.state.phase is Phase.CANDIDATE else None
+    judged = rollouts.evaluation_row(unit, found.evaluation) if found is not None and found.evaluation else None
+    if judged is None or judged.primary != row.state.primary:
+        return row
+    verdict = Verdict.PASS if judged.accepted else Verdict.FAIL
+    return replace(rollouts.moved(row, evaluation=verdict), evaluation=judged.digest, suite=judged.suite)
 
 
 def end(unit: Unit, deployment: Deployment, name: str, phase: Phase, person: str, reason: str) -> RolloutRow:
@@ -215,17 +238,19 @@ def end(unit: Unit, deployment: Deployment, name: str, phase: Phase, person: str
     if split is not None and split.candidate == row.state.candidate:
         back = replace(split, candidate=None, canary_bp=0, shadow_bp=0)
         generation = publish(unit, deployment, back, row.state.id).generation
-    elif row.state.phase is Phase.PROMOTED:
+    elif row.state.phase is Phase.PRIMARY:
         if split is None or split.primary != row.state.candidate or row.state.primary is None:
             raise StepRefused(f"rollout {name!r} put {row.state.candidate} in place, which is not the primary now")
         back = replace(split, primary=row.state.primary, previous=None)
         generation = publish(unit, deployment, back, row.state.id).generation
     action = "rollout.rejected" if phase is Phase.REJECTED else "rollout.rolled_back"
-    unit.record(person, action, {"rollout": name, "reason": reason, "generation": generation})
-    row = replace(rollouts.moved(row, phase=phase), ended_ms=unit.now_ms, end_reason=said, waiting_for="")
+    after = replace(rollouts.moved(row, phase=phase), ended_ms=unit.now_ms, end_reason=said, waiting_for="")
     if generation is not None:
-        row = replace(row, failed_ms=unit.now_ms)
-    rollouts.save(unit, row)
+        after = replace(after, failed_ms=unit.now_ms)
+    was_primary = row.state.phase is Phase.PRIMARY
+    row = rollouts.move(unit, row, after, person, action, {"reason": reason, "generation": generation})
+    if was_primary:
+        succession.restore(unit, row)
     digest, path = whole_evidence(unit, deployment, row)
     row = replace(row, evidence=digest, evidence_path=path)
     rollouts.save(unit, row)
@@ -311,19 +336,16 @@ def _follow_refusal(unit: Unit, row: RolloutRow) -> RolloutRow:
         return row
     split = standing_split(unit, row.state.specialist)
     if split is None or split.candidate != row.state.candidate:
-        phase, stage = Phase.PROPOSED, 0
+        phase, stage = Phase.EVALUATED, 0
     elif split.canary_bp == 0:
-        phase, stage = Phase.SHADOWING, 0
+        phase, stage = Phase.SHADOW, 0
     else:
         phase, stage = Phase.CANARY, row.state.stages_bp.index(split.canary_bp)
     standing = plans.standing(unit)
-    back = rollouts.moved(row, phase=phase, stage=stage, paused=True)
-    unit.record(
-        LOOP,
-        "rollout.held",
-        {"rollout": row.state.id, "generation": refused.generation, "reason": refused.reason, "phase": phase.value},
-    )
-    return _begin_stage(unit, back, standing.generation if standing else 0)
+    back = rollouts.moved(row, phase=phase, stage=stage, held=True)
+    after = _begin_stage(unit, back, standing.generation if standing else 0)
+    said = {"generation": refused.generation, "reason": refused.reason}
+    return rollouts.move(unit, row, after, LOOP, "rollout.held", said)
 
 
 def _offer_again(deployment: Deployment) -> None:
@@ -348,7 +370,7 @@ def _undo_refused_promotions(deployment: Deployment) -> None:
         if row is None or row.state != plans.REFUSED or row.reason in PASSING_TROUBLES or row.rollout is None:
             return
         found = rollouts.get(unit, row.rollout)
-        if found is None or found.state.phase is not Phase.PROMOTED:
+        if found is None or found.state.phase is not Phase.PRIMARY:
             return
         split = standing_split(unit, found.state.specialist)
         generation = None
@@ -356,8 +378,9 @@ def _undo_refused_promotions(deployment: Deployment) -> None:
             back = replace(split, candidate=None, canary_bp=0, shadow_bp=0)
             generation = publish(unit, deployment, back, row.rollout).generation
         said = f"gateways refused the promotion: {row.reason}: {row.message}"
-        unit.record(LOOP, "rollout.rolled_back", {"rollout": row.rollout, "reason": said, "generation": generation})
-        rollouts.save(unit, replace(rollouts.moved(found, phase=Phase.ROLLED_BACK), end_reason=said))
+        after = replace(rollouts.moved(found, phase=Phase.ROLLED_BACK), end_reason=said)
+        rollouts.move(unit, found, after, LOOP, "rollout.rolled_back", {"reason": said, "generation": generation})
+        succession.restore(unit, after)
 
 
 def _name(specialist: str, bundle: str, now_ms: int) -> str:

@@ -45,7 +45,7 @@ def next_step(unit: Unit, deployment: Deployment, row: RolloutRow) -> NextStep |
     before = standing_split(unit, state.specialist)
     capture_bp = deployment.pack(state.specialist).task.capture_bp
     holdback_bp = deployment.settings.rollout.holdback_bp
-    if state.phase is Phase.PROPOSED and state.primary is None:
+    if state.phase is Phase.EVALUATED and state.primary is None:
         return NextStep(
             "bootstrap",
             before,
@@ -57,7 +57,7 @@ def next_step(unit: Unit, deployment: Deployment, row: RolloutRow) -> NextStep |
     if state.phase is Phase.CANARY and state.stage + 1 == len(state.stages_bp):
         after = Split(state.specialist, state.candidate, None, before.primary, 0, 0, capture_bp, holdback_bp, state.id)
         return NextStep("primary", before, after, BASIS_POINTS)
-    if state.phase in (Phase.SHADOWING, Phase.CANARY):
+    if state.phase in (Phase.SHADOW, Phase.CANARY):
         return NextStep("canary", before, before, state.stages_bp[-1], state.stages_bp)
     return None
 

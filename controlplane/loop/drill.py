@@ -32,7 +32,7 @@ class Begun:
 def begin(unit: Unit, deployment: Deployment, row: RolloutRow, person: str) -> Begun:
     """Offer the plan that takes a shadowing candidate out; raises StepRefused."""
     split = standing_split(unit, row.state.specialist)
-    if row.state.phase is not Phase.SHADOWING or split is None or split.candidate != row.state.candidate:
+    if row.state.phase is not Phase.SHADOW or split is None or split.candidate != row.state.candidate:
         raise StepRefused(
             f"rollout {row.state.id!r} is {row.state.phase.value}, expected one whose candidate only shadows"
         )
@@ -76,7 +76,7 @@ def put_back(unit: Unit, deployment: Deployment, rollout: str, shadow: Split) ->
     """Let the candidate shadow again, where its rollout still does."""
     row = rollouts.get(unit, rollout)
     split = standing_split(unit, shadow.specialist)
-    if row is None or row.state.phase is not Phase.SHADOWING or split is None or split.candidate is not None:
+    if row is None or row.state.phase is not Phase.SHADOW or split is None or split.candidate is not None:
         return
     publish(unit, deployment, shadow, rollout)
     if row.evidence is not None:
@@ -88,7 +88,7 @@ def put_back(unit: Unit, deployment: Deployment, rollout: str, shadow: Split) ->
 def repair(unit: Unit, deployment: Deployment, row: RolloutRow) -> None:
     """Put back a shadow whose drill was cut short, by a kill for instance."""
     split = standing_split(unit, row.state.specialist)
-    if row.state.phase is not Phase.SHADOWING or split is None or split.candidate is not None:
+    if row.state.phase is not Phase.SHADOW or split is None or split.candidate is not None:
         return
     rehearsed = drills.of_rollout(unit, row.state.id)
     if not rehearsed or rehearsed[-1].generation != plans.last_generation(unit):

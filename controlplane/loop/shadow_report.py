@@ -96,7 +96,7 @@ class ShadowReport:
 def shadow_report(unit: Unit, deployment: Deployment, row: RolloutRow) -> ShadowReport:
     """Report on a rollout: while it shadows on the stage that its gates read, afterwards on all of it."""
     state = row.state
-    since_ms = row.stage_ms if state.phase is Phase.SHADOWING else 0
+    since_ms = row.stage_ms if state.phase is Phase.SHADOW else 0
     due_ms = matured_before(unit, state.specialist, deployment.clock())
     counted = stage_pairs(unit, state.id, since_ms, due_ms)
     detailed = [_pair(found) for found in observations.pair_details(unit, state.id, since_ms, MOST_DETAILED)]

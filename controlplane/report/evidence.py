@@ -15,7 +15,7 @@ from protos.contract.attestation import Approval
 
 MODELS = ("primary", "candidate", "control")
 NAMES = {"primary": "primary before", "candidate": "candidate", "control": "classical control"}
-ENDED = {"promoted": "good", "rolled_back": "bad", "rejected": "bad"}
+ENDED = {"primary": "good", "retired": "good", "rolled_back": "bad", "rejected": "bad"}
 # On one scale from 0 to 1; costs and times are told in the table.
 DRAWN = ("accuracy", "macro_f1", "weighted_f1", "auc", "average_precision")
 HOW = """interlock evidence verify FOLDER --plan-key plan.key.pub --operators operators.json --deployment {deployment}
@@ -86,7 +86,8 @@ def _about(manifest: dict[str, Any]) -> str:
 def _outcome(manifest: dict[str, Any]) -> str:
     phase, reason = manifest["phase"], manifest["end_reason"]
     said = {
-        "promoted": "Promoted: the candidate answers all traffic.",
+        "primary": "Promoted: the candidate answers all traffic.",
+        "retired": "Promoted, and retired when another took its place.",
         "rolled_back": f"Rolled back: {reason}.",
         "rejected": f"Rejected: {reason}.",
     }.get(phase, f"Under way: {phase.replace('_', ' ')}.")

@@ -27,7 +27,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "ControlService/Evaluate": WORK,
     "ControlService/StartRollout": WORK,
     "ControlService/RejectRollout": SAFE,
-    "ControlService/PauseRollout": SAFE,
+    "ControlService/HoldRollout": SAFE,
     "ControlService/ResumeRollout": WORK,
     "ControlService/RollBack": SAFE,
     "ControlService/DraftApproval": ("approver",),

@@ -5,12 +5,12 @@ from typing import Any
 
 from controlplane.domain.rollout import Phase
 from controlplane.errors import StepRefused
-from controlplane.loop import advance, approvals
+from controlplane.loop import advance, approvals, evaluate
 from controlplane.loop.evidence import evidence_shown
 from controlplane.loop.publish import standing_split
 from controlplane.rpc.status import translated
 from controlplane.rpc.transactions import Transactions, check_text, find_rollout, gate_message, time_text
-from controlplane.store import plans, records, rollouts
+from controlplane.store import jobs, plans, records, rollouts
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos import control_pb2 as pb
@@ -24,23 +24,19 @@ class RolloutCalls(Transactions):
 
     @translated
     async def StartRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Open a rollout of an accepted bundle."""
+        """Open a rollout; a bundle that nobody judged yet is evaluated first."""
         parse_digest(request.bundle_digest, "bundle_digest")
         check_text(request.started_by, "started_by")
         check_text(request.operation_id, "operation_id")
-        return await self._write(
-            lambda unit: self._rollout(
-                unit,
-                advance.start(
-                    unit,
-                    self._deployment,
-                    request.specialist,
-                    request.bundle_digest,
-                    request.started_by,
-                    request.operation_id,
-                ),
-            )
-        )
+
+        def start(unit: Unit) -> Any:
+            specialist, bundle = request.specialist, request.bundle_digest
+            row = advance.start(unit, self._deployment, specialist, bundle, request.started_by, request.operation_id)
+            if row.state.phase is Phase.CANDIDATE and jobs.unfinished(unit, specialist) is None:
+                evaluate.ask(unit, self._deployment, specialist, bundle, cause="operator", start_rollout=False)
+            return self._rollout(unit, row)
+
+        return await self._write(start)
 
     @translated
     async def GetRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -91,14 +87,14 @@ class RolloutCalls(Transactions):
         return await self._end(request, Phase.ROLLED_BACK)
 
     @translated
-    async def PauseRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def HoldRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Keep a rollout where it is; harm still rolls it back."""
-        return await self._pause(request, is_paused=True)
+        return await self._hold(request, is_held=True)
 
     @translated
     async def ResumeRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Let a paused rollout go on."""
-        return await self._pause(request, is_paused=False)
+        """Let a held rollout go on."""
+        return await self._hold(request, is_held=False)
 
     async def _end(self, request: Any, phase: Phase) -> Any:
         check_text(request.person, "person")
@@ -110,7 +106,7 @@ class RolloutCalls(Transactions):
 
         return await self._write(end)
 
-    async def _pause(self, request: Any, *, is_paused: bool) -> Any:
+    async def _hold(self, request: Any, *, is_held: bool) -> Any:
         check_text(request.person, "person")
         check_text(request.reason, "reason")
 
@@ -119,13 +115,13 @@ class RolloutCalls(Transactions):
             name = row.state.id
             if not row.is_open:
                 raise StepRefused(f"rollout {name!r} is {row.state.phase.value}, expected an open one")
-            if row.state.paused == is_paused:
-                raise StepRefused(f"rollout {name!r} is {'paused already' if is_paused else 'not paused'}")
-            row = rollouts.moved(row, paused=is_paused)
-            action = "rollout.paused" if is_paused else "rollout.resumed"
-            unit.record(request.person, action, {"rollout": name, "reason": request.reason})
-            rollouts.save(unit, row)
-            return self._rollout(unit, row)
+            if row.state.held == is_held:
+                raise StepRefused(f"rollout {name!r} is {'held already' if is_held else 'not held'}")
+            after = rollouts.moved(row, held=is_held)
+            action = "rollout.held" if is_held else "rollout.resumed"
+            return self._rollout(
+                unit, rollouts.move(unit, row, after, request.person, action, {"reason": request.reason})
+            )
 
         return await self._write(change)
 
@@ -167,7 +163,7 @@ class RolloutCalls(Transactions):
             id=state.id,
             specialist=state.specialist,
             phase=state.phase.value,
-            paused=state.paused,
+            held=state.held,
             primary_digest=state.primary or "",
             candidate_digest=state.candidate,
             canary_bp=split.canary_bp if split and is_live else 0,

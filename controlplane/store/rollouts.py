@@ -5,11 +5,9 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
-from controlplane.domain.rollout import GateReading, Phase, Rollout, Verdict
+from controlplane.domain.rollout import OPEN, GateReading, Phase, Rollout, Verdict, check_move
 from controlplane.store.store import Unit
 from controlplane.store.tables import bundle, evaluation, rollout
-
-OPEN = (Phase.PROPOSED, Phase.SHADOWING, Phase.CANARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +47,13 @@ def _values(row: RolloutRow) -> dict[str, Any]:
         "id": state.id,
         "specialist": state.specialist,
         "phase": state.phase.value,
-        "paused": state.paused,
+        "held": state.held,
         "primary": state.primary,
         "candidate": state.candidate,
         "stage": state.stage,
         "stages_bp": list(state.stages_bp),
         "shadow_bp": state.shadow_bp,
-        "accepted": state.evaluation_accepted,
+        "evaluated": state.evaluation.value,
         **{
             name: getattr(row, name)
             for name in RolloutRow.__dataclass_fields__
@@ -73,13 +71,13 @@ def _row(found: Any) -> RolloutRow:
         id=values.pop("id"),
         specialist=values.pop("specialist"),
         phase=Phase(values.pop("phase")),
-        paused=values.pop("paused"),
+        held=values.pop("held"),
         primary=values.pop("primary"),
         candidate=values.pop("candidate"),
         stage=values.pop("stage"),
         stages_bp=tuple(values.pop("stages_bp")),
         shadow_bp=values.pop("shadow_bp"),
-        evaluation_accepted=values.pop("accepted"),
+        evaluation=Verdict(values.pop("evaluated")),
     )
     values["gates"] = tuple(GateReading(**{**gate, "verdict": Verdict(gate["verdict"])}) for gate in values["gates"])
     values["evidence_past"] = tuple(values["evidence_past"])
@@ -92,8 +90,29 @@ def add(unit: Unit, row: RolloutRow) -> None:
 
 
 def save(unit: Unit, row: RolloutRow) -> None:
-    """Replace a rollout's row."""
-    unit.connection.execute(update(rollout).where(rollout.c.id == row.state.id).values(_values(row)))
+    """Replace a rollout's row, its phase left as it is: only ``move`` changes that."""
+    _replace(unit, row, row.state.phase)
+
+
+def move(
+    unit: Unit, before: RolloutRow, after: RolloutRow, actor: str, action: str, detail: dict[str, Any]
+) -> RolloutRow:
+    """Move a rollout to another phase or stage, with the ledger entry that says so; returns it as it is then.
+
+    Raises:
+        IllegalTransition: There is no such move.
+    """
+    source, target = before.state.phase, after.state.phase
+    check_move(before.state, target)
+    unit.record(actor, action, {"rollout": before.state.id, "from": source.value, "to": target.value, **detail})
+    _replace(unit, after, source)
+    return after
+
+
+def _replace(unit: Unit, row: RolloutRow, before: Phase) -> None:
+    is_it = (rollout.c.id == row.state.id) & (rollout.c.phase == before.value)
+    changed = unit.connection.execute(update(rollout).where(is_it).values(_values(row)))
+    assert changed.rowcount == 1, f"rollout {row.state.id!r} is not {before.value}"
 
 
 def get(unit: Unit, name: str) -> RolloutRow | None:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from controlplane.store.database import DatabaseInvalid, lock_writers
 from controlplane.store.ledger import ledger_metadata
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 _DIGEST = String(71)
@@ -63,14 +63,14 @@ rollout = Table(
     Column("id", _NAME, primary_key=True),
     Column("specialist", _NAME, nullable=False, index=True),
     Column("phase", String(20), nullable=False),
-    Column("paused", Boolean, nullable=False),
+    Column("held", Boolean, nullable=False),
     Column("primary", _DIGEST),
     Column("candidate", _DIGEST, nullable=False),
     Column("stage", Integer, nullable=False),
     Column("stages_bp", JSON, nullable=False),
     Column("shadow_bp", Integer, nullable=False),
-    Column("evaluation", _DIGEST, nullable=False),
-    Column("accepted", Boolean, nullable=False),
+    Column("evaluation", _DIGEST, nullable=False),  # empty while it is not evaluated
+    Column("evaluated", String(20), nullable=False),  # what the evaluation says: pass, fail, not_yet
     Column("suite", _DIGEST, nullable=False),
     Column("author", _NAME, nullable=False),
     Column("started_by", _NAME, nullable=False),

@@ -254,7 +254,8 @@ class Governed:
             made = publish(unit, self.deployment, replace(split, canary_bp=row.state.stages_bp[0]), name)
             moved = rollouts.moved(row, phase=Phase.CANARY, stage=0)
             counts = observations.arm_counts(unit, NAME, name)
-            rollouts.save(unit, replace(moved, stage_generation=made.generation, stage_counts=counts))
+            after = replace(moved, stage_generation=made.generation, stage_counts=counts)
+            rollouts.move(unit, row, after, "test", "rollout.shifted", {})
         self.deployment.changed()
         self.until(lambda: self.split().canary_bp, "the canary")  # type: ignore[union-attr]
         return name, old, new

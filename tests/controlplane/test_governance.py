@@ -221,7 +221,7 @@ def test_an_approval_is_signed_on_another_machine_with_an_ssh_key(site: Governed
     assert code == 0, text
     assert f"primary none → {bundle}" in text and "no case got worse" in text
     code, found = said("approval", "submit", str(signed), *control(site))
-    assert (code, found["phase"], found["approvals"][0]["reason"]) == (0, "promoted", "reads well")
+    assert (code, found["phase"], found["approvals"][0]["reason"]) == (0, "primary", "reads well")
     plan = site.start_gateway()
     site.until(lambda: plan.generation == 1, "the first plan at the gateway")
     again, found = said("approval", "submit", str(signed), *control(site))
@@ -294,8 +294,8 @@ def test_a_rollout_is_watched_with_its_gates_arms_and_whoever_is_missing(site: G
     name, _, new = site.shadowing()
     advance.advance(site.deployment)
     text = interlock("rollout", "watch", name, "--once", *control(site))[1]
-    for said_ in (name, "shadowing", new[7:19], "shadow_cost", "still needed", "gateway g on plan", "drops"):
+    for said_ in (name, "shadow", new[7:19], "shadow_cost", "still needed", "gateway g on plan", "drops"):
         assert said_ in text, text
     code, found = said("rollout", "watch", name, *control(site))
-    assert code == 0 and found["rollout"]["phase"] == "shadowing" and "arms" in found
+    assert code == 0 and found["rollout"]["phase"] == "shadow" and "arms" in found
     assert BOUNDS_US == LATENCY_BOUNDS_US  # or the latencies shown would be of other buckets

@@ -43,7 +43,7 @@ def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(tmp
         await deployment.evaluated(new)
         name = await deployment.begun(new)
         shadowed = await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
-        assert (shadowed.phase, shadowed.canary_bp) == ("shadowing", 0)
+        assert (shadowed.phase, shadowed.canary_bp) == ("shadow", 0)
         assert {g.verdict for g in shadowed.gates} == {"pass"}
         shadow = await deployment.until(
             "GetShadowReport",
@@ -62,7 +62,7 @@ def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(tmp
         canaried = await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
         assert canaried.canary_bp == 5000
         promoted = await deployment.approve(name)
-        assert promoted.phase == "promoted"
+        assert promoted.phase == "primary"
         status = await deployment.in_force()
         answers = await deployment.drive(40)
         assert {a.bundle_digest for a in answers} == {new}
@@ -144,14 +144,14 @@ def test_a_plan_smuggled_into_the_database_is_refused_by_the_gateway_and_left_be
 
         new = deployment.bundle(1.0)
         await deployment.evaluated(new)
-        await deployment.rollout(await deployment.begun(new), lambda r: r.phase == "shadowing")
+        await deployment.rollout(await deployment.begun(new), lambda r: r.phase == "shadow")
         assert (await deployment.in_force()).plans[-1].generation == forged.generation + 1
 
     run(tmp_path, story)
 
 
 @pytest.mark.parametrize("victim", ["control", "gateway", "worker"])
-@pytest.mark.parametrize("moment", ["shadowing", "canary"])
+@pytest.mark.parametrize("moment", ["shadow", "canary"])
 def test_a_kill_at_any_stage_loses_nothing_that_was_approved(tmp_path: Path, victim: str, moment: str) -> None:
     async def story(deployment: Deployment) -> None:
         old = await deployment.first_primary()
@@ -166,9 +166,9 @@ def test_a_kill_at_any_stage_loses_nothing_that_was_approved(tmp_path: Path, vic
             deployment.start_worker()
         else:
             await deployment.start(victim)
-        if moment == "shadowing":
+        if moment == "shadow":
             found = await deployment.rollout(name, lambda r: r.needs_approval_for == "canary")
-            assert (found.phase, found.canary_bp) == ("shadowing", 0)
+            assert (found.phase, found.canary_bp) == ("shadow", 0)
             await deployment.approve(name)
         await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
         await deployment.approve(name)
@@ -266,7 +266,7 @@ def test_a_job_whose_control_plane_was_killed_is_done_by_the_next_one(tmp_path: 
     run(tmp_path, story)
 
 
-def test_people_may_pause_reject_and_go_back_after_a_promotion(tmp_path: Path) -> None:
+def test_people_may_hold_reject_and_go_back_after_a_promotion(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
         old = await deployment.first_primary()
         new = deployment.bundle(1.0)
@@ -274,7 +274,7 @@ def test_people_may_pause_reject_and_go_back_after_a_promotion(tmp_path: Path) -
         said = {"person": "ops", "reason": "second thoughts"}
 
         rejected = await deployment.begun(new)
-        await deployment.rollout(rejected, lambda r: r.phase == "shadowing")
+        await deployment.rollout(rejected, lambda r: r.phase == "shadow")
         over = await deployment.ask("RejectRollout", control_pb2.RolloutCommand(rollout=rejected, **said))
         assert (over.phase, over.end_reason) == ("rejected", "ops: second thoughts")
         status = await deployment.in_force()
@@ -285,10 +285,10 @@ def test_people_may_pause_reject_and_go_back_after_a_promotion(tmp_path: Path) -
 
         name = await deployment.begun(new)
         await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
-        await deployment.ask("PauseRollout", control_pb2.RolloutCommand(rollout=name, **said))
+        await deployment.ask("HoldRollout", control_pb2.RolloutCommand(rollout=name, **said))
         await deployment.approve(name)
-        held = await deployment.rollout(name, lambda r: r.waiting_for == "paused by an operator")
-        assert (held.phase, held.canary_bp) == ("shadowing", 0)
+        held = await deployment.rollout(name, lambda r: r.waiting_for == "held by a person")
+        assert (held.phase, held.canary_bp) == ("shadow", 0)
         await deployment.ask("ResumeRollout", control_pb2.RolloutCommand(rollout=name, **said))
         await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
         await deployment.approve(name)
@@ -305,7 +305,7 @@ def test_people_may_pause_reject_and_go_back_after_a_promotion(tmp_path: Path) -
         assert [a for a in actions if a.startswith("rollout.")] == [
             "rollout.started",
             "rollout.shadowing",
-            "rollout.paused",
+            "rollout.held",
             "rollout.resumed",
             "rollout.shifted",
             "rollout.shifted",

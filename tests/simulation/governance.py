@@ -104,13 +104,13 @@ class Simulation:
         return self.offer(first)
 
     def start_rollout(self) -> str:
-        if self.rollout is not None and self.rollout.phase in (Phase.PROPOSED, Phase.SHADOWING, Phase.CANARY):
+        if self.rollout is not None and self.rollout.phase in (Phase.EVALUATED, Phase.SHADOW, Phase.CANARY):
             return "one is open"
         self.rollouts += 1
         primary = self.site.in_force().primary
         candidate = self.draw.choice([b for b in self.bundles if b != primary])
         self.rollout = Rollout(
-            f"r-{self.rollouts}", "brand", Phase.PROPOSED, False, primary, candidate, 0, STAGES, 5_000, True
+            f"r-{self.rollouts}", "brand", Phase.EVALUATED, False, primary, candidate, 0, STAGES, 5_000, Verdict.PASS
         )
         self.verdict = Verdict.NOT_YET
         return self.rollout.id
@@ -147,7 +147,7 @@ class Simulation:
 
     def forward(self) -> str:
         """Everybody does as they should: the stage passes, two people sign its next step, the control plane ticks."""
-        if self.rollout is None or self.rollout.phase not in (Phase.PROPOSED, Phase.SHADOWING, Phase.CANARY):
+        if self.rollout is None or self.rollout.phase not in (Phase.EVALUATED, Phase.SHADOW, Phase.CANARY):
             self.start_rollout()
         state, now = self.rollout, self.site.in_force()
         assert state is not None

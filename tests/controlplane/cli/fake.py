@@ -92,7 +92,7 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
         self.draft = draft()
         self.asked: list[Any] = []
         gate = control_pb2.GateReading(gate="shadow_cost", verdict="not_yet", sample=7, sample_missing=9)
-        self.rollouts = [control_pb2.Rollout(id="r-1", phase="shadowing", candidate_digest=NEW, gates=[gate])]
+        self.rollouts = [control_pb2.Rollout(id="r-1", phase="shadow", candidate_digest=NEW, gates=[gate])]
         self.jobs: dict[str, list[control_pb2.Job]] = {}
         self.evidence = control_pb2.Evidence(rollout="r-1", path="/nowhere/at/all", digest=OTHER)
         self.readings: list[control_pb2.DriftReading] = []
@@ -139,8 +139,8 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
         self.asked.append(request)
         return control_pb2.Rollout(id="r-1", phase="rolled_back")
 
-    def PauseRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "rollout 'r-1' is paused already")
+    def HoldRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "rollout 'r-1' is held already")
 
     def RejectRollout(self, request: Any, context: Any) -> Any:  # noqa: N802
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "person is '', expected 1 to 2000 characters")

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from controlplane.cli.app import app
-from controlplane.domain.rollout import Phase, Rollout
+from controlplane.domain.rollout import Phase, Rollout, Verdict
 from controlplane.store import jobs, plans, rollouts
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Store
@@ -212,7 +212,7 @@ def test_garbage_collection_removes_only_what_nothing_needs(tmp_path: Path) -> N
         plans.settle(unit, 1, plans.APPLIED)
         plans.add(unit, *deployment.envelope(2, made["primary"], made["candidate"], made["previous"]), None)
         plans.settle(unit, 2, plans.APPLIED)
-        state = Rollout("r1", "brand", Phase.SHADOWING, False, made["primary"], made["opened"], 0, (100,), 0, True)
+        state = Rollout("r1", "brand", Phase.SHADOW, False, made["primary"], made["opened"], 0, (100,), 0, Verdict.PASS)
         rollouts.add(unit, RolloutRow(state, "e", "s", "ann", "ops", started_ms=0, stage_ms=0))
         request = {"candidate": made["trained"]}
         jobs.add(unit, {"id": "j", "kind": "evaluate", "specialist": "brand", "cause": "drift", "request": request})

@@ -46,7 +46,7 @@ def test_the_commands_a_user_was_promised_exist() -> None:
         "init, up, gateway serve, worker serve, control serve, decide, outcome, specialist list, specialist show, "
         "specialist train, specialist eval, specialist jobs, specialist init, specialist try, "
         "rollout list, rollout start, rollout status, "
-        "rollout approve, rollout reject, rollout pause, rollout resume, rollout rollback, rollout history, "
+        "rollout approve, rollout reject, rollout hold, rollout resume, rollout rollback, rollout history, "
         "dataset build, dataset show, dataset verify, "
         "shadow report, holdback report, "
         "plan status, drift status, drift backtest, drift report, engine convert, eval run, "
@@ -68,7 +68,7 @@ def test_numbers_stay_numbers_in_json(control: FakeControl) -> None:
     ("arguments", "code", "status"),
     [
         (("rollout", "status", "nobody"), 1, "NOT_FOUND"),
-        (("rollout", "pause", "r-1", "--as", "ann", "--reason", "x"), 1, "FAILED_PRECONDITION"),
+        (("rollout", "hold", "r-1", "--as", "ann", "--reason", "x"), 1, "FAILED_PRECONDITION"),
         (("rollout", "reject", "r-1", "--as", "", "--reason", "x"), 2, "INVALID_ARGUMENT"),
         (("plan", "status"), 1, "UNIMPLEMENTED"),
         (("evidence", "verify", "nowhere", "--plan-key", "nothing.pub"), 2, "INVALID_ARGUMENT"),

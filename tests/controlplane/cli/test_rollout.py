@@ -124,7 +124,7 @@ def test_a_key_that_others_can_read_is_warned_about(control: FakeControl, key: P
 @pytest.mark.parametrize("flag", [("--json",), ()], ids=["json", "table"])
 def test_watch_looks_until_a_person_is_needed(control: FakeControl, flag: tuple[str, ...]) -> None:
     waits = control_pb2.Rollout(id="r-1", phase="canary", needs_approval_for="primary", required_approvals=2)
-    control.rollouts = [control_pb2.Rollout(id="r-1", phase="shadowing")] * 3 + [waits]
+    control.rollouts = [control_pb2.Rollout(id="r-1", phase="shadow")] * 3 + [waits]
     code, text = interlock("rollout", "status", "brand", "--watch", *flag)
     assert code == 0 and "primary" in text and control.rollouts == [waits]
 

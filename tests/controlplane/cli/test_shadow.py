@@ -25,7 +25,7 @@ def shadow(control: FakeControl) -> control_pb2.ShadowReport:
     gates = (("shadow_late", "not_yet", 0.39, 7), ("shadow_disagreement", "not_yet", 0.1, 0))
     control.shadow = control_pb2.ShadowReport(
         rollout="r-1",
-        phase="shadowing",
+        phase="shadow",
         primary_digest=OLD,
         candidate_digest=NEW,
         shadow_bp=2000,

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from controlplane.domain.rollout import (
     LEGAL_MOVES,
+    OPEN,
+    Accept,
     ApprovalMissing,
     Approvals,
     Evidence,
@@ -17,6 +19,7 @@ from controlplane.domain.rollout import (
     IllegalTransition,
     Phase,
     Promote,
+    Reject,
     RollBack,
     Rollout,
     Shadow,
@@ -30,7 +33,7 @@ from controlplane.domain.rollout import (
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 OLD, NEW, SIGNED = ("sha256:" + c * 64 for c in "abc")
 STAGES = (100, 500, 2500)
-BASE = Rollout("r1", "brand_safety", Phase.PROPOSED, False, OLD, NEW, 0, STAGES, 1000, True)
+BASE = Rollout("r1", "brand_safety", Phase.EVALUATED, False, OLD, NEW, 0, STAGES, 1000, Verdict.PASS)
 
 
 def said(*verdicts: Verdict) -> Evidence:
@@ -49,10 +52,10 @@ APPROVALS = st.sampled_from([0, 99, 100, 500, 2499, 2500, 9999, 10_000]).map(gra
 @st.composite
 def rollouts(draw: st.DrawFn) -> Rollout:
     phase = draw(st.sampled_from(Phase))
-    primary = None if phase is Phase.PROPOSED and draw(st.booleans()) else OLD
+    primary = None if phase is Phase.EVALUATED and draw(st.booleans()) else OLD
     stage = draw(st.integers(0, len(STAGES) - 1))
-    paused, accepted = draw(st.booleans()), draw(st.booleans())
-    return replace(BASE, phase=phase, primary=primary, stage=stage, paused=paused, evaluation_accepted=accepted)
+    held, evaluation = draw(st.booleans()), draw(st.sampled_from([Verdict.PASS, Verdict.FAIL, Verdict.NOT_YET]))
+    return replace(BASE, phase=phase, primary=primary, stage=stage, held=held, evaluation=evaluation)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_the_worst_gate_speaks_for_all(verdicts: tuple[Verdict, ...], combined: 
 
 
 AT_LAST = replace(BASE, phase=Phase.CANARY, stage=2)
-SHADOWING = replace(BASE, phase=Phase.SHADOWING)
+SHADOWING = replace(BASE, phase=Phase.SHADOW)
 FIRST = replace(BASE, primary=None)
 
 
@@ -84,10 +87,18 @@ FIRST = replace(BASE, primary=None)
         pytest.param(SHADOWING, PASSED, 100, Shift(100, 0, (SIGNED,)), id="first-stage"),
         pytest.param(replace(AT_LAST, stage=0), PASSED, 500, Shift(500, 1, (SIGNED,)), id="next-stage"),
         pytest.param(AT_LAST, PASSED, 10_000, Promote((SIGNED,)), id="promote"),
+        pytest.param(replace(BASE, phase=Phase.CANDIDATE), said(), 0, Accept(), id="evaluated"),
+        pytest.param(
+            replace(BASE, phase=Phase.CANDIDATE, evaluation=Verdict.FAIL),
+            said(),
+            10_000,
+            Reject("the candidate's evaluation rejects it"),
+            id="rejected-by-its-evaluation",
+        ),
         pytest.param(SHADOWING, FAILED, 10_000, RollBack("fail!"), id="harm-in-shadow"),
         pytest.param(AT_LAST, FAILED, 10_000, RollBack("fail!"), id="harm-in-canary"),
-        pytest.param(replace(AT_LAST, paused=True), FAILED, 0, RollBack("fail!"), id="harm-while-paused"),
-        pytest.param(replace(AT_LAST, evaluation_accepted=False), FAILED, 0, RollBack("fail!"), id="harm-unaccepted"),
+        pytest.param(replace(AT_LAST, held=True), FAILED, 0, RollBack("fail!"), id="harm-while-held"),
+        pytest.param(replace(AT_LAST, evaluation=Verdict.FAIL), FAILED, 0, RollBack("fail!"), id="harm-unaccepted"),
     ],
 )
 def test_what_happens_next(rollout: Rollout, evidence: Evidence, ceiling: int, decision: object) -> None:
@@ -97,8 +108,15 @@ def test_what_happens_next(rollout: Rollout, evidence: Evidence, ceiling: int, d
 @pytest.mark.parametrize(
     "rollout, evidence, ceiling, reason",
     [
-        pytest.param(replace(BASE, evaluation_accepted=False), PASSED, 10_000, "evaluation", id="not-accepted"),
-        pytest.param(replace(AT_LAST, paused=True), PASSED, 10_000, "paused", id="paused"),
+        pytest.param(
+            replace(BASE, phase=Phase.CANDIDATE, evaluation=Verdict.NOT_YET),
+            PASSED,
+            10_000,
+            "evaluation",
+            id="unjudged",
+        ),
+        pytest.param(replace(BASE, evaluation=Verdict.FAIL), PASSED, 10_000, "evaluation", id="not-accepted"),
+        pytest.param(replace(AT_LAST, held=True), PASSED, 10_000, "held", id="held"),
         pytest.param(FIRST, PASSED, 9_999, "waiting for an approval of the primary", id="bootstrap"),
         pytest.param(FIRST, FAILED, 10_000, "evidence is fail", id="failed-bootstrap"),
         pytest.param(SHADOWING, PASSED, 99, "waiting for an approval of the canary", id="first-stage"),
@@ -129,7 +147,7 @@ def test_no_move_without_an_approval_that_covers_it(rollout: Rollout, evidence: 
     if isinstance(decision, Promote):
         assert approvals.covers(10_000) and decision.approvals == approvals.statements
     if isinstance(decision, Shift | Promote):
-        assert rollout.evaluation_accepted and not rollout.paused
+        assert rollout.evaluation is Verdict.PASS and not rollout.held
         assert evidence.verdict is Verdict.PASS or rollout.primary is None
 
 
@@ -138,7 +156,7 @@ def test_an_approval_does_not_excuse_a_failure(rollout: Rollout, evidence: Evide
     decision = decide(rollout, evidence, approvals, NOW)
     if evidence.verdict is Verdict.FAIL:
         assert not isinstance(decision, Shift | Promote)
-        assert isinstance(decision, RollBack) == (rollout.phase in (Phase.SHADOWING, Phase.CANARY))
+        assert isinstance(decision, RollBack) == (rollout.phase in (Phase.SHADOW, Phase.CANARY))
     else:
         assert not isinstance(decision, RollBack)
 
@@ -155,8 +173,8 @@ def test_the_weight_only_rises_and_only_while_evidence_passes(
     steps: list[tuple[Evidence, Approvals, bool]],
 ) -> None:
     rollout = BASE
-    for evidence, approvals, paused in steps:
-        rollout = replace(rollout, paused=paused)
+    for evidence, approvals, held in steps:
+        rollout = replace(rollout, held=held)
         decision = decide(rollout, evidence, approvals, NOW)
         before, weight = rollout.phase, rollout.canary_bp
         stage = decision.stage if isinstance(decision, Shift) else rollout.stage
@@ -164,8 +182,8 @@ def test_the_weight_only_rises_and_only_while_evidence_passes(
         if rollout.canary_bp > weight:
             assert evidence.verdict is Verdict.PASS and approvals.covers(rollout.canary_bp)
         elif rollout.canary_bp < weight:
-            assert rollout.phase in (Phase.ROLLED_BACK, Phase.PROMOTED)
-        if before in (Phase.PROMOTED, Phase.REJECTED, Phase.ROLLED_BACK):
+            assert rollout.phase in (Phase.ROLLED_BACK, Phase.PRIMARY)
+        if before not in OPEN:
             assert rollout.phase is before
 
 
@@ -181,7 +199,7 @@ def test_a_move_cannot_be_built_without_an_approval() -> None:
 @pytest.mark.parametrize("target", Phase)
 def test_illegal_moves_are_refused(source: Phase, target: Phase) -> None:
     rollout = replace(BASE, phase=source)
-    if target in LEGAL_MOVES[source] or (target is source and LEGAL_MOVES[source]):
+    if target in LEGAL_MOVES[source] or (target is source and source in OPEN):
         check_move(rollout, target)
     else:
         with pytest.raises(IllegalTransition):

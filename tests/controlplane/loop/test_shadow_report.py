@@ -145,8 +145,8 @@ def shadowed(found: World, number: int, **given: Any) -> capture_pb2.CaptureReco
     )
 
 
-def read(found: World, phase: Phase = Phase.SHADOWING) -> ShadowReport:
-    state = Rollout("r-1", NAME, phase, False, ZERO, ZERO, 0, (100,), 5000, True)
+def read(found: World, phase: Phase = Phase.SHADOW) -> ShadowReport:
+    state = Rollout("r-1", NAME, phase, False, ZERO, ZERO, 0, (100,), 5000, Verdict.PASS)
     row = RolloutRow(state, "e", "s", "trainer", "ops", started_ms=0, stage_ms=STAGE_MS)
     with found.deployment.store.reading() as unit:
         return shadow_report(unit, found.deployment, row)

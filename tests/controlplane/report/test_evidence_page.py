@@ -135,7 +135,7 @@ def test_a_page_never_looks_verified_unless_every_check_held(
 
 @pytest.mark.parametrize(
     ("phase", "expected"),
-    [("promoted", "Promoted: the candidate"), ("rejected", "Rejected: "), ("canary", "Under way: canary.")],
+    [("primary", "Promoted: the candidate"), ("rejected", "Rejected: "), ("canary", "Under way: canary.")],
 )
 def test_every_phase_has_its_sentence(tmp_path: Path, phase: str, expected: str) -> None:
     assert expected in words(page(evidence(tmp_path, phase=phase, rollback_ms=None), None))
@@ -161,7 +161,7 @@ def test_two_rollouts_differ_only_in_what_is_not_the_same(tmp_path: Path) -> Non
     for name in "ab":
         (tmp_path / name).mkdir()
     old = evidence(tmp_path / "a")
-    new = evidence(tmp_path / "b", phase="promoted", bundle=OLD)
+    new = evidence(tmp_path / "b", phase="primary", bundle=OLD)
     assert difference(old, old) == []
     found = {d.what: (d.before, d.after) for d in difference(old, new)}
-    assert found == {"phase": ("rolled_back", "promoted"), "bundle": (NEW, OLD)}
+    assert found == {"phase": ("rolled_back", "primary"), "bundle": (NEW, OLD)}
