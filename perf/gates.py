@@ -322,7 +322,7 @@ def draw(result: dict[str, Any]) -> None:
         bottom.set_ylim(0, 1.02)
         bottom.set_xscale("log")
         bottom.set_xlabel("observations (each arm's)" if column == 2 else "observations")
-        bottom.legend(frameon=False, fontsize=8, loc="upper left")
+        bottom.legend(fontsize=8, loc="upper left", framealpha=0.85, edgecolor="none")
     axes[0][0].legend(frameon=False, fontsize=8, loc="upper left")
     axes[0][0].set_ylabel("false alarms at the limit so far")
     axes[1][0].set_ylabel("harm found so far")
