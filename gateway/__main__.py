@@ -76,7 +76,7 @@ class Gateway:
         self._metrics = metrics = Metrics()
         store = BundleStore(settings.bundles_dir)
         workers = [WorkerLink(socket) for socket in settings.worker_sockets]
-        self._pool = pool = Pool([*workers, *remote_links(settings.engines, store)], store.manifest)
+        self._pool = pool = Pool([*workers, *remote_links(settings.engines, store)], store.manifest, settings.preload)
         self._capture = capture = CaptureLane(
             settings.capture_dir,
             run_id,
@@ -180,6 +180,8 @@ class Gateway:
         self._background = [asyncio.create_task(link.run()) for link in self._pool.links]
         self._background.append(asyncio.create_task(_watch_health(self._health, self._dispatcher)))
         await self.plan.restore()
+        if self.plan.routes is None:  # a plan that was restored has asked for them already
+            self._pool.preload()
         if self._watch is not None:
             self._background.append(asyncio.create_task(self._watch.run()))
 

@@ -179,13 +179,21 @@ class _AtScrape(Collector):
             "interlock_worker_expected_seconds", "Time the next job there is expected to take", labels=worker
         )
         connected = GaugeMetricFamily("interlock_worker_connected", "Is there a connection", labels=worker)
+        held = GaugeMetricFamily(
+            "interlock_worker_bundles",
+            "Bundles an engine has ready: a plan's, or only preloaded",
+            labels=[*worker, "held"],
+        )
         for link in self._sources.pool.links:
+            held.add_metric([link.name, "preload"], len(link.ready & link.preloads))
+            held.add_metric([link.name, "plan"], len(link.ready - link.preloads))
             waiting.add_metric([link.name], link.in_flight)
             expected.add_metric([link.name], link.load_of_late.expected_s(link.in_flight, time.monotonic()))
             connected.add_metric([link.name], link.connected.is_set())
         yield waiting
         yield expected
         yield connected
+        yield held
         pool = self._sources.pool
         if pool.breakers is not None:
             breaker = GaugeMetricFamily(

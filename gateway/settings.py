@@ -1,6 +1,7 @@
 """The gateway's settings: one TOML file, read once; anything unknown stops the process."""
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from gateway.rtb.rules import MutationRule
 from gateway.serving.lanes import LaneSettings
 from gateway.serving.sampling import ExtraRates
 from protos.contract.access import is_loopback
+from protos.contract.digest import DigestMalformed, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
 
 OPEN = "open"
@@ -25,7 +27,8 @@ class GatewaySettings:
     ``access`` names who may call; without it anybody on this machine may, and nobody elsewhere. ``front`` "auto" is
     Envoy where it is installed, else grpcio. Paths in the file are relative to the file. ``control`` may be empty:
     such a gateway serves its last good plan and takes no new one. ``mutation_network_ms`` is kept back from an
-    auction's ``tmax`` for the way there and back.
+    auction's ``tmax`` for the way there and back. ``preload`` names bundles to have loaded and warm whatever the plan
+    says, such as the next candidate.
     """
 
     deployment: str
@@ -41,6 +44,7 @@ class GatewaySettings:
     control: str
     worker_sockets: tuple[str, ...]
     bundles_dir: Path
+    preload: tuple[str, ...]
     capture_dir: Path
     state_dir: Path
     operators: Path
@@ -96,6 +100,7 @@ class GatewaySettings:
             control=read.maybe_text("control") or "",
             worker_sockets=tuple(str(root / s) for s in read.texts("worker_sockets")),
             bundles_dir=path("bundles_dir"),
+            preload=_digests(read.texts("preload", ()), "gateway.preload"),
             capture_dir=path("capture_dir"),
             state_dir=path("state_dir"),
             operators=path("operators"),
@@ -164,6 +169,13 @@ class GatewaySettings:
         if "gateway" not in tables:
             raise FieldInvalid(f"{path}: has no table [gateway]")
         return cls.from_json(tables["gateway"], path.parent.resolve())
+
+
+def _digests(given: Sequence[str], where: str) -> tuple[str, ...]:
+    try:
+        return tuple(parse_digest(digest, f"{where}[{i}]") for i, digest in enumerate(given))
+    except DigestMalformed as error:
+        raise FieldInvalid(str(error)) from error
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

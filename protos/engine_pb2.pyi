@@ -92,12 +92,14 @@ class Hello(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., protocol: _Optional[int] = ..., backends: _Optional[_Iterable[str]] = ..., max_queue: _Optional[int] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("id", "bundle_digest")
+    __slots__ = ("id", "bundle_digest", "preload")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PRELOAD_FIELD_NUMBER: _ClassVar[int]
     id: int
     bundle_digest: str
-    def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ...) -> None: ...
+    preload: bool
+    def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., preload: bool = ...) -> None: ...
 
 class Loaded(_message.Message):
     __slots__ = ("id", "bundle_digest", "ok", "error", "can_generate", "load_ms", "capabilities")
@@ -210,7 +212,7 @@ class StatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Stats(_message.Message):
-    __slots__ = ("queued", "completed", "expired", "cancelled", "batches", "loaded", "resident_bytes")
+    __slots__ = ("queued", "completed", "expired", "cancelled", "batches", "loaded", "resident_bytes", "bundles", "bases")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     COMPLETED_FIELD_NUMBER: _ClassVar[int]
     EXPIRED_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +220,8 @@ class Stats(_message.Message):
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    BASES_FIELD_NUMBER: _ClassVar[int]
     queued: int
     completed: int
     expired: int
@@ -225,7 +229,41 @@ class Stats(_message.Message):
     batches: int
     loaded: _containers.RepeatedScalarFieldContainer[str]
     resident_bytes: int
-    def __init__(self, queued: _Optional[int] = ..., completed: _Optional[int] = ..., expired: _Optional[int] = ..., cancelled: _Optional[int] = ..., batches: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
+    bundles: _containers.RepeatedCompositeFieldContainer[ResidentBundle]
+    bases: _containers.RepeatedCompositeFieldContainer[ResidentBase]
+    def __init__(self, queued: _Optional[int] = ..., completed: _Optional[int] = ..., expired: _Optional[int] = ..., cancelled: _Optional[int] = ..., batches: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., resident_bytes: _Optional[int] = ..., bundles: _Optional[_Iterable[_Union[ResidentBundle, _Mapping]]] = ..., bases: _Optional[_Iterable[_Union[ResidentBase, _Mapping]]] = ...) -> None: ...
+
+class ResidentBundle(_message.Message):
+    __slots__ = ("bundle_digest", "specialist", "backend", "preload", "bytes")
+    BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    PRELOAD_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    bundle_digest: str
+    specialist: str
+    backend: str
+    preload: bool
+    bytes: int
+    def __init__(self, bundle_digest: _Optional[str] = ..., specialist: _Optional[str] = ..., backend: _Optional[str] = ..., preload: bool = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class ResidentBase(_message.Message):
+    __slots__ = ("name", "bundles", "bytes", "extra_bytes", "adapters", "adapters_in_use", "max_adapters")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_IN_USE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    bundles: int
+    bytes: int
+    extra_bytes: int
+    adapters: int
+    adapters_in_use: int
+    max_adapters: int
+    def __init__(self, name: _Optional[str] = ..., bundles: _Optional[int] = ..., bytes: _Optional[int] = ..., extra_bytes: _Optional[int] = ..., adapters: _Optional[int] = ..., adapters_in_use: _Optional[int] = ..., max_adapters: _Optional[int] = ...) -> None: ...
 
 class GenerateJob(_message.Message):
     __slots__ = ("id", "bundle_digest", "remaining_us", "priority", "input", "max_tokens", "constraint")

@@ -1,16 +1,73 @@
-"""``interlock engine``: the same specialist on another engine."""
+"""``interlock engine``: the same specialist on another engine, and what engine workers hold."""
 
+import socket
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, say, say_json, table
+from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, command, marked, say, say_json, short, table
+from controlplane.cli.processes import CONFIG, ConfigOption
+from protos import engine_pb2
 from protos.contract.bundle import BundleInvalid, BundleStore
 from protos.contract.digest import DigestMalformed, parse_digest
+from protos.contract.frames import FrameDecoder, encode
 
-app = typer.Typer(help="Put a specialist on another engine.", no_args_is_help=True)
+app = typer.Typer(help="Engine workers, and specialists on another engine.", no_args_is_help=True)
+
+PATIENCE_S = 5.0
+
+
+@app.command("status")
+@command
+def status(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
+    """Show what the workers of this machine hold: bundles, who needs them, bases and the adapters on them."""
+    named = tomllib.loads(config.read_text()).get("gateway", {}).get("worker_sockets", [])
+    workers = [(str(path), _stats(config.parent / str(path))) for path in named]
+    if as_json:
+        say_json([{"worker": name, **(as_dict(found) if found else {"connected": False})} for name, found in workers])
+        return
+    for name, found in workers:
+        if found is None:
+            say(f"{name}: {marked('nobody listens', 'red')}")
+            continue
+        bundles = [
+            (short(b.bundle_digest), b.specialist, b.backend, "preload" if b.preload else "plan", f"{b.bytes:,}")
+            for b in found.bundles
+        ]
+        bases = [
+            (
+                b.name,
+                b.bundles,
+                f"{b.adapters_in_use} in use, {b.adapters} of {b.max_adapters}",
+                f"{b.bytes:,}",
+                f"{b.extra_bytes:,}",
+            )
+            for b in found.bases
+        ]
+        say(f"{name}: {found.completed:,} answers in {found.batches:,} batches, {found.queued} waiting")
+        say(table("", ("bundle", "specialist", "engine", "held by", "bytes"), bundles))
+        if bases:
+            say(table("", ("base", "bundles", "adapters", "bytes", "adapters and prefixes"), bases))
+
+
+def _stats(path: Path) -> engine_pb2.Stats | None:
+    """Ask one worker; None where nobody answers."""
+    decoder = FrameDecoder()
+    try:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(PATIENCE_S)
+            peer.connect(str(path))
+            peer.sendall(encode(engine_pb2.Frame(stats_request=engine_pb2.StatsRequest())))
+            while data := peer.recv(65536):
+                for frame in decoder.feed(data):
+                    if frame.WhichOneof("body") == "stats":
+                        return frame.stats
+    except OSError:
+        pass
+    return None
 
 
 @app.command("convert")

@@ -33,6 +33,7 @@ class WorkerLink(asyncio.Protocol):
         self.ready: set[str] = set()
         self.generators: set[str] = set()  # the ready bundles that can generate
         self.wanted: set[str] = set()  # asked for and not given up: ready, loading, or waiting for a worker
+        self.preloads: set[str] = set()  # those that no plan needs: kept ready as long as nobody needs their room
         self._ids = itertools.count(1)
         self._results: dict[int, asyncio.Future[engine_pb2.Result]] = {}
         self._loads: dict[int, asyncio.Future[engine_pb2.Loaded]] = {}
@@ -92,7 +93,7 @@ class WorkerLink(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._decoder = FrameDecoder()
         self.connected.set()
-        for bundle in self.wanted:
+        for bundle in sorted(self.wanted, key=self.preloads.__contains__):  # what a plan needs comes first
             self._load_again(bundle)
 
     def _load_again(self, bundle: str) -> None:
@@ -159,6 +160,9 @@ class WorkerLink(asyncio.Protocol):
         self.ready.discard(bundle)
         self.generators.discard(bundle)
         self._capabilities.pop(bundle, None)
+        if bundle in self.preloads:  # it made room; the next plan may leave some
+            self.wanted.discard(bundle)
+            return
         asyncio.get_running_loop().call_later(RELOAD_S, self._load_if_wanted, bundle)
 
     def _load_if_wanted(self, bundle: str) -> None:
@@ -185,8 +189,17 @@ class WorkerLink(asyncio.Protocol):
 
     def want(self, bundle: str) -> None:
         """Have the bundle loaded as soon as a worker is there, without waiting for it."""
-        if bundle not in self.wanted:
+        if bundle not in self.wanted or bundle in self.preloads:
+            self.preloads.discard(bundle)
             self.wanted.add(bundle)
+            if self.connected.is_set():
+                self._load_again(bundle)
+
+    def preload(self, bundle: str) -> None:
+        """Have the bundle ready before a plan needs it, or still ready after one did; it gives way to those."""
+        if bundle not in self.wanted or bundle not in self.preloads:
+            self.wanted.add(bundle)
+            self.preloads.add(bundle)
             if self.connected.is_set():
                 self._load_again(bundle)
 
@@ -197,8 +210,10 @@ class WorkerLink(asyncio.Protocol):
             WorkerAway: No worker is connected.
             BundleRefused: The worker refused the bundle; the message says why.
         """
+        was_preload = bundle in self.preloads  # then the worker has to hear that it is needed now
+        self.preloads.discard(bundle)
         self.wanted.add(bundle)
-        if bundle in self.ready:
+        if bundle in self.ready and not was_preload:
             return
         try:
             await self._load(bundle)
@@ -209,7 +224,9 @@ class WorkerLink(asyncio.Protocol):
     async def _load(self, bundle: str) -> None:
         number = next(self._ids)
         future: asyncio.Future[engine_pb2.Loaded] = asyncio.get_running_loop().create_future()
-        self._send(engine_pb2.Frame(load=engine_pb2.Load(id=number, bundle_digest=bundle)))
+        self._send(
+            engine_pb2.Frame(load=engine_pb2.Load(id=number, bundle_digest=bundle, preload=bundle in self.preloads))
+        )
         self._loads[number] = future
         loaded = await future
         if not loaded.ok:
@@ -231,6 +248,7 @@ class WorkerLink(asyncio.Protocol):
     def unload(self, bundle: str) -> None:
         """Let the worker forget a bundle that no plan needs."""
         self.wanted.discard(bundle)
+        self.preloads.discard(bundle)
         self.ready.discard(bundle)
         self.generators.discard(bundle)
         self._capabilities.pop(bundle, None)

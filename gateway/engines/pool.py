@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import structlog
 
 from gateway.domain.capabilities import Capabilities
 from gateway.engines.breakers import Breakers
@@ -10,12 +12,17 @@ from gateway.serving.ports import BundleRefused, EngineLink, WorkerAway
 from protos.contract.bundle import BundleInvalid, Manifest
 from protos.contract.task import LABEL_LOGPROBS
 
+log = structlog.get_logger()
+
 
 class Pool:
     """Workers of this machine and servers elsewhere. A bundle is ready when at least one of them has it."""
 
-    def __init__(self, links: Iterable[EngineLink], manifest_of: Callable[[str], Manifest]) -> None:
+    def __init__(
+        self, links: Iterable[EngineLink], manifest_of: Callable[[str], Manifest], preload: Sequence[str] = ()
+    ) -> None:
         self.links = list(links)
+        self.preloads = tuple(preload)  # bundles to have ready whatever the plan says
         self._manifest_of = manifest_of
         # Of one engine there is nothing to choose, so nothing to learn.
         self.breakers = Breakers() if len(self.links) > 1 else None
@@ -87,12 +94,27 @@ class Pool:
             link.want(bundle)
 
     def keep_only(self, bundles: set[str]) -> None:
-        """Forget bundles that no plan needs any more."""
+        """Forget bundles that no plan needs any more, but for those that are to stay ready."""
+        kept = bundles.union(self.preloads)
         for link in self.links:
-            for bundle in link.wanted - bundles:  # one that is still loading, too
+            for bundle in link.wanted - kept:  # one that is still loading, too
                 link.unload(bundle)
+        self.preload(bundles)
         if self.breakers is not None:
             self.breakers.keep_only(bundles)
+
+    def preload(self, needed: Collection[str] = ()) -> None:
+        """Have the bundles ready that are to be, besides those that a plan needs."""
+        for bundle in self.preloads:
+            if bundle in needed:
+                continue
+            try:
+                links = self._eligible(bundle)
+            except BundleRefused as error:
+                log.warning("preload_refused", bundle=bundle, error=str(error))
+                continue
+            for link in links:
+                link.preload(bundle)
 
     def _eligible(self, bundle: str) -> list[EngineLink]:
         try:

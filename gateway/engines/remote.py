@@ -72,6 +72,7 @@ class RemoteLink:
         self.ready: set[str] = set()
         self.generators: set[str] = set()
         self.wanted: set[str] = set()
+        self.preloads: set[str] = set()
         self.connected = asyncio.Event()
         self._health = Health(False, "not asked yet")
         self._look = asyncio.Event()
@@ -155,6 +156,7 @@ class RemoteLink:
 
     async def load(self, bundle: str) -> None:
         """Check, with the server, that it can answer for a bundle; raises WorkerAway or BundleRefused."""
+        self.preloads.discard(bundle)
         self.wanted.add(bundle)
         if bundle in self.ready:
             return
@@ -205,12 +207,19 @@ class RemoteLink:
 
     def want(self, bundle: str) -> None:
         """Load a bundle as soon as the server is up."""
+        self.preloads.discard(bundle)
         self.wanted.add(bundle)
         self._look.set()
+
+    def preload(self, bundle: str) -> None:
+        """Load a bundle as any other: which adapters leave is the server's own matter."""
+        self.want(bundle)
+        self.preloads.add(bundle)
 
     def unload(self, bundle: str) -> None:
         """Forget a bundle, in the server too where it keeps something for it."""
         self.wanted.discard(bundle)
+        self.preloads.discard(bundle)
         self.ready.discard(bundle)
         self.generators.discard(bundle)
         self._capabilities.pop(bundle, None)

@@ -33,6 +33,7 @@ class EngineLink(Protocol):
     ready: set[str]
     generators: set[str]
     wanted: set[str]
+    preloads: set[str]
     connected: asyncio.Event
 
     @property
@@ -60,6 +61,9 @@ class EngineLink(Protocol):
 
     def want(self, bundle: str) -> None:
         """Load a bundle when the engine is there, without waiting."""
+
+    def preload(self, bundle: str) -> None:
+        """Have a bundle ready that no plan needs, as long as it takes no room from one that a plan does."""
 
     def unload(self, bundle: str) -> None:
         """Forget a bundle that no plan needs."""

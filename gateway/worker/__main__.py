@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -17,8 +18,9 @@ import structlog
 import uvloop
 
 from gateway.worker import settings as worker_settings
-from gateway.worker.backend import Engine, Host, installed_backends, open_engine
+from gateway.worker.backend import Engine, Host, NoRoom, installed_backends, open_engine
 from gateway.worker.faults import Faults
+from gateway.worker.holders import Holders
 from gateway.worker.queue import Queue
 from gateway.worker.runner import DeviceThread, IdInUse, Runner
 from gateway.worker.settings import Settings
@@ -72,10 +74,12 @@ class Worker:
             max_adapters=settings.max_adapters,
         )
         self._loading: dict[str, list[tuple[Connection, int]]] = {}
+        self.holders: Holders[Connection] = Holders()
 
     def load(self, connection: "Connection", request: engine_pb2.Load) -> None:
         """Verify and warm a bundle beside the device's own work; loading it again is harmless."""
         digest = request.bundle_digest
+        self.holders.hold(digest, connection, is_preload=request.preload)
         if digest in self.runner.engines:
             connection.send(self._loaded(request.id, digest, self.runner.engines[digest], 0))
             return
@@ -100,7 +104,15 @@ class Worker:
                     asker.send(_not_loaded(id, digest, "unloaded while it was loading"))
                 return
             del self._loading[digest]
+            if isinstance(error, NoRoom) and (least := self._least_needed(digest, error.base)) is not None:
+                self._loading[digest] = waiting
+                reason = f"its place was needed for {digest}"
+                self.runner.remove(least, then=lambda: self.loader.run(read, done))
+                self.holders.forget(least)
+                self._tell_unloaded(least, reason)
+                return
             if engine is None:
+                self.holders.forget(digest)
                 problem = str(error) or type(error).__name__
                 log.warning("bundle_refused", bundle=digest[:80], error=problem)
                 for asker, id in waiting:
@@ -113,14 +125,38 @@ class Worker:
 
         self.loader.run(read, done)
 
+    def _least_needed(self, wanted: str, base: str) -> str | None:
+        """Return the bundle on a base that makes room for a wanted one; a preload takes room from nobody."""
+        if self.holders.is_preload(wanted):
+            return None
+        on_base = {bundle for bundle, engine in self.runner.engines.items() if engine.group.startswith(base)}
+        return next((bundle for bundle in self.holders.preloads() if bundle in on_base), None)
+
+    def stats(self) -> engine_pb2.Stats:
+        """Say what happened so far and what is on the device."""
+        found = self.runner.stats()
+        for bundle, engine in sorted(self.runner.engines.items()):
+            found.bundles.add(
+                bundle_digest=bundle,
+                specialist=engine.task.name,
+                backend=engine.kind,
+                preload=self.holders.is_preload(bundle),
+                bytes=engine.backend.resident_bytes,
+            )
+        for base in self._host.residents():
+            found.bases.add(**asdict(base))
+        return found
+
     def _tell_unloaded(self, digest: str, reason: str) -> None:
         log.error("engine_gone", bundle=digest, reason=reason)
         frame = engine_pb2.Frame(unloaded=engine_pb2.Unloaded(bundle_digest=digest, reason=reason))
         for connection in self.connections:
             connection.send(frame)
 
-    def unload(self, digest: str) -> None:
-        """Free a bundle, also one that is still loading."""
+    def unload(self, connection: "Connection", digest: str) -> None:
+        """Free a bundle that no other gateway holds, also one that is still loading."""
+        if self.holders.release(digest, connection):
+            return
         self._loading.pop(digest, None)
         self.runner.remove(digest)
 
@@ -165,6 +201,7 @@ class Connection(asyncio.Protocol):
         self.transport = None
         self._outgoing.clear()
         self._worker.connections.discard(self)
+        self._worker.holders.leave(self)
         self._worker.runner.forget(self._owner)
 
     def pause_writing(self) -> None:
@@ -214,9 +251,9 @@ class Connection(asyncio.Protocol):
         elif kind == "load":
             self._worker.load(self, frame.load)
         elif kind == "unload":
-            self._worker.unload(frame.unload.bundle_digest)
+            self._worker.unload(self, frame.unload.bundle_digest)
         elif kind == "stats_request":
-            self.send(engine_pb2.Frame(stats=runner.stats()))
+            self.send(engine_pb2.Frame(stats=self._worker.stats()))
         elif kind == "inject_fault":
             fault = frame.inject_fault
             problem = runner.faults.inject(fault.bundle_digest, fault.kind, fault.delay_us)

@@ -30,6 +30,27 @@ class BackendGone(BackendFailed):
     """The engine under a backend is dead: no bundle on it will be answered again until it is loaded anew."""
 
 
+class NoRoom(BackendFailed):
+    """Every place for an adapter on a base is in use. ``base`` begins the group of every bundle on it."""
+
+    def __init__(self, problem: str, base: str) -> None:
+        super().__init__(problem)
+        self.base = base
+
+
+@dataclass(frozen=True, slots=True)
+class Residents:
+    """A base on the device and what is on it; bytes of its own weights, and of adapters and prefixes."""
+
+    name: str
+    bundles: int
+    bytes: int
+    extra_bytes: int
+    adapters: int
+    adapters_in_use: int
+    max_adapters: int
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A text ready for the device. ``data`` is the backend's own."""
@@ -148,6 +169,10 @@ class Host:
             self._residency.append(Residency(self.max_adapters))
         return self._residency[0]
 
+    def residents(self) -> list[Residents]:
+        """Describe the bases that bundles share; none are where nothing needed one."""
+        return self._residency[0].residents() if self._residency else []
+
 
 def _openvino(bundle: Bundle, host: Host) -> Backend:
     from gateway.worker.openvino import OpenVinoBackend
@@ -221,6 +246,7 @@ class Engine:
     """A bundle made ready: its task, its calibration and its model.
 
     Attributes:
+        kind: The backend's name.
         can_generate: Whether the backend writes text.
         group: What its batches may be shared by; empty when nothing else can join them.
         is_instant: Whether a batch costs less than handing it to another thread would.
@@ -232,6 +258,7 @@ class Engine:
     head: Head
     backend: Backend
     label_logprobs: str = "exact"
+    kind: str = ""
     can_generate: bool = field(init=False)
     group: str = field(init=False)
     is_instant: bool = field(init=False)
@@ -350,7 +377,7 @@ def open_engine(bundle: Bundle, host: Host) -> Engine:
         backend.close()
         raise
     exactness = label_logprobs_of(bundle.manifest.engine)
-    engine = Engine(bundle.digest, bundle.manifest.task, head, backend, exactness)
+    engine = Engine(bundle.digest, bundle.manifest.task, head, backend, exactness, name)
     try:
         _self_test(engine, bundle)
     except Exception:

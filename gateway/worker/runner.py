@@ -186,15 +186,21 @@ class Runner:
         """Serve a bundle from now on."""
         self.engines[engine.digest] = engine
 
-    def remove(self, bundle: str) -> None:
-        """Stop serving a bundle and free it once the device is done with it."""
+    def remove(self, bundle: str, then: Callable[[], None] = lambda: None) -> None:
+        """Stop serving a bundle, free it once the device is done with it, and go on with ``then``."""
         engine = self.engines.pop(bundle, None)
         if engine is None:
+            then()
             return
         for job in self.queue.remove_where(lambda job: job.bundle == bundle):
             self._answer_status(job, UNKNOWN_BUNDLE, f"bundle {bundle} was unloaded")
+
+        def freed(_: object, error: BaseException | None) -> None:
+            _log_problem(_, error)
+            then()
+
         # On the device's thread, so never under a running batch.
-        self.device.run(engine.backend.close, _log_problem)
+        self.device.run(engine.backend.close, freed)
 
     def _quarantine(self, dead: Engine, reason: str) -> None:
         """Serve no bundle whose engine is dead, and say so before anybody waits for it."""

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.worker.backend import BackendFailed
+from gateway.worker.backend import NoRoom, Residents
 from gateway.worker.transformers.adapters import Adapter
 from gateway.worker.transformers.resident import Resident
 
@@ -54,12 +54,13 @@ class Residency:
         """Have an adapter resident on a base; pair with ``release_adapter``.
 
         Raises:
-            BackendFailed: Every place is taken by an adapter in use, or the adapter does not fit the base.
+            NoRoom: Every place is taken by an adapter in use.
+            BackendFailed: The adapter does not fit the base.
         """
         with self._lock:
             base = self._bases[key]
             if name not in base.adapters:
-                self._make_room(base)
+                self._make_room(key, base)
                 base.resident.add_adapter(name, adapter)
                 base.adapters[name] = 0
             base.adapters[name] += 1
@@ -70,15 +71,31 @@ class Residency:
         with self._lock:
             self._bases[key].adapters[name] -= 1
 
+    def residents(self) -> list[Residents]:
+        """Describe every base here."""
+        with self._lock:
+            return [
+                Residents(
+                    name=base.resident.name,
+                    bundles=base.users,
+                    bytes=base.resident.bytes,
+                    extra_bytes=base.resident.extra_bytes,
+                    adapters=len(base.adapters),
+                    adapters_in_use=sum(users > 0 for users in base.adapters.values()),
+                    max_adapters=self._max_adapters,
+                )
+                for base in self._bases.values()
+            ]
+
     def resident_adapters(self, key: str) -> list[str]:
         """Name the adapters on a base, in use or not, least recently used first."""
         with self._lock:
             return list(self._bases[key].adapters) if key in self._bases else []
 
-    def _make_room(self, base: _Base) -> None:
+    def _make_room(self, key: str, base: _Base) -> None:
         while len(base.adapters) >= self._max_adapters:
             idle = next((name for name, users in base.adapters.items() if not users), None)
             if idle is None:
-                raise BackendFailed(f"{self._max_adapters} adapters are in use on this base, the most allowed")
+                raise NoRoom(f"{self._max_adapters} adapters are in use on this base, the most allowed", key)
             base.resident.remove_adapter(idle)
             del base.adapters[idle]

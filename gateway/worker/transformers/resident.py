@@ -293,8 +293,15 @@ class Resident:
         return self.graphs.run((shape, id(bank), id(cached)), (bank, cached), given, compute)
 
     def _ranks(self, rows: Sequence[Row]) -> tuple[Bank, int, int, NDArray[np.int64] | None]:
-        """Return the bank, the ranks a batch needs, and each row's own when rows differ, shape [rows, 2]."""
+        """Return the bank, the ranks a batch needs, and each row's own when rows differ, shape [rows, 2].
+
+        Raises:
+            BackendFailed: A row's adapter is not here: the base alone would give another model's answer.
+        """
         bank = self.bank
+        gone = next((row.adapter for row in rows if row.adapter and row.adapter not in bank.ranges), None)
+        if gone is not None:
+            raise BackendFailed(f"adapter {gone[:12]} left this base")
         spans = [bank.ranges.get(row.adapter, (0, 0)) for row in rows]
         named = [span for span in spans if span != (0, 0)]
         if not named:

@@ -15,6 +15,7 @@ KEPT, LOADING, READY = ("sha256:" + c * 64 for c in "abc")
 class FakeLink:
     wanted: set[str]
     ready: set[str]
+    preloads: set[str] = field(default_factory=set)
     unloaded: list[str] = field(default_factory=list)
 
     def unload(self, bundle: str) -> None:

@@ -21,9 +21,9 @@ class Shared(Running):
     def __init__(self, root: Path) -> None:
         model = tiny_models.write_base(root / "model", "qwen3")
         digest = BaseStore(root / "bundles" / "bases").add("tiny", root / "model")
-        super().__init__(root)
+        super().__init__(root, "--max-adapters", "2")
         self.bundles = []
-        for seed in (1, 2):
+        for seed in (1, 2, 3):
             files, _ = tiny_models.adapter(model, "tiny", seed)
             manifest = self.store.add(
                 task=tiny_models.DECODER_TASK,
@@ -45,11 +45,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
 def test_primary_and_candidate_are_answered_in_one_batch_each_by_its_own_adapter(shared: Shared) -> None:
     peer = Peer(shared.path)
     assert "transformers" in peer.hello.backends
-    primary, candidate = shared.bundles
-    for digest in shared.bundles:
+    primary, candidate, _ = shared.bundles
+    for digest in (primary, candidate):
         loaded = peer.load(digest)
         assert (loaded.ok, loaded.can_generate) == (True, True), loaded.error
-    alone = [peer.ask(job(i, digest, "lemons tonight")) for i, digest in enumerate(shared.bundles, 1)]
+    alone = [peer.ask(job(i, digest, "lemons tonight")) for i, digest in enumerate((primary, candidate), 1)]
     assert all(0 < result.vocabulary_mass < 1 for result in alone)
     live, canary = job(3, primary, "lemons tonight"), job(4, candidate, "lemons tonight")
     canary.job.priority = engine_pb2.PRIORITY_CANARY
@@ -91,3 +91,34 @@ def test_a_constrained_text_streams_and_stops_between_two_tokens(shared: Shared)
         chunk = peer.read().chunk
     assert chunk.status == engine_pb2.RESULT_STATUS_CANCELLED
     assert chunk.tokens < 40
+
+
+def test_a_preload_makes_room_for_what_a_plan_needs_and_takes_none(shared: Shared) -> None:
+    peer = Peer(shared.path)
+    needed, ready, next_needed = shared.bundles
+
+    def load(bundle: str, *, preload: bool = False) -> engine_pb2.Frame:
+        peer.send(engine_pb2.Frame(load=engine_pb2.Load(id=9, bundle_digest=bundle, preload=preload)))
+        return peer.read()
+
+    def resident() -> dict[str, bool]:
+        peer.send(engine_pb2.Frame(stats_request=engine_pb2.StatsRequest()))
+        stats = peer.read().stats
+        (base,) = stats.bases
+        assert (base.name, base.adapters, base.max_adapters, base.bundles) == ("tiny", 2, 2, len(stats.bundles))
+        assert base.bytes > base.extra_bytes > 0
+        return {bundle.bundle_digest: bundle.preload for bundle in stats.bundles}
+
+    assert load(needed).loaded.ok
+    assert load(ready, preload=True).loaded.ok
+    assert resident() == {needed: False, ready: True}
+    refused = load(next_needed, preload=True).loaded
+    assert (refused.ok, "2 adapters are in use on this base" in refused.error) == (False, True)
+    gone = load(next_needed)
+    assert (gone.unloaded.bundle_digest, next_needed in gone.unloaded.reason) == (ready, True)
+    assert peer.read().loaded.ok
+    assert resident() == {needed: False, next_needed: False}
+    assert peer.ask(job(21, next_needed)).status == peer.ask(job(22, needed)).status == engine_pb2.RESULT_STATUS_OK
+    full = load(ready).loaded  # what plans need leaves for nothing
+    assert (full.ok, "the most allowed" in full.error) == (False, True)
+    assert resident() == {needed: False, next_needed: False}

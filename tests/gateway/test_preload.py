@@ -1,0 +1,67 @@
+"""A bundle that is named for preload is loaded and warm before any plan needs it, and stays so after one did."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from controlplane.cli.app import app
+from perf.processes import free_port
+from protos.contract.plan import Split
+from tests.gateway.deployment import PATIENCE_S, Deployment
+from tests.gateway.test_processes import first_split, run
+
+
+async def held(deployment: Deployment) -> dict[str, bool]:
+    """What ``interlock engine status`` says: bundle to whether it is only preloaded."""
+    command = ["engine", "status", "--json", "--config", str(deployment.root / "interlock.toml")]
+    done = await asyncio.to_thread(CliRunner().invoke, app, command)
+    assert done.exit_code == 0, done.output
+    (worker,) = json.loads(done.stdout)
+    return {bundle["bundle_digest"]: bundle["preload"] for bundle in worker["bundles"]}
+
+
+async def until(deployment: Deployment, expected: dict[str, bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while await held(deployment) != expected:
+            await asyncio.sleep(0.02)
+
+
+def test_a_named_bundle_is_ready_before_during_and_after_a_plan_needs_it(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        first, named = deployment.bundle(seed=1), deployment.bundle(seed=2)
+        port = free_port()
+        missing = "sha256:" + "0" * 64
+        deployment.settings |= {"preload": [named, missing], "metrics_port": port}
+        deployment.start_worker()
+        await deployment.start_gateway()
+        await until(deployment, {named: True})  # no plan yet, and the one that is not there stops nothing
+        assert missing in (tmp_path / "gateway.log").read_text()
+
+        async def publish(split: Split, bundle: str) -> None:
+            deployment.control.approve(split, bundle)
+            said = await deployment.control.publish(split)
+            assert said.applied, said.message
+
+        await publish(first_split(first), first)
+        await until(deployment, {first: False, named: True})
+        worker = ("worker", str(tmp_path / "worker.sock"))
+        found = await deployment.scrape()
+        assert found["interlock_worker_bundles", ("held", "plan"), worker] == 1
+        assert found["interlock_worker_bundles", ("held", "preload"), worker] == 1
+        await publish(Split("brand", named, None, None, 0, 0, 10_000, 0, "second"), named)
+        await until(deployment, {named: False})  # and what no plan needs has gone
+        assert (await deployment.decide()).bundle_digest == named
+        await publish(Split("brand", first, None, None, 0, 0, 10_000, 0, "third"), first)
+        await until(deployment, {first: False, named: True})
+
+    run(tmp_path, story)
+
+
+def test_status_says_where_nobody_listens(tmp_path: Path) -> None:
+    config = tmp_path / "interlock.toml"
+    config.write_text('[gateway]\nworker_sockets = ["gone.sock"]\n')
+    done: Any = CliRunner().invoke(app, ["engine", "status", "--config", str(config)])
+    assert (done.exit_code, "gone.sock: nobody listens" in done.stdout) == (0, True)
