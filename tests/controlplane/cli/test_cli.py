@@ -49,7 +49,7 @@ def test_the_commands_a_user_was_promised_exist() -> None:
         "rollout approve, rollout reject, rollout hold, rollout resume, rollout rollback, rollout history, "
         "dataset build, dataset show, dataset verify, "
         "shadow report, holdback report, "
-        "plan status, drift status, drift backtest, drift report, engine convert, eval run, "
+        "plan status, drift status, drift backtest, drift report, engine convert, engine status, eval run, "
         "eval metrics, jobs list, jobs show, jobs retry, jobs cancel, jobs decisions, label next, label import, "
         "label export, capture tail, capture stats, capture export, capture release, evidence show, "
         "evidence verify, evidence report, evidence diff, ledger show, ledger verify, operator keygen, operator list"
