@@ -30,6 +30,7 @@ from gateway.rpc.override import with_override
 from gateway.rpc.plan_watch import PlanWatch
 from gateway.rpc.ports import Gateway as Served
 from gateway.rpc.wire import Method
+from gateway.serving.asking import Asking
 from gateway.serving.cache import DecisionCache
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import Counters
@@ -38,6 +39,7 @@ from gateway.serving.dispatch import Dispatcher
 from gateway.serving.hedge import Hedger
 from gateway.serving.lanes import Lanes
 from gateway.serving.overridden import Overridden
+from gateway.serving.recording import Recording
 from gateway.serving.sampling import Sampler
 from gateway.serving.shadow import ShadowLane
 from gateway.serving.witness import Witness, witness_key
@@ -111,17 +113,9 @@ class Gateway:
         )
         hedger = Hedger(pool, settings.hedge_share) if settings.hedge_share else None
         shadow = ShadowLane(pool, capture, counters, max_in_flight=settings.shadow_max_in_flight)
-        self._dispatcher = dispatcher = Dispatcher(
-            plan,
-            pool,
-            shadow,
-            capture,
-            Sampler(settings.capture_extra),
-            counters,
-            metrics,
-            max_in_flight=settings.max_in_flight,
-            hedger=hedger,
-        )
+        asking = Asking(pool, shadow, max_in_flight=settings.max_in_flight, hedger=hedger)
+        recording = Recording(capture, Sampler(settings.capture_extra), counters, metrics)
+        self._dispatcher = dispatcher = Dispatcher(plan, pool, asking, recording, counters)
         metrics.in_flight.set_function(lambda: dispatcher.in_flight)
         metrics.read_at_scrape(Sources(dispatcher.all_statistics, pool, lanes, cache, hedger, counters))
         self._health = HealthState()

@@ -1,7 +1,6 @@
 """Every metric, named once. Labels are closed sets: specialists, arms and reasons, never a caller's value."""
 
 import time
-from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -106,10 +105,10 @@ class Metrics:
         """Count a call that was refused for who made it."""
         self.access_refusals.labels(reason).inc()
 
-    def answered(self, specialist: str, arm: Arm, taken_us: int, in_time: bool) -> None:
-        """Note one answer."""
+    def answered(self, specialist: str, arm: Arm, taken_us: int, place: int, in_time: bool) -> None:
+        """Note one answer; ``place`` is its time's among LATENCY_BOUNDS_US."""
         counted = self._by_arm[specialist, arm]
-        counted.answers[bisect_left(LATENCY_BOUNDS_US, taken_us)] += 1
+        counted.answers[place] += 1
         counted.taken_us += taken_us
         counted.in_time += in_time
 
@@ -117,9 +116,9 @@ class Metrics:
         """Note one answer given by the fallback."""
         self._fallback_children[specialist, arm, reason].inc()
 
-    def failed(self, specialist: str, arm: Arm, taken_us: int) -> None:
+    def failed(self, specialist: str, arm: Arm, taken_us: int, place: int) -> None:
         """Note one call that ended in an error by its route's choice."""
-        self.answered(specialist, arm, taken_us, in_time=False)
+        self.answered(specialist, arm, taken_us, place, in_time=False)
         self.errors.labels(specialist, arm.name.lower()).inc()
 
     def mutation_decided(self, specialist: str, result: str) -> None:

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gateway.domain.decision import Decision, Question
 from gateway.rpc.ports import Gateway
 from gateway.rpc.wire import BidiStream, Call, Kind, Method, ServerStream, Unary, closing
 from gateway.serving.statistics import SpecialistStatistics
@@ -151,23 +152,19 @@ class _TracedGateway:
         """Whether the gateway is stopping."""
         return self._gateway.draining
 
-    def decide(
-        self, request: decide_pb2.DecideRequest, deadline: float | None
-    ) -> Coroutine[Any, Any, decide_pb2.DecideResponse]:
+    def decide(self, question: Question, deadline: float | None) -> Coroutine[Any, Any, Decision]:
         """Decide one input."""
         parent = _span.get()
         if parent is None:
-            return self._gateway.decide(request, deadline)
-        return self._traced(parent, request, deadline)
+            return self._gateway.decide(question, deadline)
+        return self._traced(parent, question, deadline)
 
-    async def _traced(
-        self, parent: Span, request: decide_pb2.DecideRequest, deadline: float | None
-    ) -> decide_pb2.DecideResponse:
+    async def _traced(self, parent: Span, question: Question, deadline: float | None) -> Decision:
         began = time.time_ns()
         span = self._tracer.start_span("decide", context=set_span_in_context(parent), start_time=began)
-        span.set_attribute("interlock.specialist", request.specialist)
+        span.set_attribute("interlock.specialist", question.specialist)
         try:
-            answer = await self._gateway.decide(request, deadline)
+            answer = await self._gateway.decide(question, deadline)
         except BaseException as error:
             _fail(span, error)
             span.end()
@@ -180,23 +177,23 @@ class _TracedGateway:
                 "interlock.arm": decide_pb2.Arm.Name(answer.arm),
                 "interlock.bundle": answer.bundle_digest,
                 "interlock.generation": answer.plan_generation,
-                "interlock.test": request.test,
+                "interlock.test": question.test,
             }
         )
-        if answer.fallback.used:
-            span.set_attribute("interlock.fallback", decide_pb2.FallbackReason.Name(answer.fallback.reason))
+        if answer.fallback:
+            span.set_attribute("interlock.fallback", decide_pb2.FallbackReason.Name(answer.fallback))
         else:
-            self._add_stages(span, answer.timing, began, ended)
+            self._add_stages(span, answer, began, ended)
         span.end(ended)
         return answer
 
-    def _add_stages(self, span: Span, timing: decide_pb2.Timing, began: int, ended: int) -> None:
+    def _add_stages(self, span: Span, answer: Decision, began: int, ended: int) -> None:
         """Divide a decision into what came before the worker, its queue and its engine.
 
         The worker reports durations, not moments: its part is placed in the middle of what is left, as if
         the way there took as long as the way back.
         """
-        queue, engine = timing.queue_us * 1000, timing.engine_us * 1000
+        queue, engine = answer.queue_us * 1000, answer.engine_us * 1000
         at_worker = began + max(0, ended - began - queue - engine) // 2
         stages = (("admit", began, at_worker), ("queue", at_worker, at_worker + queue))
         within = set_span_in_context(span)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from gateway.domain.balance import PeakEwma
 from gateway.domain.breaker import Breaker, State
-from gateway.serving.ports import EngineLink, WorkerAway
-from protos import decide_pb2, engine_pb2
+from gateway.serving.ports import EngineLink, Result, WorkerAway
+from protos import engine_pb2
+from protos.contract.given import Given
 
 Key = tuple[EngineLink, str]
 
@@ -44,9 +45,9 @@ class Breakers:
     def probe(
         self,
         bundle: str,
-        given: decide_pb2.Input,
+        given: Given,
         remaining_us: int,
-        is_right: Callable[[engine_pb2.Result], bool],
+        is_right: Callable[[Result], bool],
     ) -> None:
         """Send a copy of a request to each ejected worker whose time has come."""
         now = time.monotonic()
@@ -60,9 +61,9 @@ class Breakers:
         link: EngineLink,
         bundle: str,
         breaker: Breaker,
-        given: decide_pb2.Input,
+        given: Given,
         remaining_us: int,
-        is_right: Callable[[engine_pb2.Result], bool],
+        is_right: Callable[[Result], bool],
     ) -> None:
         try:
             number, future = link.submit(bundle, given, remaining_us, engine_pb2.PRIORITY_LIVE)
@@ -71,7 +72,7 @@ class Breakers:
             return
         timer = asyncio.get_running_loop().call_later(remaining_us / 1e6, link.cancel, number)
 
-        def done(answer: "asyncio.Future[engine_pb2.Result]") -> None:
+        def done(answer: "asyncio.Future[Result]") -> None:
             timer.cancel()
             is_good = not answer.cancelled() and answer.exception() is None and is_right(answer.result())
             breaker.probed(is_good, time.monotonic())

@@ -10,11 +10,13 @@ import structlog
 
 from gateway.domain.balance import PeakEwma
 from gateway.domain.capabilities import Capabilities, Constraint, Health
-from gateway.serving.ports import BundleRefused, GenerationFailed, WorkerAway
-from protos import decide_pb2, engine_pb2
+from gateway.serving.ports import BundleRefused, GenerationFailed, Result, WorkerAway
+from protos import engine_pb2
 from protos.contract.bundle import Manifest
 from protos.contract.engines import REMOTE_KINDS
 from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
+from protos.contract.given import Given
+from protos.contract.rows import ResultRow, read_result, write_job
 
 log = structlog.get_logger()
 
@@ -35,7 +37,7 @@ class WorkerLink(asyncio.Protocol):
         self.wanted: set[str] = set()  # asked for and not given up: ready, loading, or waiting for a worker
         self.preloads: set[str] = set()  # those that no plan needs: kept ready as long as nobody needs their room
         self._ids = itertools.count(1)
-        self._results: dict[int, asyncio.Future[engine_pb2.Result]] = {}
+        self._results: dict[int, asyncio.Future[Result]] = {}
         self._loads: dict[int, asyncio.Future[engine_pb2.Loaded]] = {}
         self._streams: dict[int, asyncio.Queue[engine_pb2.Chunk]] = {}
         self._decoder = FrameDecoder()
@@ -127,18 +129,19 @@ class WorkerLink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand every answer to whoever waits for it."""
         try:
-            frames = self._decoder.feed(data)
+            frames = self._decoder.feed_rows(data, read_result)
         except FrameMalformed as error:
             log.error("worker_link_broken", socket=self.socket, error=str(error))
             assert self._transport is not None
             self._transport.abort()
             return
         for frame in frames:
+            if isinstance(frame, ResultRow):
+                self._answered(frame.id, frame)
+                continue
             kind = frame.WhichOneof("body")
             if kind == "result":
-                waiting = self._results.pop(frame.result.id, None)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(frame.result)
+                self._answered(frame.result.id, frame.result)
             elif kind == "loaded":
                 loading = self._loads.pop(frame.loaded.id, None)
                 if loading is not None and not loading.done():
@@ -153,6 +156,11 @@ class WorkerLink(asyncio.Protocol):
                 log.error("worker_protocol", expected=PROTOCOL, found=frame.hello.protocol)
                 assert self._transport is not None
                 self._transport.abort()
+
+    def _answered(self, number: int, result: Result) -> None:
+        waiting = self._results.pop(number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(result)
 
     def _engine_died(self, bundle: str, reason: str) -> None:
         """Send the worker nothing for a bundle whose engine died, and ask for it anew after a pause."""
@@ -176,11 +184,14 @@ class WorkerLink(asyncio.Protocol):
             stream.put_nowait(chunk)
 
     def _send(self, frame: engine_pb2.Frame) -> None:
+        self._write(encode(frame))
+
+    def _write(self, frame: bytes) -> None:
         if self._transport is None:
             raise WorkerAway("no worker is connected")
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._outgoing.append(encode(frame))
+        self._outgoing.append(frame)
 
     def _flush(self) -> None:
         if self._transport is not None and self._outgoing:
@@ -256,19 +267,12 @@ class WorkerLink(asyncio.Protocol):
             self._send(engine_pb2.Frame(unload=engine_pb2.Unload(bundle_digest=bundle)))
 
     def submit(
-        self, bundle: str, given: decide_pb2.Input, remaining_us: int, priority: int
-    ) -> tuple[int, "asyncio.Future[engine_pb2.Result]"]:
+        self, bundle: str, given: Given, remaining_us: int, priority: int
+    ) -> tuple[int, "asyncio.Future[Result]"]:
         """Queue one job and return its number and its answer to come; never blocks."""
         number = next(self._ids)
-        frame = engine_pb2.Frame()
-        job = frame.job  # written in place: a message that is passed on is copied
-        job.id = number
-        job.bundle_digest = bundle
-        job.remaining_us = max(remaining_us, 0)
-        job.priority = priority  # type: ignore[assignment]
-        job.input.CopyFrom(given)
-        self._send(frame)
-        future: asyncio.Future[engine_pb2.Result] = asyncio.get_running_loop().create_future()
+        self._write(write_job(number, bundle, max(remaining_us, 0), priority, given.raw))
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._results[number] = future
         return number, future
 
@@ -283,7 +287,7 @@ class WorkerLink(asyncio.Protocol):
     async def generate(
         self,
         bundle: str,
-        given: decide_pb2.Input,
+        given: Given,
         remaining_us: int,
         max_tokens: int,
         constraint: Constraint | None = None,
@@ -297,7 +301,11 @@ class WorkerLink(asyncio.Protocol):
         number = next(self._ids)
         stream: asyncio.Queue[engine_pb2.Chunk] = asyncio.Queue(CHUNKS_QUEUED)
         job = engine_pb2.GenerateJob(
-            id=number, bundle_digest=bundle, remaining_us=max(remaining_us, 0), input=given, max_tokens=max_tokens
+            id=number,
+            bundle_digest=bundle,
+            remaining_us=max(remaining_us, 0),
+            input=given.message(),
+            max_tokens=max_tokens,
         )
         if constraint is not None and constraint.kind == "choice":
             job.constraint.choice.texts.extend(constraint.choices)

@@ -24,10 +24,11 @@ from gateway.engines.ports import (
     Unreachable,
 )
 from gateway.engines.serving import Calibrated, calibrate, prepare
-from gateway.serving.ports import BundleRefused, GenerationFailed, WorkerAway
-from protos import decide_pb2, engine_pb2
+from gateway.serving.ports import BundleRefused, GenerationFailed, Result, WorkerAway
+from protos import engine_pb2
 from protos.contract.bundle import BundleInvalid, BundleStore, Manifest
 from protos.contract.engines import EngineInexact, check_exactness
+from protos.contract.given import Given
 from protos.contract.head import Head
 from protos.contract.probe import ProbeFailed, check_probes
 from protos.contract.task import InputInvalid, check_input, render
@@ -79,7 +80,7 @@ class RemoteLink:
         self._ids = itertools.count(1)
         self._served: dict[str, tuple[Served, Head]] = {}
         self._capabilities: dict[str, Capabilities] = {}
-        self._results: dict[int, tuple[asyncio.Future[engine_pb2.Result], asyncio.Task[None]]] = {}
+        self._results: dict[int, tuple[asyncio.Future[Result], asyncio.Task[None]]] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._unloads: set[asyncio.Task[None]] = set()
         self._problems: dict[str, str] = {}
@@ -238,14 +239,14 @@ class RemoteLink:
             log.warning("unload_failed", engine=self._name, bundle=served.digest, error=str(error))
 
     def submit(
-        self, bundle: str, given: decide_pb2.Input, remaining_us: int, priority: int
-    ) -> tuple[int, "asyncio.Future[engine_pb2.Result]"]:
+        self, bundle: str, given: Given, remaining_us: int, priority: int
+    ) -> tuple[int, "asyncio.Future[Result]"]:
         """Start one score; the server forms its own batches, so ``priority`` stays here. Raises WorkerAway."""
         kept = self._served.get(bundle)
         if kept is None or bundle not in self.ready:
             raise WorkerAway(f"{self._name} has no bundle {bundle}")
         number = next(self._ids)
-        future: asyncio.Future[engine_pb2.Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         if len(self._results) >= self._max_in_flight:
             full = f"{self._max_in_flight} calls are open at {self._name}"
             future.set_result(_failed(number, bundle, engine_pb2.RESULT_STATUS_OVERLOADED, full))
@@ -259,14 +260,14 @@ class RemoteLink:
         number: int,
         served: Served,
         head: Head,
-        given: decide_pb2.Input,
+        given: Given,
         remaining_s: float,
-        future: "asyncio.Future[engine_pb2.Result]",
+        future: "asyncio.Future[Result]",
     ) -> None:
         started = time.monotonic()
         try:
             async with asyncio.timeout(max(remaining_s, 0)):
-                check_input(served.task, given)
+                check_input(served.task, given, len(given.raw))
                 job = _score_job(f"{self._name}-{number}", served, render(served.task, given))
                 scores = await self._engine.score(job, remaining_s)
             answer = calibrate(scores, len(served.task.labels), head)
@@ -302,7 +303,7 @@ class RemoteLink:
     async def generate(
         self,
         bundle: str,
-        given: decide_pb2.Input,
+        given: Given,
         remaining_us: int,
         max_tokens: int,
         constraint: Constraint | None = None,

@@ -7,6 +7,7 @@ specialist that a caller may not use is answered exactly as one that does not ex
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, cast
 
+from gateway.domain.decision import Decision, Question
 from gateway.errors import CallerNotAllowed, CallerUnknown, UnknownSpecialist
 from gateway.rpc.ports import Gateway
 from gateway.rpc.wire import BidiStream, Call, Kind, Method, ServerStream, Unary, closing
@@ -34,10 +35,10 @@ class Scoped:
         """Whether the gateway is stopping."""
         return self._gateway.draining
 
-    async def decide(self, request: decide_pb2.DecideRequest, deadline: float | None) -> decide_pb2.DecideResponse:
+    async def decide(self, question: Question, deadline: float | None) -> Decision:
         """Decide one input of a specialist that is the caller's; raises as the request path does."""
-        self._check("caller", request.specialist)
-        return await self._gateway.decide(request, deadline)
+        self._check("caller", question.specialist)
+        return await self._gateway.decide(question, deadline)
 
     def generate(
         self, request: decide_pb2.GenerateRequest, deadline: float | None

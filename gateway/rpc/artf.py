@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from gateway.domain.decision import Decision, Question
 from gateway.errors import Draining, GatewayError, NoPlanYet, PromptRejected, UnknownSpecialist
 from gateway.rpc.ports import Gateway
 from gateway.rpc.wire import Call, Kind, Method, parse
@@ -12,6 +13,7 @@ from gateway.rtb.mutations import Unit, decision_id, input_of, metadata, mutatio
 from gateway.rtb.openrtb_json import OpenRtbInvalid, loads
 from gateway.rtb.rules import MutationRule
 from protos import artf_pb2, artf_services_pb2, decide_pb2, openrtb_pb2, rtb_pb2
+from protos.contract.given import Given
 
 # From the descriptors, so that reflection has them.
 SERVICE: str = artf_services_pb2.DESCRIPTOR.services_by_name["RTBExtensionPoint"].full_name
@@ -126,9 +128,9 @@ class ArtfService:
 
     async def _decide(
         self, units: Sequence[Unit], request: artf_pb2.RTBRequest, until: float | None
-    ) -> list[tuple[Unit, decide_pb2.DecideResponse]]:
+    ) -> list[tuple[Unit, Decision]]:
         """Ask for every unit at the same time; return what engines answered, in the order of the units."""
-        answers: dict[int, decide_pb2.DecideResponse] = {}
+        answers: dict[int, Decision] = {}
         key = routing_key(request.bid_request)
 
         async def ask(i: int) -> None:
@@ -156,15 +158,15 @@ class ArtfService:
 
     async def _ask(
         self, unit: Unit, request: artf_pb2.RTBRequest, key: str, until: float | None
-    ) -> tuple[decide_pb2.DecideResponse | None, str]:
+    ) -> tuple[Decision | None, str]:
         name = unit.rule.specialist
         try:
             given = input_of(unit, self._gateway.task(name))
             if given is None:
                 return None, "no_input"
-            question = decide_pb2.DecideRequest(
+            question = Question(
                 specialist=name,
-                input=given,
+                input=Given.of(given),
                 routing_key=key,
                 decision_id=decision_id(request.id, request.originator, name, unit.key),
                 test=request.bid_request.test,
@@ -179,4 +181,4 @@ class ArtfService:
         except GatewayError:
             return None, "error"
         # A fallback is what to do without knowledge; an exchange left alone does that by itself.
-        return (None, "fallback") if answer.fallback.used else (answer, "answered")
+        return (None, "fallback") if answer.fallback else (answer, "answered")

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
+from gateway.domain.decision import Decision, Question
 from gateway.errors import GatewayError, PromptRejected
 from gateway.rpc.ports import Gateway
 from gateway.rpc.wire import Call, Kind, Method, closing, parse
+from gateway.serving.messages import read_question, write_decision
 from protos import decide_pb2
 from protos.contract.task import InputInvalid, check_input
 
@@ -14,29 +16,29 @@ MAX_BATCH = 256
 
 
 async def decide_all(
-    gateway: Gateway, requests: Sequence[decide_pb2.DecideRequest], deadline: float | None, noun: str
-) -> list[decide_pb2.DecideResponse]:
-    """Decide requests at the same time, answers in order; the first failure ends them all and names its request.
+    gateway: Gateway, questions: Sequence[Question], deadline: float | None, noun: str
+) -> list[Decision]:
+    """Decide questions at the same time, answers in order; the first failure ends them all and names its question.
 
-    Every request is checked before any is started, so that a bad one costs no engine time.
+    Every question is checked before any is started, so that a bad one costs no engine time.
     """
-    for i, request in enumerate(requests):
+    for i, question in enumerate(questions):
         try:
-            check_input(gateway.task(request.specialist), request.input)
+            check_input(gateway.task(question.specialist), question.input, len(question.input.raw))
         except InputInvalid as error:
             raise PromptRejected(str(error)).at(f"{noun}[{i}]") from error
         except GatewayError as error:
             raise error.at(f"{noun}[{i}]") from error.__cause__
 
-    async def decide(i: int) -> decide_pb2.DecideResponse:
+    async def decide(i: int) -> Decision:
         try:
-            return await gateway.decide(requests[i], deadline)
+            return await gateway.decide(questions[i], deadline)
         except GatewayError as error:
             raise error.at(f"{noun}[{i}]") from error.__cause__
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(decide(i)) for i in range(len(requests))]
+            tasks = [group.create_task(decide(i)) for i in range(len(questions))]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures.exceptions[0].__cause__
     return [task.result() for task in tasks]
@@ -59,16 +61,16 @@ class DecisionService:
 
     async def decide(self, call: Call, payload: bytes) -> bytes:
         """Decide one input."""
-        answer = await self._gateway.decide(parse(decide_pb2.DecideRequest, payload), call.deadline)
-        return answer.SerializeToString()
+        answer = await self._gateway.decide(read_question(parse(decide_pb2.DecideRequest, payload)), call.deadline)
+        return write_decision(answer).SerializeToString()
 
     async def decide_batch(self, call: Call, payload: bytes) -> bytes:
         """Decide several inputs at the same time, all or nothing."""
         requests = parse(decide_pb2.DecideBatchRequest, payload).requests
         if len(requests) > MAX_BATCH:
             raise PromptRejected(f"requests has {len(requests)} items, expected at most {MAX_BATCH}")
-        answers = await decide_all(self._gateway, requests, call.deadline, "requests")
-        return decide_pb2.DecideBatchResponse(responses=answers).SerializeToString()
+        answers = await decide_all(self._gateway, [*map(read_question, requests)], call.deadline, "requests")
+        return decide_pb2.DecideBatchResponse(responses=map(write_decision, answers)).SerializeToString()
 
     async def generate(self, call: Call, payload: bytes) -> AsyncIterator[bytes]:
         """Stream generated text."""

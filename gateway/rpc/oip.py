@@ -111,7 +111,7 @@ class InferenceService:
         if row is None:
             return await self._infer(call, parse(oip_pb2.ModelInferRequest, payload))
         try:
-            answer = await self._gateway.decide(row.decision, call.deadline)
+            answer = await self._gateway.decide(row.question, call.deadline)
         except GatewayError as error:
             raise error.at("row[0]") from error.__cause__
         return write_row(row, answer)
@@ -145,15 +145,15 @@ class InferenceService:
 
     async def _infer(self, call: Call, request: oip_pb2.ModelInferRequest) -> bytes:
         task = self._task(request.model_name, request.model_version)
-        question = read_question(request, task)
-        if len(question.decisions) == 1:  # no task of its own, no check before the check
+        asked = read_question(request, task)
+        if len(asked.questions) == 1:  # no task of its own, no check before the check
             try:
-                answers = [await self._gateway.decide(question.decisions[0], call.deadline)]
+                answers = [await self._gateway.decide(asked.questions[0], call.deadline)]
             except GatewayError as error:
                 raise error.at("row[0]") from error.__cause__
         else:
-            answers = await decide_all(self._gateway, question.decisions, call.deadline, "row")
-        return write_answer(request.id, task, question, answers)
+            answers = await decide_all(self._gateway, asked.questions, call.deadline, "row")
+        return write_answer(request.id, task, asked, answers)
 
     def _task(self, name: str, version: str) -> TaskSpec:
         task = self._gateway.task(name)

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from gateway.domain.decision import Decision, Question
 from gateway.errors import Malformed, PromptRejected
 from gateway.rpc.oip_config import VERSION
 from gateway.rpc.oip_tensors import Wanted, described, raw_output, read_options, read_question, write_common
 from gateway.rpc.wire import parse
-from protos import decide_pb2, oip_pb2
+from protos import oip_pb2
+from protos.contract.given import NO_FIELDS, Given, text_field
 from protos.contract.task import TaskSpec
 
 # Tags of ModelInferRequest's fields, all of them of a length and its bytes.
@@ -48,7 +50,7 @@ class Row(NamedTuple):
 
     id: str
     kind: Kind
-    decision: decide_pb2.DecideRequest
+    question: Question
 
 
 def cut(payload: bytes) -> Cut | None:
@@ -102,41 +104,42 @@ class RowReader:
         if len(raw) < 4 or _LENGTH.unpack_from(raw)[0] != len(raw) - 4:
             return None
         try:
-            text, request_id = raw[4:].decode(), parts.id.decode()
+            encoded, request_id = raw[4:], parts.id.decode()
+            text = encoded.decode()
         except UnicodeDecodeError:
             return None
         options = read_options(parse(oip_pb2.ModelInferRequest, parts.options)) if parts.options else {}
         decision_id = options.pop("decision_id", "") or request_id
-        decision = decide_pb2.DecideRequest(specialist=kind.task.name, decision_id=decision_id, **options)
-        decision.input.text = text
-        return Row(request_id, kind, decision)
+        given = Given(text, NO_FIELDS, text_field(encoded))
+        if not options:
+            return Row(request_id, kind, Question(kind.task.name, given, "", decision_id))
+        return Row(request_id, kind, Question(kind.task.name, given, decision_id=decision_id, **options))
 
     def _learn(self, key: bytes, payload: bytes) -> Kind | None:
         try:
             request = parse(oip_pb2.ModelInferRequest, payload)
             task = self._task_of(request.model_name, request.model_version)
-            question = read_question(request, task)
+            asked = read_question(request, task)
         except (PromptRejected, Malformed):
             return None
-        if len(question.decisions) != 1 or not question.decisions[0].input.text:
+        if len(asked.questions) != 1 or not asked.questions[0].input.text:
             return None
         if len(self._kinds) >= _MOST_KEPT:
             self._kinds.clear()
-        kind = self._kinds[key] = Kind(task, question.wanted, question.is_flat)
+        kind = self._kinds[key] = Kind(task, asked.wanted, asked.is_flat)
         return kind
 
 
-def write_row(row: Row, answer: decide_pb2.DecideResponse) -> bytes:
+def write_row(row: Row, answer: Decision) -> bytes:
     """Write the answer, the same message as the general way would give.
 
     Parts of a message may be joined as bytes, in any order.
     """
     kind = row.kind
     task = kind.task
-    reason = answer.fallback.reason if answer.HasField("fallback") else 0
     parts = [
         described(kind.wanted, len(task.labels), 1, kind.is_flat),
-        _same(task.name, answer.arm, answer.bundle_digest, answer.plan_generation, reason),
+        _same(task.name, answer.arm, answer.bundle_digest, answer.plan_generation, answer.fallback),
         _field(_PARAMETERS, b"\x0a\x0bdecision_id" + _field(0x12, _field(0x1A, answer.decision_id.encode()))),
         _bucket(answer.bucket),
     ]

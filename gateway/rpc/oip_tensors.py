@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from gateway.domain.decision import Decision, Question
 from gateway.errors import PromptRejected
 from gateway.rpc.oip_config import DATATYPES, MAX_ROWS, OUTPUTS, VERSION, output_width
 from protos import decide_pb2, oip_pb2
+from protos.contract.given import Given
 from protos.contract.task import TaskSpec
 
 EMPTY_FINAL = "triton_enable_empty_final_response"  # asks for what a stream here says of every answer
@@ -34,15 +36,15 @@ _LENGTH = struct.Struct("<I")
 Wanted = tuple[tuple[str, int], ...]  # outputs in order, each with its classification count, 0 for plain values
 
 
-class Question(NamedTuple):
+class Asked(NamedTuple):
     """What one ModelInfer asks."""
 
-    decisions: list[decide_pb2.DecideRequest]
+    questions: list[Question]
     wanted: Wanted
     is_flat: bool  # inputs were [rows], so outputs of one value a row are too
 
 
-def read_question(request: oip_pb2.ModelInferRequest, task: TaskSpec) -> Question:
+def read_question(request: oip_pb2.ModelInferRequest, task: TaskSpec) -> Asked:
     """Read a request's tensors and parameters; raises PromptRejected."""
     wanted = _wanted(request, task)
     options = read_options(request) if request.parameters else {}
@@ -53,19 +55,19 @@ def read_question(request: oip_pb2.ModelInferRequest, task: TaskSpec) -> Questio
     rows = lengths.pop()
     decision_id = options.pop("decision_id", "") or request.id
     only_text = task.fields[0].name if len(task.fields) == 1 and task.fields[0].kind == "text" else None
-    decisions = []
+    questions = []
     for i in range(rows):
-        decision = decide_pb2.DecideRequest(specialist=task.name, **options)
-        if decision_id:
-            decision.decision_id = decision_id if rows == 1 else f"{decision_id}/{i}"
         if only_text is not None:
-            decision.input.text = columns[only_text][i]
+            given = Given.of_text(columns[only_text][i])
         else:
+            message = decide_pb2.Input()
             for field in task.fields:
                 if field.name in columns:
-                    setattr(decision.input.fields[field.name], field.kind, columns[field.name][i])
-        decisions.append(decision)
-    return Question(decisions, wanted, is_flat)
+                    setattr(message.fields[field.name], field.kind, columns[field.name][i])
+            given = Given.of(message)
+        name = f"{decision_id}/{i}" if decision_id and rows > 1 else decision_id
+        questions.append(Question(task.name, given, decision_id=name, **options))
+    return Asked(questions, wanted, is_flat)
 
 
 def _wanted(request: oip_pb2.ModelInferRequest, task: TaskSpec) -> Wanted:
@@ -97,7 +99,7 @@ def _refuse_shared_memory(noun: str, name: str, parameters: Any) -> None:
 
 
 def read_options(request: oip_pb2.ModelInferRequest) -> dict[str, Any]:
-    """Read the request's parameters as fields of a DecideRequest; those of other servers' models are let be."""
+    """Read the request's parameters as fields of a Question; those of other servers' models are let be."""
     options: dict[str, Any] = {}
     for name, parameter in request.parameters.items():
         kind = parameter.WhichOneof("parameter_choice")
@@ -187,20 +189,18 @@ def _texts(name: str, values: Sequence[bytes]) -> list[str]:
         raise PromptRejected(f"input {name!r} is not UTF-8 at byte {error.start}") from error
 
 
-def write_answer(
-    request_id: str, task: TaskSpec, question: Question, answers: Sequence[decide_pb2.DecideResponse]
-) -> bytes:
+def write_answer(request_id: str, task: TaskSpec, asked: Asked, answers: Sequence[Decision]) -> bytes:
     """Write a ModelInferResponse."""
     first = answers[0]
     response = oip_pb2.ModelInferResponse(model_name=task.name, model_version=VERSION, id=request_id)
     parameters = response.parameters
     parameters["decision_id"].string_param = first.decision_id
-    write_common(response, first.arm, first.bundle_digest, first.plan_generation, first.fallback.reason)
+    write_common(response, first.arm, first.bundle_digest, first.plan_generation, first.fallback)
     parameters["bucket"].int64_param = first.bucket
     if first.cached:
         parameters["cached"].bool_param = True
-    response.raw_output_contents.extend([raw_output(name, count, task, answers) for name, count in question.wanted])
-    outputs = described(question.wanted, len(task.labels), len(answers), question.is_flat)
+    response.raw_output_contents.extend([raw_output(name, count, task, answers) for name, count in asked.wanted])
+    outputs = described(asked.wanted, len(task.labels), len(answers), asked.is_flat)
     return outputs + response.SerializeToString()
 
 
@@ -229,7 +229,7 @@ def described(wanted: Wanted, labels: int, rows: int, is_flat: bool) -> bytes:
     return response.SerializeToString()
 
 
-def raw_output(name: str, count: int, task: TaskSpec, answers: Sequence[decide_pb2.DecideResponse]) -> bytes:
+def raw_output(name: str, count: int, task: TaskSpec, answers: Sequence[Decision]) -> bytes:
     """Write one output of all rows."""
     if name == "label":
         return _join([answer.label.encode() for answer in answers])
@@ -239,7 +239,7 @@ def raw_output(name: str, count: int, task: TaskSpec, answers: Sequence[decide_p
         return struct.pack(f"<{len(answers)}f", *[answer.score for answer in answers])
     labels = task.labels
     # A fallback has no probabilities; zeros say so and keep the tensor's shape.
-    table = [[p.probability for p in answer.probabilities] or [0.0] * len(labels) for answer in answers]
+    table = [answer.probabilities or [0.0] * len(labels) for answer in answers]
     if not count:
         return b"".join([struct.pack(f"<{len(row)}f", *row) for row in table])
     texts = []

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from gateway.domain.decision import Decision, Question
 from gateway.serving.statistics import SpecialistStatistics
 from protos import decide_pb2
 from protos.contract.task import TaskSpec
@@ -14,7 +15,7 @@ class Gateway(Protocol):
     Deadlines are seconds of ``time.monotonic``, None when the caller set none.
     """
 
-    async def decide(self, request: decide_pb2.DecideRequest, deadline: float | None) -> decide_pb2.DecideResponse:
+    async def decide(self, question: Question, deadline: float | None) -> Decision:
         """Decide one input."""
         ...
 

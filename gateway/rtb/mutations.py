@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from gateway.domain.decision import Decision
 from gateway.rtb.paths import Path, Scalar
 from gateway.rtb.rules import BidShade, MutationRule
 from protos import artf_pb2, decide_pb2, openrtb_pb2
@@ -117,9 +118,7 @@ def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def mutations_of(
-    unit: Unit, answer: decide_pb2.DecideResponse, request: artf_pb2.RTBRequest
-) -> Iterator[artf_pb2.Mutation]:
+def mutations_of(unit: Unit, answer: Decision, request: artf_pb2.RTBRequest) -> Iterator[artf_pb2.Mutation]:
     """Propose what an engine's answer calls for, among the intents the exchange will take."""
     rule, wanted = unit.rule, set(request.applicable_intents)
 
@@ -130,8 +129,8 @@ def mutations_of(
         metrics = [_metric(rule.metrics.type, rule.metrics.vendor, answer.score)]
         if rule.metrics.per_label:
             metrics += [
-                _metric(f"{rule.metrics.type}.{p.label}", rule.metrics.vendor, p.probability)
-                for p in answer.probabilities
+                _metric(f"{rule.metrics.type}.{label}", rule.metrics.vendor, probability)
+                for label, probability in zip(answer.labels, answer.probabilities, strict=True)
             ]
         for imp in _imps(unit):
             yield _mutation(
@@ -190,7 +189,7 @@ def _shaded(shade: BidShade, roots: Mapping[str, Any], decision: str, currency: 
     return shaded if 0 < shaded < price else None
 
 
-def metadata(answers: Iterable[tuple[str, decide_pb2.DecideResponse]]) -> artf_pb2.Metadata:
+def metadata(answers: Iterable[tuple[str, Decision]]) -> artf_pb2.Metadata:
     """Name what answered: the plan's generation and each specialist's bundle."""
     found = list(answers)
     parts = [f"generation={max(answer.plan_generation for _, answer in found)}"] if found else []

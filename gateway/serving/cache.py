@@ -9,8 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from protos import decide_pb2, engine_pb2
+from gateway.serving.ports import Result
 from protos.contract.digest import input_digest
+from protos.contract.given import Given
 
 Key = tuple[str, str]
 
@@ -30,8 +31,8 @@ class DecisionCache:
     def __init__(self, max_entries: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_entries = max_entries
         self._clock = clock
-        self._entries: dict[Key, tuple[float, engine_pb2.Result]] = {}  # in the order of their last use
-        self._flights: dict[Key, asyncio.Future[engine_pb2.Result | None]] = {}
+        self._entries: dict[Key, tuple[float, Result]] = {}  # in the order of their last use
+        self._flights: dict[Key, asyncio.Future[Result | None]] = {}
         self._counts: dict[str, CacheCount] = {}
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class DecisionCache:
         for key in [key for key in self._entries if key[0] not in bundles]:
             del self._entries[key]
 
-    def find(self, key: Key) -> engine_pb2.Result | None:
+    def find(self, key: Key) -> Result | None:
         """Return an answer that is still good."""
         entry = self._entries.pop(key, None)
         if entry is None or entry[0] <= self._clock():
@@ -60,7 +61,7 @@ class DecisionCache:
         self._entries[key] = entry
         return entry[1]
 
-    def keep(self, key: Key, result: engine_pb2.Result, ttl_s: float) -> None:
+    def keep(self, key: Key, result: Result, ttl_s: float) -> None:
         """Keep an answer, in place of the one used longest ago if need be."""
         self._entries.pop(key, None)
         if len(self._entries) >= self._max_entries:
@@ -68,8 +69,8 @@ class DecisionCache:
         self._entries[key] = (self._clock() + ttl_s, result)
 
     async def obtain(
-        self, key: Key, ttl_s: float, count: CacheCount, until: float, ask: Callable[[], Awaitable[engine_pb2.Result]]
-    ) -> tuple[engine_pb2.Result, bool]:
+        self, key: Key, ttl_s: float, count: CacheCount, until: float, ask: Callable[[], Awaitable[Result]]
+    ) -> tuple[Result, bool]:
         """Return an answer, and whether it was asked for by another call."""
         while True:
             found = self.find(key)
@@ -88,7 +89,7 @@ class DecisionCache:
                 return result, True
             # Who asked failed or left: whoever comes first asks again.
 
-    async def _lead(self, key: Key, ttl_s: float, ask: Callable[[], Awaitable[engine_pb2.Result]]) -> engine_pb2.Result:
+    async def _lead(self, key: Key, ttl_s: float, ask: Callable[[], Awaitable[Result]]) -> Result:
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         result = None
         try:
@@ -109,8 +110,8 @@ class TaskCache:
     count: CacheCount
 
     def obtain(
-        self, bundle: str, given: decide_pb2.Input, until: float, ask: Callable[[], Awaitable[engine_pb2.Result]]
-    ) -> Awaitable[tuple[engine_pb2.Result, bool]]:
+        self, bundle: str, given: Given, until: float, ask: Callable[[], Awaitable[Result]]
+    ) -> Awaitable[tuple[Result, bool]]:
         """Return an answer of the bundle to the input, and whether it was not asked for by this call.
 
         What ``ask`` raises is raised here and nowhere else.

@@ -7,8 +7,9 @@ import asyncio
 from dataclasses import dataclass
 
 from gateway.engines.pool import Pool
-from gateway.serving.ports import EngineLink, WorkerAway
-from protos import decide_pb2, engine_pb2
+from gateway.serving.ports import EngineLink, Result, WorkerAway
+from protos import engine_pb2
+from protos.contract.given import Given
 
 MOST_SAVED = 10.0  # hedges in a row after a quiet time
 
@@ -35,9 +36,9 @@ class Hedger:
         self,
         link: EngineLink,
         number: int,
-        answer: "asyncio.Future[engine_pb2.Result]",
+        answer: "asyncio.Future[Result]",
         bundle: str,
-        given: decide_pb2.Input,
+        given: Given,
         priority: int,
         after_s: float,
         until_s: float,
@@ -71,9 +72,9 @@ class Hedge:
         hedger: Hedger,
         first: EngineLink,
         number: int,
-        answer: "asyncio.Future[engine_pb2.Result]",
+        answer: "asyncio.Future[Result]",
         bundle: str,
-        given: decide_pb2.Input,
+        given: Given,
         priority: int,
         after_s: float,
         until_s: float,
@@ -105,7 +106,7 @@ class Hedge:
         self._second = other, number
         future.add_done_callback(self._answered)
 
-    def _answered(self, second: "asyncio.Future[engine_pb2.Result]") -> None:
+    def _answered(self, second: "asyncio.Future[Result]") -> None:
         if self._answer.done() or second.cancelled() or second.exception() is not None:
             return
         if second.result().status == engine_pb2.RESULT_STATUS_OK:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
+from gateway.domain.decision import Decision, Question
 from gateway.serving.statistics import SpecialistStatistics
 from protos import decide_pb2
 from protos.contract.task import TaskSpec
@@ -29,9 +30,9 @@ class Overridden:
         """Whether the gateway is stopping."""
         return self._dispatcher.draining
 
-    async def decide(self, request: decide_pb2.DecideRequest, deadline: float | None) -> decide_pb2.DecideResponse:
+    async def decide(self, question: Question, deadline: float | None) -> Decision:
         """Decide one input with the bundle named; raises as the dispatcher does, and OverrideRefused."""
-        return await self._dispatcher.decide(request, deadline, self._wanted)
+        return await self._dispatcher.decide(question, deadline, self._wanted)
 
     def generate(
         self, request: decide_pb2.GenerateRequest, deadline: float | None

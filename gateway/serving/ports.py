@@ -5,13 +5,14 @@ A worker on this machine (``gateway/engines/link.py``) and a server elsewhere
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
 
 from gateway.domain.balance import PeakEwma
 from gateway.domain.capabilities import Capabilities, Constraint, Health
-from protos import decide_pb2, engine_pb2
+from protos import engine_pb2
 from protos.contract.bundle import Manifest
+from protos.contract.given import Given
 
 
 class WorkerAway(Exception):
@@ -24,6 +25,58 @@ class BundleRefused(Exception):
 
 class GenerationFailed(Exception):
     """An engine could not generate, or not go on; the message says why."""
+
+
+class Result(Protocol):
+    """An engine's answer: ``engine_pb2.Result``, or one that was read as a row (``protos/contract/rows.py``)."""
+
+    @property
+    def status(self) -> int:
+        """A ``ResultStatus``."""
+
+    @property
+    def message(self) -> str:
+        """Why it is not OK."""
+
+    @property
+    def probabilities(self) -> Sequence[float]:
+        """Calibrated, in the task's label order."""
+
+    @property
+    def label(self) -> int:
+        """Index into the task's labels."""
+
+    @property
+    def decision(self) -> int:
+        """Index into the task's decisions."""
+
+    @property
+    def score(self) -> float:
+        """Probability of the score label."""
+
+    @property
+    def truncated(self) -> bool | int:
+        """Whether the input was longer than the engine reads."""
+
+    @property
+    def queue_us(self) -> int:
+        """Time it waited."""
+
+    @property
+    def engine_us(self) -> int:
+        """Time its batch took."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of its batch."""
+
+    @property
+    def bundle_digest(self) -> str:
+        """The bundle that answered."""
+
+    @property
+    def reasons(self) -> Sequence[Any]:
+        """Fields and their parts of the log-odds, the strongest first."""
 
 
 class EngineLink(Protocol):
@@ -69,8 +122,8 @@ class EngineLink(Protocol):
         """Forget a bundle that no plan needs."""
 
     def submit(
-        self, bundle: str, given: decide_pb2.Input, remaining_us: int, priority: int
-    ) -> tuple[int, "asyncio.Future[engine_pb2.Result]"]:
+        self, bundle: str, given: Given, remaining_us: int, priority: int
+    ) -> tuple[int, "asyncio.Future[Result]"]:
         """Start one score and return its number and its answer to come; never blocks. Raises WorkerAway."""
 
     def cancel(self, number: int) -> None:
@@ -79,7 +132,7 @@ class EngineLink(Protocol):
     def generate(
         self,
         bundle: str,
-        given: decide_pb2.Input,
+        given: Given,
         remaining_us: int,
         max_tokens: int,
         constraint: Constraint | None = None,

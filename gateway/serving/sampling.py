@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
 
-from protos import decide_pb2
+from gateway.domain.decision import Decision
 from protos.contract.draws import BASIS_POINTS
 
 RATE, NOVELTY, MARGIN, FALLBACK, DISAGREEMENT = "rate", "novelty", "margin", "fallback", "disagreement"
@@ -41,18 +41,17 @@ class Sampler:
         self._total = 0
         self.waits_for_shadow = rates.disagreement_bp > 0
 
-    def stands_out(self, answer: decide_pb2.DecideResponse, input_bytes: int) -> tuple[str, int]:
+    def stands_out(self, answer: Decision, input_bytes: int) -> tuple[str, int]:
         """Return what an answered request stands out for and the basis points of such that are drawn; "" for nothing.
 
         A fallback goes before a close call, and that before a kind of request (answer, tenth of the score,
         octave of the input's size) that has been rare of late.
         """
         rates = self._rates
-        if answer.fallback.used:
+        if answer.fallback:
             return FALLBACK, rates.fallback_bp
         first = second = 0.0
-        for said in answer.probabilities:
-            p = said.probability
+        for p in answer.probabilities:
             if p > first:
                 first, second = p, first
             elif p > second:

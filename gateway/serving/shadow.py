@@ -8,10 +8,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from gateway.domain.decision import Decision, Question
 from gateway.engines.pool import Pool
 from gateway.serving.capture import CaptureLane
 from gateway.serving.counters import Counters, ShadowCount
-from gateway.serving.ports import EngineLink, WorkerAway
+from gateway.serving.ports import EngineLink, Result, WorkerAway
 from protos import capture_pb2, decide_pb2, engine_pb2
 from protos.contract.task import TaskSpec
 
@@ -37,17 +38,17 @@ class Pair:
         # Told once, after the primary answered, whether the two disagreed; False where that never came out.
         self.settled: Callable[[bool], None] | None = None
 
-    def primary_answered(self, answer: decide_pb2.DecideResponse) -> None:
+    def primary_answered(self, answer: Decision) -> None:
         """Take a copy of what the caller was told."""
         record = self._record
         record.decision_id = answer.decision_id
         record.primary_decision = answer.decision
         record.primary_score = answer.score
         record.primary_label = answer.label
-        record.primary_us = answer.timing.queue_us + answer.timing.engine_us
-        record.primary_engine_us = answer.timing.engine_us
-        record.primary_probabilities.extend(p.probability for p in answer.probabilities)
-        record.primary_fallback = answer.fallback.used
+        record.primary_us = answer.queue_us + answer.engine_us
+        record.primary_engine_us = answer.engine_us
+        record.primary_probabilities.extend(answer.probabilities)
+        record.primary_fallback = bool(answer.fallback)
         if self._is_dropped:
             self._settle(False)
         self._arrived()
@@ -56,7 +57,7 @@ class Pair:
         """Give up: the caller went away or got an error, and half a pair compares nothing."""
         self.drop("shadow_primary_away")
 
-    def candidate_answered(self, result: engine_pb2.Result | None, failure: int) -> None:
+    def candidate_answered(self, result: Result | None, failure: int) -> None:
         """Take the candidate's answer, or why there is none."""
         record = self._record
         if result is None:
@@ -103,10 +104,10 @@ class ShadowLane:
         self.in_flight = 0
 
     def offer(
-        self, request: decide_pb2.DecideRequest, primary: str, candidate: str, salt: str, task: TaskSpec, budget_us: int
+        self, question: Question, primary: str, candidate: str, salt: str, task: TaskSpec, budget_us: int
     ) -> Pair | None:
         """Send a copy to the candidate if the lane has room."""
-        count = self._counters.shadow_of(request.specialist, salt, candidate)
+        count = self._counters.shadow_of(question.specialist, salt, candidate)
         count.offered += 1
         if self.in_flight >= self._max_in_flight:
             self.dropped(count, "shadow_queue_full")
@@ -115,13 +116,13 @@ class ShadowLane:
         patience_us = 5 * task.deadline_us
         try:
             link = self._pool.pick(candidate)
-            number, future = link.submit(candidate, request.input, patience_us, engine_pb2.PRIORITY_SHADOW)
+            number, future = link.submit(candidate, question.input, patience_us, engine_pb2.PRIORITY_SHADOW)
         except WorkerAway:
             self.dropped(count, "shadow_engine_unavailable")
             return None
         count.sent += 1
         record = capture_pb2.ShadowPair(
-            specialist=request.specialist,
+            specialist=question.specialist,
             salt=salt,
             primary_digest=primary,
             candidate_digest=candidate,
@@ -134,7 +135,7 @@ class ShadowLane:
         return pair
 
     def _answered(
-        self, done: "asyncio.Future[engine_pb2.Result]", pair: Pair, timer: asyncio.TimerHandle, link: EngineLink
+        self, done: "asyncio.Future[Result]", pair: Pair, timer: asyncio.TimerHandle, link: EngineLink
     ) -> None:
         self.in_flight -= 1
         timer.cancel()

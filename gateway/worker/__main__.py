@@ -28,6 +28,8 @@ from protos import engine_pb2
 from protos.contract.base import FOLDER, BaseStore
 from protos.contract.bundle import BundleStore
 from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
+from protos.contract.given import Given
+from protos.contract.rows import JobRow, ResultRow, read_job, write_result
 
 log = structlog.get_logger()
 
@@ -217,21 +219,25 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle the frames these bytes complete, then start the device if it is free."""
         try:
-            for frame in self._decoder.feed(data):
-                self._handle(frame)
+            runner, owner, send = self._worker.runner, self._owner, self.send
+            for frame in self._decoder.feed_rows(data, read_job):
+                if isinstance(frame, JobRow):
+                    runner.submit(owner, frame, send)
+                else:
+                    self._handle(frame)
         except (FrameMalformed, IdInUse) as error:
             log.warning("connection_closed", owner=self._owner, error=str(error))
             if self.transport is not None:
                 self.transport.abort()
         self._worker.runner.pump()
 
-    def send(self, frame: engine_pb2.Frame) -> None:
+    def send(self, frame: engine_pb2.Frame | ResultRow) -> None:
         """Write a frame at the end of this turn; a peer that is gone gets nothing."""
         if self.transport is None:
             return
         if not self._outgoing:
             self._loop.call_soon(self.flush)
-        self._outgoing.append(encode(frame))
+        self._outgoing.append(write_result(frame) if isinstance(frame, ResultRow) else encode(frame))
 
     def flush(self) -> None:
         """Write what waits."""
@@ -243,7 +249,11 @@ class Connection(asyncio.Protocol):
         runner = self._worker.runner
         kind = frame.WhichOneof("body")
         if kind == "job":
-            runner.submit(self._owner, frame.job, self.send)
+            job = frame.job
+            given = Given.of(job.input)
+            runner.submit(
+                self._owner, JobRow(job.id, job.bundle_digest, job.remaining_us, job.priority, given), self.send
+            )
         elif kind == "cancel":
             runner.cancel(self._owner, frame.cancel.id)
         elif kind == "generate":

@@ -14,11 +14,13 @@ from gateway.worker.backend import Answer, BackendGone, Constrains, Engine, Gene
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Left, Queue, Waiting
 from protos import decide_pb2, engine_pb2
+from protos.contract.given import Given
+from protos.contract.rows import JobRow, ResultRow
 from protos.contract.task import InputInvalid, check_input, render
 
 log = structlog.get_logger()
 
-Reply = Callable[[engine_pb2.Frame], None]
+Reply = Callable[[engine_pb2.Frame | ResultRow], None]
 T = TypeVar("T")
 
 MAX_MESSAGE = 200
@@ -133,7 +135,7 @@ class Runner:
         """Whether every job that was admitted has been answered."""
         return not (len(self.queue) or self._running or self._delayed)
 
-    def submit(self, owner: int, job: engine_pb2.Job, reply: Reply) -> None:
+    def submit(self, owner: int, job: JobRow, reply: Reply) -> None:
         """Queue one job or answer it now; raises IdInUse."""
 
         def refuse(status: engine_pb2.ResultStatus, message: str) -> None:
@@ -159,7 +161,7 @@ class Runner:
         if engine is not None and job.HasField("constraint") and not isinstance(engine.backend, Constrains):
             refuse(BAD_INPUT, f"bundle {job.bundle_digest} cannot hold its text to a constraint")
             return
-        admitted = self._prepare(job.bundle_digest, job.input, refuse)
+        admitted = self._prepare(job.bundle_digest, Given.of(job.input), refuse)
         if admitted is not None:
             engine, prepared, text = admitted
             limit = min(job.max_tokens or DEFAULT_NEW_TOKENS, MAX_NEW_TOKENS)
@@ -267,7 +269,7 @@ class Runner:
             raise IdInUse(f"id {id} belongs to a job that is not answered yet")
 
     def _prepare(
-        self, bundle: str, given: decide_pb2.Input, refuse: Callable[[engine_pb2.ResultStatus, str], None]
+        self, bundle: str, given: Given, refuse: Callable[[engine_pb2.ResultStatus, str], None]
     ) -> tuple[Engine, Prepared, str] | None:
         if self.is_stopping:
             refuse(OVERLOADED, "the worker is stopping")
@@ -277,7 +279,7 @@ class Runner:
             refuse(UNKNOWN_BUNDLE, f"bundle {bundle[:80]} is not loaded here")
             return None
         try:
-            check_input(engine.task, given)
+            check_input(engine.task, given, len(given.raw))
         except InputInvalid as error:
             refuse(BAD_INPUT, _short(error))
             return None
@@ -291,7 +293,7 @@ class Runner:
             refuse(ENGINE_ERROR, _short(error))
             return None
 
-    def _offer(self, owner: int, job: engine_pb2.Job | engine_pb2.GenerateJob, work: Work, *, alone: bool) -> None:
+    def _offer(self, owner: int, job: JobRow | engine_pb2.GenerateJob, work: Work, *, alone: bool) -> None:
         now = self.clock()
         waiting = Waiting(
             owner=owner,
@@ -348,29 +350,14 @@ class Runner:
             told = given.probabilities
             row = (told if is_well else self.faults.distort(job.bundle, told[None])[0]).tolist()
             self.counts.completed += 1
-            frame = engine_pb2.Frame()
-            result = frame.result  # written in place: a message that is passed on is copied
-            result.id = job.id
-            result.status = OK
-            result.probabilities.extend(row)
-            result.label = row.index(max(row))
-            result.decision = head.decide(task, row)
-            result.score = row[job.work.engine.score_index]
-            result.truncated = job.work.prepared.truncated
-            result.tokens = job.work.prepared.tokens
-            result.queue_us = _micros(started - job.arrived)
-            result.engine_us = engine_us
-            result.batch_size = len(batch)
-            result.bundle_digest = job.bundle
-            if given.vocabulary_mass is not None:
-                result.vocabulary_mass = given.vocabulary_mass
-            if given.logprobs:
-                result.label_logprobs.extend(given.logprobs)
-            if given.is_bounded:
-                result.bounded = True
-            for name, share in given.reasons:
-                result.reasons.add(field=name, log_odds=share)
-            self._answer(job, frame)
+            work = job.work
+            answered = ResultRow(
+                job.id, row.index(max(row)), head.decide(task, row), row[work.engine.score_index],
+                work.prepared.truncated, work.prepared.tokens, _micros(started - job.arrived), engine_us, len(batch),
+                job.bundle, row,
+            )  # fmt: skip
+            is_plain = given.vocabulary_mass is None and not (given.logprobs or given.is_bounded or given.reasons)
+            self._answer(job, answered if is_plain else _with_more(answered, given))
 
     def _stepped(self, job: Job, piece: str | None, error: BaseException | None) -> None:
         self._running = {}
@@ -408,7 +395,7 @@ class Runner:
         else:
             self._answer(job, _result(job.id, job.bundle, status, message))
 
-    def _answer(self, job: Job, frame: engine_pb2.Frame) -> None:
+    def _answer(self, job: Job, frame: engine_pb2.Frame | ResultRow) -> None:
         delay_s = self.faults.delay_s(job.bundle)
         if delay_s > 0 and self._delayed < MAX_DELAYED:
             self._delayed += 1
@@ -416,9 +403,22 @@ class Runner:
         else:
             job.work.reply(frame)
 
-    def _answer_late(self, job: Job, frame: engine_pb2.Frame) -> None:
+    def _answer_late(self, job: Job, frame: engine_pb2.Frame | ResultRow) -> None:
         self._delayed -= 1
         job.work.reply(frame)
+
+
+def _with_more(row: ResultRow, given: Answer) -> engine_pb2.Frame:
+    """Write an answer of which there is more to tell than fits a row."""
+    frame = engine_pb2.Frame(result=engine_pb2.Result(**row._asdict()))
+    result = frame.result
+    if given.vocabulary_mass is not None:
+        result.vocabulary_mass = given.vocabulary_mass
+    result.label_logprobs.extend(given.logprobs)
+    result.bounded = given.is_bounded
+    for name, share in given.reasons:
+        result.reasons.add(field=name, log_odds=share)
+    return frame
 
 
 def _score(engines: list[Engine], prepared: list[Prepared], clock: Callable[[], float]) -> tuple[list[Answer], int]:

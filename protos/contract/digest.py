@@ -8,6 +8,7 @@ from typing import Any
 import rfc8785
 
 from protos import decide_pb2
+from protos.contract.given import Given
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -75,7 +76,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def input_digest(given: decide_pb2.Input) -> str:
+def input_digest(given: decide_pb2.Input | Given) -> str:
     """Name a caller's input by content, whatever order its fields arrived in."""
     fields = {name: getattr(value, value.WhichOneof("kind") or "text") for name, value in given.fields.items()}
     # RFC 8785 numbers are IEEE doubles: integers beyond 2**53 are named by their decimal text.

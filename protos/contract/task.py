@@ -165,15 +165,15 @@ class InputInvalid(ValueError):
     """A caller's input breaks the task's schema; the message names the field."""
 
 
-def check_input(task: TaskSpec, given: Any) -> None:
-    """Refuse an ``interlock.v1.Input`` that the task does not declare.
+def check_input(task: TaskSpec, given: Any, size: int | None = None) -> None:
+    """Refuse an ``interlock.v1.Input`` that the task does not declare; ``size`` is its message's, where it is known.
 
     Raises:
         InputInvalid: Both forms used, empty, over the size limit, unknown or missing field, wrong type.
     """
     if given.text and given.fields:
         raise InputInvalid("input.text and input.fields are both set, expected one of them")
-    size = given.ByteSize()
+    size = given.ByteSize() if size is None else size
     if size > task.max_input_bytes + 16:
         raise InputInvalid(f"input is {size} bytes, expected at most {task.max_input_bytes}")
     if not given.fields:

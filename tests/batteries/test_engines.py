@@ -13,9 +13,9 @@ from gateway.serving.ports import BundleRefused, EngineLink, GenerationFailed, W
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
 from protos.contract.engines import label_logprobs_of
+from protos.contract.given import Given
 from protos.contract.head import Head
 from protos.contract.probe import Probe, probes_json
-from protos.decide_pb2 import Input
 from tests.batteries.engines import CASES, PATIENCE_S, TOKENIZER, Rig, remote, worker
 from tests.gateway.engines.fake_model import ANSWER
 from tests.tasks import TASK
@@ -34,7 +34,7 @@ def run(name: str, root: Path, story: Callable[[Rig], Awaitable[None]], **option
 
 
 async def ask(link: EngineLink, bundle: str, text: str, remaining_us: int = MINUTE_US) -> engine_pb2.Result:
-    _, future = link.submit(bundle, Input(text=text), remaining_us, engine_pb2.PRIORITY_LIVE)
+    _, future = link.submit(bundle, Given.of_text(text), remaining_us, engine_pb2.PRIORITY_LIVE)
     return await future
 
 
@@ -146,7 +146,7 @@ def test_what_goes_wrong_in_the_engine_is_never_an_answer(
 def test_cancelling_aborts_the_work_in_the_engine(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
         bundle = await loaded(rig)
-        number, future = rig.link.submit(bundle, Input(text="please hang"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+        number, future = rig.link.submit(bundle, Given.of_text("please hang"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
         await rig.model.until(started=1)
         rig.link.cancel(number)
         assert future.cancelled()
@@ -172,7 +172,7 @@ def test_a_deadline_ends_the_wait_and_the_work(name: str, tmp_path: Path) -> Non
 def test_more_calls_than_the_engine_may_have_are_refused_at_once(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
         bundle = await loaded(rig)
-        number, _ = rig.link.submit(bundle, Input(text="please hang"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+        number, _ = rig.link.submit(bundle, Given.of_text("please hang"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
         assert (await ask(rig.link, bundle, "a page")).status == engine_pb2.RESULT_STATUS_OVERLOADED
         rig.link.cancel(number)
         assert (await ask(rig.link, bundle, "a page")).status == OK
@@ -207,7 +207,7 @@ def test_an_engine_that_goes_away_and_comes_back_has_its_bundles_again(name: str
         assert not rig.link.health().is_up
         assert rig.link.health().reason
         with pytest.raises(WorkerAway):
-            rig.link.submit(bundle, Input(text="a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+            rig.link.submit(bundle, Given.of_text("a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
         with pytest.raises(WorkerAway):
             await rig.link.load(rig.bundle(task=replace(rig.case.task, description="other")))
         await rig.start()
@@ -236,7 +236,7 @@ def test_an_unloaded_bundle_is_not_served_any_more(name: str, tmp_path: Path) ->
         bundle = await loaded(rig)
         rig.link.unload(bundle)
         with pytest.raises(WorkerAway):
-            rig.link.submit(bundle, Input(text="a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+            rig.link.submit(bundle, Given.of_text("a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
         assert rig.link.capabilities(bundle) is None
 
     run(name, tmp_path, story)
@@ -274,7 +274,7 @@ def test_text_is_streamed_and_held_to_what_the_engine_can_keep(name: str, tmp_pa
         bundle = await loaded(rig)
 
         async def said(constraint: Constraint | None = None) -> str:
-            stream = rig.link.generate(bundle, Input(text="a page"), MINUTE_US, 200, constraint)
+            stream = rig.link.generate(bundle, Given.of_text("a page"), MINUTE_US, 200, constraint)
             chunks = [chunk async for chunk in stream]
             assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
             return "".join(chunk.text for chunk in chunks)
@@ -290,7 +290,7 @@ def test_text_is_streamed_and_held_to_what_the_engine_can_keep(name: str, tmp_pa
             assert text.startswith(" kept ")
             assert ("up" if kind == "choice" else "string") in text
         with pytest.raises(GenerationFailed):
-            async for _ in rig.link.generate(bundle, Input(text="please fail"), MINUTE_US, 20):
+            async for _ in rig.link.generate(bundle, Given.of_text("please fail"), MINUTE_US, 20):
                 pass
 
     run(name, tmp_path, story)
@@ -302,7 +302,7 @@ def test_a_reader_who_stops_ends_the_generation(name: str, tmp_path: Path) -> No
         bundle = await loaded(rig)
 
         async def read() -> None:
-            async for _ in rig.link.generate(bundle, Input(text="please hang"), MINUTE_US, 20):
+            async for _ in rig.link.generate(bundle, Given.of_text("please hang"), MINUTE_US, 20):
                 pass
 
         reading = asyncio.create_task(read())
@@ -334,13 +334,13 @@ def test_a_worker_keeps_the_same_contract(tmp_path: Path) -> None:
             assert (result.status, result.label) == (OK, 1)
             assert [math.exp(v) for v in result.label_logprobs] == pytest.approx(list(result.probabilities), abs=1e-5)
             assert (await ask(link, quick, "")).status == engine_pb2.RESULT_STATUS_BAD_INPUT
-            first, running = link.submit(slow, Input(text="a"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
-            second, waiting = link.submit(slow, Input(text="b"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+            first, running = link.submit(slow, Given.of_text("a"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+            second, waiting = link.submit(slow, Given.of_text("b"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
             link.cancel(second)
             assert waiting.cancelled()
             assert (await running).status == OK
             choice = Constraint("choice", choices=("up high", "down"))
-            text = "".join([c.text async for c in link.generate(quick, Input(text="a"), MINUTE_US, 20, choice)])
+            text = "".join([c.text async for c in link.generate(quick, Given.of_text("a"), MINUTE_US, 20, choice)])
             assert text in choice.choices
             with pytest.raises(BundleRefused, match="accuracy"):
                 await link.load(bundle(accuracy=2))

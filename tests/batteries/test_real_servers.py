@@ -21,7 +21,7 @@ from perf.processes import free_port
 from perf.request import MODEL
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
-from protos.decide_pb2 import Input
+from protos.contract.given import Given
 from tests.batteries.engines import make_engine
 from tests.gateway.engines.peer_models import MLSERVER, TRITON, TRITON_CONFIG
 from tests.tasks import TASK
@@ -101,7 +101,7 @@ def test_a_real_server_keeps_the_contract(peer: Peer, preset: str, tmp_path: Pat
                         await asyncio.sleep(0.1)
 
             async def ask(text: str) -> engine_pb2.Result:
-                return await link.submit(good, Input(text=text), MINUTE_US, engine_pb2.PRIORITY_LIVE)[1]
+                return await link.submit(good, Given.of_text(text), MINUTE_US, engine_pb2.PRIORITY_LIVE)[1]
 
             texts = ["x" * n for n in range(1, 21)]
             for text, result in zip(texts, await asyncio.gather(*map(ask, texts)), strict=True):

@@ -21,11 +21,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from gateway.domain.decision import Decision, Question
 from gateway.errors import PromptRejected
 from gateway.rpc.ports import Gateway
 from gateway.rpc.wire import Call, Kind, Method
 from gateway.tracing import Tracing
 from protos import decide_pb2
+from protos.contract.given import Given
 from tests.gateway.deployment import PATIENCE_S, ROOT, Deployment
 from tests.gateway.test_processes import run, start
 
@@ -40,12 +42,10 @@ class Answers:
     draining = False
 
     def __init__(self) -> None:
-        self.answer = decide_pb2.DecideResponse(decision_id="d-1", arm=decide_pb2.ARM_CANARY, plan_generation=7)
-        self.answer.timing.queue_us = 3
-        self.answer.timing.engine_us = 5
+        self.answer = Decision("d-1", decide_pb2.ARM_CANARY, "", 7, 0, "allow", 0.5, queue_us=3, engine_us=5)
         self.error: BaseException | None = None
 
-    async def decide(self, request: decide_pb2.DecideRequest, deadline: float | None) -> decide_pb2.DecideResponse:
+    async def decide(self, question: Question, deadline: float | None) -> Decision:
         if self.error is not None:
             raise self.error
         await asyncio.sleep(0)
@@ -66,17 +66,17 @@ class Traced:
         self._memory = InMemorySpanExporter()
         tracing = Tracing(SimpleSpanProcessor(self._memory), ratio=self.ratio, gateway_id="g")
         gateway = tracing.gateway(cast(Gateway, self.answers))
-        request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text=SECRET), routing_key=SECRET)
+        question = Question("brand", Given.of_text(SECRET), SECRET)
 
         async def unary(call: Call, payload: bytes) -> bytes:
             async with asyncio.TaskGroup() as group:
                 for _ in payload:
-                    group.create_task(gateway.decide(request, None))
+                    group.create_task(gateway.decide(question, None))
             return payload
 
         async def stream(call: Call, payload: bytes) -> AsyncIterator[bytes]:
             for _ in payload:
-                await gateway.decide(request, None)
+                await gateway.decide(question, None)
                 yield b"x"
 
         rows = (Method("/s.S/Unary", Kind.UNARY, unary), Method("/s.S/Stream", Kind.SERVER_STREAM, stream))
@@ -173,8 +173,7 @@ def test_each_decision_of_a_call_has_its_stages_within_it() -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_no_stage_ends_before_it_began_whatever_the_worker_says(queue_us: int, engine_us: int) -> None:
     traced = Traced()
-    traced.answers.answer.timing.queue_us = queue_us
-    traced.answers.answer.timing.engine_us = engine_us
+    traced.answers.answer = traced.answers.answer._replace(queue_us=queue_us, engine_us=engine_us)
     traced.unary(traceparent=SAMPLED)
     for spans in traced.spans.values():
         assert all(s.start_time is not None and s.end_time is not None and s.start_time <= s.end_time for s in spans)
@@ -182,8 +181,7 @@ def test_no_stage_ends_before_it_began_whatever_the_worker_says(queue_us: int, e
 
 def test_a_fallback_names_its_reason_and_claims_no_engine_time() -> None:
     traced = Traced()
-    traced.answers.answer.fallback.used = True
-    traced.answers.answer.fallback.reason = decide_pb2.FALLBACK_REASON_NO_TIME
+    traced.answers.answer = traced.answers.answer._replace(fallback=decide_pb2.FALLBACK_REASON_NO_TIME)
     traced.unary(traceparent=SAMPLED)
     (decision,) = traced.spans["decide"]
     assert (decision.attributes or {})["interlock.fallback"] == "FALLBACK_REASON_NO_TIME"

@@ -19,7 +19,7 @@ from protos.contract import frames
 s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[sys.argv.index("--socket") + 1]); s.listen()
 c, _ = s.accept()
 send = lambda **b: c.sendall(frames.encode(e.Frame(**b)))
-send(hello=e.Hello(protocol=1, max_queue=8))
+send(hello=e.Hello(protocol=frames.PROTOCOL, max_queue=8))
 d = frames.FrameDecoder()
 while data := c.recv(65536):
     for f in d.feed(data):

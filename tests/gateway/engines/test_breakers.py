@@ -14,11 +14,12 @@ from gateway.engines.link import WorkerLink
 from gateway.engines.pool import Pool
 from gateway.serving.hedge import Hedger
 from gateway.serving.ports import WorkerAway
-from protos import decide_pb2, engine_pb2
+from protos import engine_pb2
 from protos.contract.bundle import BundleStore
+from protos.contract.given import Given
 
 BUNDLE = "sha256:" + "a" * 64
-GIVEN = decide_pb2.Input(text="x")
+GIVEN = Given.of_text("x")
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class FakeLink:
         return sum(not future.done() for future in self.asked)
 
     def submit(
-        self, bundle: str, given: decide_pb2.Input, remaining_us: int, priority: int
+        self, bundle: str, given: Given, remaining_us: int, priority: int
     ) -> tuple[int, "asyncio.Future[engine_pb2.Result]"]:
         if self.is_away:
             raise WorkerAway("away")

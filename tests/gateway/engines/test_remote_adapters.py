@@ -8,7 +8,7 @@ import pytest
 
 from gateway.serving.ports import BundleRefused
 from protos import engine_pb2
-from protos.decide_pb2 import Input
+from protos.contract.given import Given
 from tests.batteries.engines import PATIENCE_S, remote
 
 MINUTE_US = 60_000_000
@@ -17,7 +17,7 @@ LOADING = ("openai vllm", "sglang-grpc")
 
 
 async def ask(rig: Any, bundle: str) -> engine_pb2.Result:
-    _, future = rig.link.submit(bundle, Input(text="a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+    _, future = rig.link.submit(bundle, Given.of_text("a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
     result: engine_pb2.Result = await future
     return result
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from gateway.domain.decision import Decision, Question
 from gateway.errors import PromptRejected, UnknownSpecialist
 from gateway.serving.statistics import SpecialistStatistics, Statistics
 from protos import decide_pb2
@@ -23,20 +24,20 @@ class FakeGateway:
     probabilities: tuple[float, ...] = ()
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     failing: dict[str, BaseException] = field(default_factory=dict)
-    asked: list[decide_pb2.DecideRequest] = field(default_factory=list)
+    asked: list[Question] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     counted: Statistics = field(default_factory=Statistics)
     draining: bool = False
 
-    async def decide(self, request: decide_pb2.DecideRequest, deadline: float | None) -> decide_pb2.DecideResponse:
+    async def decide(self, question: Question, deadline: float | None) -> Decision:
         try:
-            check_input(self.served, request.input)
+            check_input(self.served, question.input, len(question.input.raw))
         except InputInvalid as error:
             raise PromptRejected(str(error)) from error
-        self.asked.append(request)
+        self.asked.append(question)
         self.deadlines.append(deadline)
-        name = request.decision_id
+        name = question.decision_id
         if name in self.held:
             try:
                 await self.held[name].wait()
@@ -45,29 +46,17 @@ class FakeGateway:
                 raise
         if name in self.failing:
             raise self.failing[name]
-        return self._answer(request)
+        return self._answer(question)
 
-    def _answer(self, request: decide_pb2.DecideRequest) -> decide_pb2.DecideResponse:
-        answer = decide_pb2.DecideResponse(
-            decision_id=request.decision_id,
-            arm=decide_pb2.ARM_CANARY,
-            bundle_digest=BUNDLE,
-            plan_generation=7,
-            bucket=42,
-        )
+    def _answer(self, question: Question) -> Decision:
+        said = Decision(question.decision_id, decide_pb2.ARM_CANARY, BUNDLE, 7, 42, "", 0.0, labels=self.served.labels)
         if self.fallback:
-            answer.decision = self.served.fallback_decision
-            answer.score = self.served.fallback_score
-            answer.fallback.used = True
-            answer.fallback.reason = decide_pb2.FALLBACK_REASON_NO_TIME
-            return answer
-        is_unsafe = "unsafe" in request.input.text
+            decision, score = self.served.fallback_decision, self.served.fallback_score
+            return said._replace(decision=decision, score=score, fallback=decide_pb2.FALLBACK_REASON_NO_TIME)
+        is_unsafe = "unsafe" in question.input.text
         told = self.probabilities or ((0.25, 0.75) if is_unsafe else (0.75, 0.25))
-        for label, probability in zip(self.served.labels, told, strict=True):
-            answer.probabilities.add(label=label, probability=probability)
-        answer.label, answer.decision = ("unsafe", "block") if is_unsafe else ("safe", "allow")
-        answer.score = told[1]
-        return answer
+        label, decision = ("unsafe", "block") if is_unsafe else ("safe", "allow")
+        return said._replace(label=label, decision=decision, score=told[1], probabilities=told)
 
     async def generate(
         self, request: decide_pb2.GenerateRequest, deadline: float | None

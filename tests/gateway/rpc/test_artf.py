@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.decision import Decision, Question
 from gateway.errors import Draining, EngineFailed, NoPlanYet, PromptRejected, UnknownSpecialist
 from gateway.rpc.artf import MAX_UNITS, ArtfService
 from gateway.rpc.wire import Call
@@ -55,17 +56,17 @@ class Specialists:
     held: set[str] = field(default_factory=set)
     failing: dict[str, Exception] = field(default_factory=dict)
     fallbacks: set[str] = field(default_factory=set)
-    asked: list[decide_pb2.DecideRequest] = field(default_factory=list)
+    asked: list[Question] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
     outcomes: list[decide_pb2.ReportOutcomeRequest] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     met: asyncio.Barrier | None = None
 
-    async def decide(self, request: decide_pb2.DecideRequest, deadline: float | None) -> decide_pb2.DecideResponse:
-        name = request.specialist
+    async def decide(self, question: Question, deadline: float | None) -> Decision:
+        name = question.specialist
         task = self.task(name)
-        check_input(task, request.input)
-        self.asked.append(request)
+        check_input(task, question.input, len(question.input.raw))
+        self.asked.append(question)
         self.deadlines.append(deadline)
         if self.met is not None:
             await self.met.wait()
@@ -78,18 +79,20 @@ class Specialists:
                 self.cancelled.append(name)
                 raise
         label = task.labels[-1] if name != "shade" else "low"
-        answer = decide_pb2.DecideResponse(
-            decision_id=request.decision_id,
-            label=label,
-            decision=self.decisions[name],
-            score=0.9,
-            bundle_digest="sha256:" + name,
-            plan_generation=7,
+        last = len(task.labels) - 1
+        return Decision(
+            question.decision_id,
+            decide_pb2.ARM_PRIMARY,
+            "sha256:" + name,
+            7,
+            0,
+            self.decisions[name],
+            0.9,
+            label,
+            task.labels,
+            tuple(0.9 if i == last else 0.1 for i in range(len(task.labels))),
+            fallback=decide_pb2.FALLBACK_REASON_NO_TIME if name in self.fallbacks else 0,
         )
-        answer.fallback.used = name in self.fallbacks
-        for i, each in enumerate(task.labels):
-            answer.probabilities.add(label=each, probability=0.9 if i == len(task.labels) - 1 else 0.1)
-        return answer
 
     def task(self, specialist: str) -> TaskSpec:
         if specialist not in self.tasks:

@@ -253,8 +253,8 @@ def test_tensors_in_shared_memory_are_refused_by_name() -> None:
 
 @given(st.lists(st.text(), min_size=1, max_size=64))
 def test_any_texts_are_read_as_they_were_written(texts: list[str]) -> None:
-    question = read_question(asking(*texts), TASK)
-    assert [decision.input.text for decision in question.decisions] == texts
+    asked = read_question(asking(*texts), TASK)
+    assert [decision.input.text for decision in asked.questions] == texts
 
 
 @given(st.lists(st.binary(max_size=40), max_size=3), st.lists(st.integers(-2, 70), max_size=3))
@@ -263,12 +263,12 @@ def test_no_tensor_causes_an_error_that_names_nothing(raws: list[bytes], shape: 
     for name, datatype in (("title", "BYTES"), ("price", "FP64"), ("known", "BOOL"))[: max(len(raws), 1)]:
         request.inputs.add(name=name, datatype=datatype, shape=shape)
     try:
-        question = read_question(request, FORM)
+        asked = read_question(request, FORM)
     except GatewayError as error:
         assert isinstance(error, PromptRejected)
         assert "expected" in str(error) or "not UTF-8" in str(error) or "past the end" in str(error)
     else:
-        assert len(question.decisions) == shape[0]
+        assert len(asked.questions) == shape[0]
 
 
 @given(

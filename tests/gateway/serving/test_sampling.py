@@ -8,20 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.detectors.weighting import weighted_mean, weighted_total
+from gateway.domain.decision import Decision
 from gateway.serving.sampling import CLOSE, ExtraRates, Sampler
-from protos import decide_pb2
 from protos.contract.draws import Draw, bucket
 
 N = 8_000
 RATES = ExtraRates(novelty_bp=300, margin_bp=2_000, fallback_bp=4_000, disagreement_bp=5_000)
 
 
-def answer(label: str, probability: float, *, is_fallback: bool = False) -> decide_pb2.DecideResponse:
-    said = decide_pb2.DecideResponse(label=label, score=probability)
-    said.probabilities.add(label=label, probability=probability)
-    said.probabilities.add(label="other", probability=1 - probability)
-    said.fallback.used = is_fallback
-    return said
+def answer(label: str, probability: float, *, is_fallback: bool = False) -> Decision:
+    probabilities, fallback = (probability, 1 - probability), int(is_fallback)
+    return Decision("", 1, "", 1, 0, "", probability, label, (label, "other"), probabilities, fallback)
 
 
 @given(st.integers(0, 10**9), st.integers(1, 9_000))

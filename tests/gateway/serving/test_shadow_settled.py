@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.decision import Decision
 from gateway.serving.shadow import Pair
-from protos import capture_pb2, decide_pb2, engine_pb2
+from protos import capture_pb2, engine_pb2
 
 
 class Lane:
@@ -44,7 +45,7 @@ def test_it_is_told_once_and_only_of_an_answered_request(steps: list[str], told:
         match step:
             case "primary":
                 pair.settled = found.append
-                pair.primary_answered(decide_pb2.DecideResponse(decision="allow"))
+                pair.primary_answered(Decision("d", 1, "b", 1, 0, "allow", 0.5))
             case "same" | "other":
                 pair.candidate_answered(engine_pb2.Result(decision=int(step == "other")), 0)
             case "drop":

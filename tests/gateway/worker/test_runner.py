@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gateway.serving.ports import Result
 from gateway.worker.backend import Engine, Prepared, Scores
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Queue
 from gateway.worker.runner import DeviceThread, IdInUse, Runner
 from protos import engine_pb2
+from protos.contract.given import Given
 from protos.contract.head import Head
-from protos.decide_pb2 import Input
+from protos.contract.rows import JobRow, ResultRow
 from tests.tasks import TASK
 
 BUNDLE = "sha256:" + "0" * 64
@@ -54,7 +56,7 @@ def good(rows: int) -> NDArray[np.float32]:
 
 async def with_runner(
     answer: Callable[[int], NDArray[np.float32]],
-    act: Callable[[Runner, "asyncio.Queue[engine_pb2.Frame]"], Awaitable[None]],
+    act: Callable[[Runner, "asyncio.Queue[engine_pb2.Frame | ResultRow]"], Awaitable[None]],
     budget: int = 64,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -68,14 +70,12 @@ async def with_runner(
         device.close(5)
 
 
-def job(id: int, text: str = "four", **changes: int) -> engine_pb2.Job:
-    return engine_pb2.Job(
-        id=id,
-        bundle_digest=BUNDLE,
-        input=Input(text=text),
-        remaining_us=changes.get("remaining_us", 60_000_000),
-        priority=changes.get("priority", 0),  # type: ignore[arg-type]
-    )
+def job(id: int, text: str = "four", bundle: str = BUNDLE, **changes: int) -> JobRow:
+    return JobRow(id, bundle, changes.get("remaining_us", 60_000_000), changes.get("priority", 0), Given.of_text(text))
+
+
+def result_of(frame: engine_pb2.Frame | ResultRow) -> Result:
+    return frame if isinstance(frame, ResultRow) else frame.result
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def job(id: int, text: str = "four", **changes: int) -> engine_pb2.Job:
 def test_a_broken_backend_is_an_engine_error_and_the_worker_lives(
     answer: Callable[[int], NDArray[np.float32]], message: str
 ) -> None:
-    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
         for id in (1, 2):
             runner.submit(7, job(id), answers.put_nowait)
             runner.pump()
-            result = (await answers.get()).result
+            result = result_of(await answers.get())
             assert (result.id, result.status) == (id, engine_pb2.RESULT_STATUS_ENGINE_ERROR)
             assert message in result.message
 
@@ -104,11 +104,11 @@ def test_a_broken_backend_is_an_engine_error_and_the_worker_lives(
 
 
 def test_jobs_that_arrive_together_run_together_up_to_the_budget() -> None:
-    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
         for id in range(5):
             runner.submit(7, job(id), answers.put_nowait)
         runner.pump()
-        results = [(await answers.get()).result for _ in range(5)]
+        results = [result_of(await answers.get()) for _ in range(5)]
         assert [r.id for r in results] == [0, 1, 2, 3, 4]
         assert [r.batch_size for r in results] == [3, 3, 3, 2, 2]
         assert results[0].label == 1
@@ -127,16 +127,15 @@ def test_a_broken_candidate_on_a_shared_base_leaves_the_primarys_answers_alone()
         logits[-1] = np.nan
         return logits
 
-    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
         candidate = "sha256:" + "1" * 64
         runner.add(Engine(BUNDLE, TASK, Head(), Shared(half)))
         runner.add(Engine(candidate, TASK, Head(), Shared(half)))
-        theirs = job(2, priority=engine_pb2.PRIORITY_CANARY)
-        theirs.bundle_digest = candidate
+        theirs = job(2, bundle=candidate, priority=engine_pb2.PRIORITY_CANARY)
         runner.submit(7, job(1), answers.put_nowait)
         runner.submit(7, theirs, answers.put_nowait)
         runner.pump()
-        ours, broken = [(await answers.get()).result for _ in range(2)]
+        ours, broken = [result_of(await answers.get()) for _ in range(2)]
         assert (ours.id, ours.status, ours.batch_size) == (1, engine_pb2.RESULT_STATUS_OK, 2)
         assert (broken.id, broken.status) == (2, engine_pb2.RESULT_STATUS_ENGINE_ERROR)
         assert "not finite" in broken.message
@@ -145,11 +144,11 @@ def test_a_broken_candidate_on_a_shared_base_leaves_the_primarys_answers_alone()
 
 
 def test_decisions_and_scores_are_the_heads() -> None:
-    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
         runner.add(Engine(BUNDLE, TASK, Head(temperature=2.0, offsets=(0.0, 1.0)), ScriptedBackend(good)))
         runner.submit(7, job(1), answers.put_nowait)
         runner.pump()
-        result = (await answers.get()).result
+        result = result_of(await answers.get())
         assert result.score == pytest.approx(1 / (1 + np.exp(-1)))
         assert (result.label, result.decision) == (1, 0)  # the cost matrix alone would block
 
@@ -157,7 +156,7 @@ def test_decisions_and_scores_are_the_heads() -> None:
 
 
 def test_an_id_in_use_is_refused() -> None:
-    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
         runner.submit(7, job(1), answers.put_nowait)
         with pytest.raises(IdInUse):
             runner.submit(7, job(1), answers.put_nowait)
@@ -167,23 +166,23 @@ def test_an_id_in_use_is_refused() -> None:
 
 
 def test_cancelled_and_expired_jobs_are_told_so() -> None:
-    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
         runner.submit(7, job(1), answers.put_nowait)
         runner.cancel(7, 1)
         runner.submit(7, job(2, remaining_us=0), answers.put_nowait)
-        assert (await answers.get()).result.status == engine_pb2.RESULT_STATUS_CANCELLED
-        assert (await answers.get()).result.status == engine_pb2.RESULT_STATUS_EXPIRED
+        assert result_of(await answers.get()).status == engine_pb2.RESULT_STATUS_CANCELLED
+        assert result_of(await answers.get()).status == engine_pb2.RESULT_STATUS_EXPIRED
         assert runner.is_idle
 
     asyncio.run(with_runner(good, act))
 
 
 def test_unloading_answers_what_waited_and_frees_the_model() -> None:
-    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame]") -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
         backend = runner.engines[BUNDLE].backend
         runner.submit(7, job(1), answers.put_nowait)
         runner.remove(BUNDLE)
-        assert (await answers.get()).result.status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE
+        assert result_of(await answers.get()).status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE
         runner.device.close(5)
         assert isinstance(backend, ScriptedBackend)
         assert backend.is_closed

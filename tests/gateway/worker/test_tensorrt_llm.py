@@ -20,7 +20,7 @@ from gateway.serving.ports import BundleRefused
 from protos import engine_pb2
 from protos.contract.base import BaseStore
 from protos.contract.bundle import BundleStore
-from protos.decide_pb2 import Input
+from protos.contract.given import Given
 from tests.batteries.engines import PATIENCE_S, ROOT, worker
 from tests.gateway.engines.fake_model import ANSWER, FakeModel, tokenizer_json
 from tests.tasks import TASK
@@ -61,7 +61,7 @@ class Rig:
         ).digest
 
     async def ask(self, bundle: str, text: str) -> engine_pb2.Result:
-        _, future = self.link.submit(bundle, Input(text=text), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+        _, future = self.link.submit(bundle, Given.of_text(text), MINUTE_US, engine_pb2.PRIORITY_LIVE)
         return await future
 
 
@@ -191,7 +191,7 @@ def test_text_is_streamed_and_constrained(home: Path) -> None:
         await rig.link.load(bundle)
 
         async def said(constraint: Constraint | None) -> str:
-            stream = rig.link.generate(bundle, Input(text="a page"), MINUTE_US, 64, constraint)
+            stream = rig.link.generate(bundle, Given.of_text("a page"), MINUTE_US, 64, constraint)
             return "".join([chunk.text async for chunk in stream])
 
         assert await said(None) == ANSWER

@@ -14,7 +14,7 @@ import pytest
 
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
-from protos.contract.frames import FrameDecoder, encode
+from protos.contract.frames import PROTOCOL, FrameDecoder, encode
 from protos.decide_pb2 import Input
 from tests.tasks import TASK
 
@@ -107,7 +107,7 @@ def job(id: int, bundle: str, text: str = "hello there", remaining_us: int = MIN
 
 def test_a_worker_introduces_itself_loads_and_answers(worker: Running) -> None:
     peer = Peer(worker.path)
-    assert (peer.hello.protocol, peer.hello.max_queue) == (1, 8)
+    assert (peer.hello.protocol, peer.hello.max_queue) == (PROTOCOL, 8)
     assert "simulator" in peer.hello.backends
     assert stat.S_IMODE(os.stat(worker.path).st_mode) == 0o600
     digest = worker.bundle()
@@ -255,7 +255,7 @@ def test_a_dead_workers_socket_is_replaced_and_a_living_ones_is_not(tmp_path: Pa
     first.process.communicate()
     assert first.path.exists()
     third = Running(tmp_path)
-    assert Peer(third.path).hello.protocol == 1
+    assert Peer(third.path).hello.protocol == PROTOCOL
     assert third.stop() == 0
 
 
