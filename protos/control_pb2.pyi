@@ -560,20 +560,31 @@ class Quantiles(_message.Message):
     def __init__(self, at: _Optional[_Iterable[float]] = ..., value: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class GetEvidenceRequest(_message.Message):
-    __slots__ = ("rollout",)
+    __slots__ = ("rollout", "with_files")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    WITH_FILES_FIELD_NUMBER: _ClassVar[int]
     rollout: str
-    def __init__(self, rollout: _Optional[str] = ...) -> None: ...
+    with_files: bool
+    def __init__(self, rollout: _Optional[str] = ..., with_files: bool = ...) -> None: ...
 
 class Evidence(_message.Message):
-    __slots__ = ("rollout", "path", "digest")
+    __slots__ = ("rollout", "path", "digest", "files")
+    class FilesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     rollout: str
     path: str
     digest: str
-    def __init__(self, rollout: _Optional[str] = ..., path: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+    files: _containers.ScalarMap[str, bytes]
+    def __init__(self, rollout: _Optional[str] = ..., path: _Optional[str] = ..., digest: _Optional[str] = ..., files: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class GetLedgerRequest(_message.Message):
     __slots__ = ("from_seq", "limit")

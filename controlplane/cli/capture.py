@@ -87,10 +87,14 @@ def export(
 ) -> None:
     """Write samples with their outcomes as Parquet, each with the probability that such a request was recorded."""
     from controlplane.settings import ControlSettings
+    from controlplane.store.database import DatabaseInvalid
     from controlplane.store.export import export_samples
     from controlplane.store.store import Store
 
-    store = Store(ControlSettings.read(config).database)
+    try:
+        store = Store(ControlSettings.read(config).database)
+    except DatabaseInvalid as error:
+        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
     try:
         rows = export_samples(store, specialist, out)
     finally:

@@ -21,26 +21,91 @@ T = TypeVar("T")
 app = typer.Typer(help="Evidence of a rollout.", no_args_is_help=True)
 
 
-@app.command("show")
+@app.command("build")
 @command
-def show(rollout: Rollout, control: ControlOption = CONTROL, as_json: JsonFlag = False) -> None:
-    """Write a rollout's evidence into the artifact store and say where."""
-    with control_at(control) as server:
-        found = server.GetEvidence(pb.GetEvidenceRequest(rollout=rollout))
-    folder = Path(found.path)
+def build(
+    rollout: Rollout,
+    out: Annotated[
+        Path | None, typer.Option(help="Write it here too, as where the control plane is elsewhere.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings of a control plane that is not running: build from its database.")
+    ] = None,
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write everything about a rollout as files that verify offline; the same state gives the same bytes."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Problem(f"out is {str(out)!r}, expected a folder that is new or empty", "INVALID_ARGUMENT", WRONG_USE)
+    if config is not None:
+        found = _built_offline(config, rollout, with_files=out is not None)
+    else:
+        with control_at(control) as server:
+            found = server.GetEvidence(pb.GetEvidenceRequest(rollout=rollout, with_files=out is not None))
+    for name, data in found.files.items():
+        assert out is not None
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    folder = out or Path(found.path)
     # The control plane may run elsewhere; its folder is listed only where it can be seen.
     files = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
     sizes = [(str(p.relative_to(folder)), p.stat().st_size) for p in files]
     if as_json:
         listed = [{"name": name, "bytes": size} for name, size in sizes]
-        say_json({"rollout": found.rollout, "path": found.path, "digest": found.digest, "files": listed})
+        say_json({"rollout": found.rollout, "path": str(folder), "digest": found.digest, "files": listed})
         return
-    say(f"{found.rollout}: {found.digest}\n{found.path}", table("", ("file", "bytes"), sizes))
+    say(f"{found.rollout}: {found.digest}\n{folder}", table("", ("file", "bytes"), sizes))
 
 
-Folder = Annotated[Path, typer.Argument(help="What `evidence show` wrote.")]
+def _built_offline(config: Path, rollout: str, *, with_files: bool) -> pb.Evidence:
+    from controlplane.__main__ import build as opened
+    from controlplane.cli.ledger import sqlite_file
+    from controlplane.errors import ControlError
+    from controlplane.loop.evidence import whole_files
+    from controlplane.rpc.transactions import find_rollout
+    from controlplane.settings import ControlSettings
+    from controlplane.store.database import DatabaseInvalid
+
+    settings = ControlSettings.read(config)
+    file = sqlite_file(settings.database)
+    if file is not None and not file.is_file():
+        raise Problem(f"{settings.database} is no file", "NOT_FOUND")  # opening it would create one
+    try:
+        deployment = opened(settings, lambda: None)
+    except DatabaseInvalid as error:
+        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
+    try:
+        with deployment.store.writing(deployment.clock()) as unit:
+            row = find_rollout(unit, deployment, rollout)
+            files, digest = whole_files(unit, deployment, row)
+            path = deployment.artifacts.put_directory(row.state.id, files)
+    except ControlError as error:
+        raise Problem(str(error), "NOT_FOUND") from error
+    finally:
+        deployment.embedder.close()
+        deployment.store.close()
+    return pb.Evidence(
+        rollout=row.state.id, path=str(path.absolute()), digest=digest, files=files if with_files else {}
+    )
+
+
+Folder = Annotated[Path, typer.Argument(help="What `evidence build` wrote.")]
 People = Annotated[Path | None, typer.Option(help="Who may approve, from a source you trust.")]
 Audience = Annotated[str | None, typer.Option(help="The deployment it has to be of.")]
+
+
+@app.command("show")
+@command
+def show(folder: Folder, as_json: JsonFlag = False) -> None:
+    """Say what a folder of evidence holds: outcome, materials, demands, approvals; offline, and nothing is checked."""
+    from controlplane.report.difference import overview
+
+    found = _read(folder, lambda: overview(folder))
+    if as_json:
+        say_json(found)
+        return
+    say(table(str(folder), ("what", ""), [(name, _short(value)) for name, value in found.items()]))
 
 
 @app.command("verify")
@@ -95,7 +160,7 @@ def report(
 @app.command("diff")
 @command
 def diff(
-    before: Annotated[Path, typer.Argument(help="What `evidence show` wrote of one rollout.")],
+    before: Annotated[Path, typer.Argument(help="What `evidence build` wrote of one rollout.")],
     after: Annotated[Path, typer.Argument(help="And of another.")],
     as_json: JsonFlag = False,
 ) -> None:

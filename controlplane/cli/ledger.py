@@ -67,7 +67,7 @@ def verify(
         raise Problem(
             "expected --config, or --database with --plan-key and --deployment", "INVALID_ARGUMENT", WRONG_USE
         )
-    file = _sqlite_file(database)
+    file = sqlite_file(database)
     if file is not None and not file.is_file():
         raise Problem(f"{database} is no file", "NOT_FOUND")  # opening it would create one
     held = [read_checkpoint(path) for path in checkpoint or []]
@@ -131,7 +131,7 @@ def _verify_export(
         say(Text.assemble(("verified", "green"), f": {found.size} entries under one signed root{seen}"))
 
 
-def _sqlite_file(url: str) -> Path | None:
+def sqlite_file(url: str) -> Path | None:
     """Return the file that a SQLite URL names, whatever its driver and options; None for another database."""
     scheme, _, rest = url.partition("://")
     if scheme.partition("+")[0] != "sqlite":

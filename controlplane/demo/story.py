@@ -211,7 +211,7 @@ class Story:
     async def _verify(self, promoted: str, bad: str) -> None:
         root, keys = self._deployment.root, self._deployment.root / "keys" / "plan.key.pub"
         for rollout in (bad, promoted):
-            self._evidence = await self._command("evidence", "show", rollout)
+            self._evidence = await self._command("evidence", "build", rollout)
             checks = await self._command(
                 "evidence", "verify", self._evidence["path"], "--plan-key", str(keys), "--operators",
                 str(root / "operators.json"), "--deployment", NAME,

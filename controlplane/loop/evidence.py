@@ -1,20 +1,26 @@
 """Gather what a person is asked to approve, and later what an auditor needs, into directories of files."""
 
-from datetime import UTC, datetime
+import base64
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.errors import StepRefused
 from controlplane.loop import drill
 from controlplane.loop.deployment import Deployment
-from controlplane.store import ledger, observations, plans, records, rollouts
+from controlplane.loop.evidence_parts import about_bundle, about_traffic, entries_about, gates_json
+from controlplane.store import ledger, plans, records, rollouts
 from controlplane.store.artifacts import MANIFEST
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
-from protos.contract.digest import canonical_json, digest_bytes, parse_json_object
+from protos.contract.attestation import sign
+from protos.contract.digest import canonical_json, digest_bytes
 from protos.contract.operators import envelope_to_json
 
 SCHEMA = "interlock.evidence/1"
+SIGNATURE = "manifest.sig"
+MANIFEST_TYPE = "application/vnd.interlock.evidence+json"
 
 
 def step_evidence(unit: Unit, deployment: Deployment, row: RolloutRow, step: str) -> tuple[str, str]:
@@ -23,19 +29,14 @@ def step_evidence(unit: Unit, deployment: Deployment, row: RolloutRow, step: str
     The digest is that of ``manifest.json``, which names every other file by digest.
     """
     found = rollouts.evaluation_row(unit, row.evaluation)
-    manifest = deployment.bundles.manifest(row.state.candidate)
-    pack = deployment.pack(row.state.specialist)
     files = {
-        "bundle.json": canonical_json(manifest.to_json()),
-        "suite.json": canonical_json(pack.suite.to_json()),
-        "evaluation.json": canonical_json(found.body),
-        "gates.json": canonical_json({"phase": row.state.phase.value, "stage": row.state.stage, "gates": _gates(row)}),
-        "drift.json": canonical_json({"readings": _drift(unit, row)}),
+        **about_bundle(unit, deployment, row, found.body),
+        **about_traffic(unit, deployment, row),
+        "gates.json": canonical_json(
+            {"phase": row.state.phase.value, "stage": row.state.stage, "gates": gates_json(row)}
+        ),
         "drill.json": canonical_json(drill.report(unit, row.state.id)),
     }
-    if described := manifest.lineage.get("data_manifest"):
-        # What it was trained on, and what the fence kept out of that.
-        files["data.json"] = deployment.artifacts.get(str(described))
     data, digest = _with_manifest(
         files,
         {
@@ -73,7 +74,17 @@ def evidence_shown(row: RolloutRow) -> dict[str, bytes]:
 
 
 def whole_evidence(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[str, str]:
-    """Write everything about a rollout: its steps' evidence, approvals, plans and ledger entries with proofs."""
+    """Write everything about a rollout into the artifact store, and return its digest and path."""
+    files, digest = whole_files(unit, deployment, row)
+    return digest, str(deployment.artifacts.put_directory(row.state.id, files))
+
+
+def whole_files(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[dict[str, bytes], str]:
+    """Return everything about a rollout by file name, and its digest: that of the manifest.
+
+    Its steps' evidence, approvals, plans, what became of its traffic, ledger entries with proofs, and the control
+    plane's signature. Of the same state it is the same bytes, whatever else the ledger has recorded since.
+    """
     files: dict[str, bytes] = {}
     root = deployment.artifacts.root / "evidence"
     for path in sorted(root.glob(f"{row.state.id}.*")):
@@ -92,9 +103,14 @@ def whole_evidence(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple
         signed |= {digest_bytes(e.payload): e for e in plans.approvals_for(unit, plan.plan)}
     for digest, envelope in signed.items():
         files[f"approvals/{digest[7:]}.json"] = canonical_json(envelope_to_json(envelope))
+    if mine:
+        files["shadow.json"], files["canary.json"] = (
+            about_traffic(unit, deployment, row)[name] for name in ("shadow.json", "canary.json")
+        )
+        files["gates.json"] = canonical_json({"phase": row.state.phase.value, "gates": gates_json(row)})
     files["drill.json"] = canonical_json(drill.report(unit, row.state.id))
     files["operators.json"] = canonical_json(deployment.operators().to_json())
-    files["ledger.json"] = canonical_json(_ledger(unit, deployment, row.state.id, [*signed, *offered_digests]))
+    files["ledger.json"] = canonical_json(_ledger(unit, deployment, row, [*signed, *offered_digests]))
     data, digest = _with_manifest(
         files,
         {
@@ -111,8 +127,13 @@ def whole_evidence(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple
             "rollback_ms": row.rollback_ms,
         },
     )
-    path = deployment.artifacts.put_directory(row.state.id, data)
-    return digest, str(path)
+    return {**data, SIGNATURE: manifest_signature(data[MANIFEST], deployment.key)}, digest
+
+
+def manifest_signature(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
+    """Return ``manifest.sig``: DSSE's signature over the manifest, apart from it so that it stays readable."""
+    signature = sign(manifest, MANIFEST_TYPE, key).signatures[0]
+    return canonical_json({"keyid": signature.key_id, "sig": base64.b64encode(signature.sig).decode()})
 
 
 def history(unit: Unit, name: str) -> list[ledger.Entry]:
@@ -132,55 +153,26 @@ def _with_manifest(files: dict[str, bytes], about: dict[str, Any]) -> tuple[dict
     return {**files, MANIFEST: manifest}, digest_bytes(manifest)
 
 
-def _gates(row: RolloutRow) -> list[dict[str, Any]]:
-    return [
-        {
-            "gate": r.gate,
-            "verdict": r.verdict.value,
-            "value": r.value,
-            "lower": r.lower,
-            "upper": r.upper,
-            "limit": r.limit,
-            "sample": r.sample,
-        }
-        for r in row.gates
-    ]
-
-
-def _drift(unit: Unit, row: RolloutRow) -> list[dict[str, Any]]:
-    if row.state.primary is None:
-        return []
-    readings = observations.readings(unit, row.state.specialist, row.state.primary, limit=20)
-    return [
-        {
-            "signal": r.signal,
-            "verdict": r.verdict,
-            "value": r.value,
-            "threshold": r.threshold,
-            "sample": r.sample,
-            "summary": r.summary,
-            "action": r.action,
-            "at": datetime.fromtimestamp(r.at_ms / 1000, UTC).isoformat(),
-        }
-        for r in readings
-    ]
-
-
-def _ledger(unit: Unit, deployment: Deployment, name: str, signed: list[str]) -> dict[str, Any]:
-    """Return the entries that speak of a rollout and of whatever its plans rest on, each with its proof."""
-    entries = {entry.seq: entry.body for entry in history(unit, name)}
+def _ledger(unit: Unit, deployment: Deployment, row: RolloutRow, signed: list[str]) -> dict[str, Any]:
+    """Return the entries that speak of a rollout, its bundle and whatever its plans rest on, each with its proof."""
+    entries = {entry.seq: entry.body for entry in history(unit, row.state.id)}
     if not entries:
-        raise StepRefused(f"the ledger says nothing of rollout {name!r}")
+        raise StepRefused(f"the ledger says nothing of rollout {row.state.id!r}")
+    entries |= {entry.seq: entry.body for entry in entries_about(unit, row)}
     for seq in records.seqs(unit, signed).values():
         entries[seq] = ledger.body_of(unit.connection, seq)
-    size, _ = ledger.head(unit.connection)
-    text = ledger.checkpoint(unit.connection, deployment.key, deployment.ledger_origin)
+    # The first head signed over all of them stays the first one, however long the ledger grows.
+    found = ledger.first_checkpoint(unit.connection, max(entries) + 1)
+    if found is None:
+        text = ledger.checkpoint(unit.connection, deployment.key, deployment.ledger_origin)
+        found = ledger.head(unit.connection)[0], text
+    size, text = found
     return {
         "checkpoint": text,
         "entries": [
             {
                 "seq": seq,
-                "body": parse_json_object(body),
+                "body": body.decode(),  # the very bytes under the tree
                 "proof": [node.hex() for node in ledger.prove_inclusion(unit.connection, seq, size)],
             }
             for seq, body in sorted(entries.items())

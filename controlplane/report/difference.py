@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.report.files import read_json
+from protos.contract.attestation import Approval
+from protos.contract.operators import signed_payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class Difference:
 
 
 def difference(before: Path, after: Path) -> list[Difference]:
-    """Compare two folders that ``interlock evidence show`` wrote, by the last step each was approved for.
+    """Compare two folders that ``interlock evidence build`` wrote, by the last step each was approved for.
 
     Raises:
         JsonMalformed, KeyError, OSError, ValueError: A file is missing or malformed.
@@ -42,3 +44,15 @@ def _facts(folder: Path) -> Iterator[tuple[str, str | float | None]]:
             yield f"{part} {metric}", said["value"]
     for gate in evaluation["gates"]:
         yield f"demand: {gate['text']}", {True: "pass", False: "fail", None: "not asked"}[gate["passed"]]
+
+
+def overview(folder: Path) -> dict[str, str | float | None]:
+    """Return the facts of one folder that ``interlock evidence build`` wrote, by name; raises as ``difference``."""
+    found = dict(_facts(folder))
+    names = sorted(path.name for path in (folder / "steps").glob("*"))
+    found["steps"] = ", ".join(names) or "none"
+    for path in sorted((folder / "approvals").glob("*.json")):
+        said = Approval.from_statement(signed_payload(read_json(path)).payload)
+        if said.rollout == found["rollout"]:
+            found[f"approval by {said.person} of {said.step}"] = f"up to {said.ceiling_bp / 100:g} %: {said.reason}"
+    return found

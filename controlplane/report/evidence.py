@@ -12,6 +12,7 @@ from controlplane.report.sheet import sheet, table, verdict
 from controlplane.report.svg import COLOURS, Span, legend, lines, spans
 from controlplane.report.verify import Check
 from protos.contract.attestation import Approval
+from protos.contract.digest import parse_json_object
 
 MODELS = ("primary", "candidate", "control")
 NAMES = {"primary": "primary before", "candidate": "candidate", "control": "classical control"}
@@ -23,7 +24,7 @@ interlock ledger verify --help    # the whole ledger, against a checkpoint that 
 
 
 def page(folder: Path, checks: Sequence[Check] | None) -> str:
-    """Render what ``interlock evidence show`` wrote as one HTML page that needs nothing else.
+    """Render what ``interlock evidence build`` wrote as one HTML page that needs nothing else.
 
     Args:
         folder: The whole evidence of a rollout.
@@ -33,7 +34,7 @@ def page(folder: Path, checks: Sequence[Check] | None) -> str:
     """
     manifest = read_json(folder / "manifest.json")
     steps = [(path.name.split(".")[0], path) for path in sorted((folder / "steps").glob("*"))]
-    events = [entry["body"] for entry in read_json(folder / "ledger.json")["entries"]]
+    events = [parse_json_object(entry["body"].encode()) for entry in read_json(folder / "ledger.json")["entries"]]
     events = [e for e in events if e["detail"].get("rollout") == manifest["rollout"]]
     parts = [
         _outcome(manifest),

@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from controlplane.loop.evidence import history, whole_evidence
+from controlplane.loop.evidence import history, whole_files
 from controlplane.rpc.status import translated
 from controlplane.rpc.transactions import Transactions, find_rollout, time_text
 from controlplane.store import ledger, plans
@@ -39,8 +39,10 @@ class RecordCalls(Transactions):
 
         def write(unit: Unit) -> Any:
             row = find_rollout(unit, self._deployment, request.rollout)
-            digest, path = whole_evidence(unit, self._deployment, row)
-            return pb.Evidence(rollout=row.state.id, path=os.path.abspath(path), digest=digest)
+            files, digest = whole_files(unit, self._deployment, row)
+            path = self._deployment.artifacts.put_directory(row.state.id, files)
+            sent = files if request.with_files else {}
+            return pb.Evidence(rollout=row.state.id, path=os.path.abspath(path), digest=digest, files=sent)
 
         return await self._write(write)
 

@@ -191,6 +191,14 @@ def stored_checkpoint(connection: Connection, least: int = 0) -> tuple[int, str]
     return None if row is None else (row.size, row.text)
 
 
+def first_checkpoint(connection: Connection, least: int) -> tuple[int, str] | None:
+    """Return the oldest stored checkpoint of at least so many entries as (size, text)."""
+    row = connection.execute(
+        select(ledger_checkpoint).where(ledger_checkpoint.c.size >= least).order_by(ledger_checkpoint.c.size)
+    ).first()
+    return None if row is None else (row.size, row.text)
+
+
 def prove_inclusion(connection: Connection, seq: int, size: int | None = None) -> list[bytes]:
     """Prove that entry ``seq`` is in the ledger of ``size`` entries, by default all; for ``merkle.is_included``.
 
@@ -228,6 +236,12 @@ def entries(connection: Connection, from_seq: int, limit: int) -> list[Entry]:
         .limit(limit)
     )
     return [_read(seq, body) for seq, body in rows]
+
+
+def of_action(connection: Connection, action: str) -> list[Entry]:
+    """Return every entry of one action, in order."""
+    query = select(ledger_entry.c.seq, ledger_entry.c.body).where(ledger_entry.c.action == action)
+    return [_read(seq, body) for seq, body in connection.execute(query.order_by(ledger_entry.c.seq))]
 
 
 def verify(connection: Connection, public_key: Ed25519PublicKey, origin: str, held: Sequence[str] = ()) -> LedgerReport:

@@ -261,6 +261,23 @@ def _is_matured(at_ms: Any, due_ms: int | None) -> Any:
     return case((at_ms <= (-1 if due_ms is None else due_ms), 1), else_=0).label("matured")
 
 
+def answers_with_outcome(unit: Unit, specialist: str, bundle: str, limit: int) -> list[Any]:
+    """Return a bundle's newest answers (label, confidence, outcome) whose outcome is known, drawn by rate."""
+    query = (
+        select(sample.c.label, sample.c.confidence, outcome.c.label.label("outcome"))
+        .join(outcome, _with_outcomes(sample))
+        .where(
+            sample.c.specialist == specialist,
+            sample.c.bundle == bundle,
+            sample.c.fallback.is_(False),
+            sample.c.drawn_for == BY_RATE,
+        )
+        .order_by(sample.c.id.desc())
+        .limit(limit)
+    )
+    return list(unit.connection.execute(query))
+
+
 def pair_decisions(unit: Unit, salt: str, since_ms: int, due_ms: int | None) -> list[Any]:
     """Count (primary decision, candidate decision, in time, true label or None, matured, n) over a stage's pairs.
 

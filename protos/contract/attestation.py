@@ -6,13 +6,13 @@ Sources: in-toto Statement v1, RFC 8785; what a signed record has to show, 21 CF
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protos import traffic_pb2
 from protos.contract.digest import DigestMalformed, JsonMalformed, canonical_json, digest_bytes, parse_json_object
 from protos.contract.envelope import (
+    AnyEnvelope,
     AttestationInvalid,
     add_signature,
     pre_authentication_encoding,
@@ -32,6 +32,9 @@ from protos.contract.keys import (
     read_public,
 )
 from protos.contract.operators import ROLES, Operator, Operators
+
+if TYPE_CHECKING:
+    from protos import traffic_pb2
 
 __all__ = [
     "APPROVAL",
@@ -65,7 +68,7 @@ SUBJECTS = ("bundle", "evidence", "suite", "from-plan", "to-plan")
 STEPS = ("bootstrap", "canary", "primary")
 MEANING = "I reviewed the evidence and approve this change of live traffic"
 # Hands a payload of STATEMENT_TYPE to whatever holds the key, and returns it signed.
-Signer = Callable[[bytes], traffic_pb2.Envelope]
+Signer = Callable[[bytes], "traffic_pb2.Envelope"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ class Approval:
         return approval
 
 
-def sign_approval(approval: Approval, key: Ed25519PrivateKey) -> traffic_pb2.Envelope:
+def sign_approval(approval: Approval, key: Ed25519PrivateKey) -> "traffic_pb2.Envelope":
     """Sign an approval as its person."""
     return sign(approval_payload(approval), STATEMENT_TYPE, key)
 
@@ -186,7 +189,7 @@ def approval_payload(approval: Approval) -> bytes:
     return canonical_json(approval.to_statement())
 
 
-def verify_approval(envelope: traffic_pb2.Envelope, operators: Operators) -> Approval:
+def verify_approval(envelope: AnyEnvelope, operators: Operators) -> Approval:
     """Check that an enrolled approver signed this approval in their own name.
 
     Whether a revoked key signed it in time is for whoever knows where the ledger has it: ``Approval.key``.

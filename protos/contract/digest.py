@@ -3,12 +3,16 @@
 import hashlib
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import rfc8785
+try:
+    import rfc8785
+except ImportError:  # a bare checkout that only verifies
+    rfc8785 = None  # type: ignore[assignment]
 
-from protos import decide_pb2
-from protos.contract.given import Given
+if TYPE_CHECKING:
+    from protos import decide_pb2
+    from protos.contract.given import Given
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -23,7 +27,32 @@ class JsonMalformed(ValueError):
 
 def canonical_json(value: Any) -> bytes:
     """Serialise to the one byte string RFC 8785 allows for ``value``."""
-    return rfc8785.dumps(value)
+    return plain_canonical_json(value) if rfc8785 is None else rfc8785.dumps(value)
+
+
+def plain_canonical_json(value: Any) -> bytes:
+    """Serialise what needs no library: text, whole numbers, truth values, lists, objects with ASCII keys.
+
+    Raises:
+        ValueError: There is something else in ``value``, such as a fraction, of which RFC 8785 says more.
+    """
+    _check_plain(value)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _check_plain(value: Any) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str) or not name.isascii():
+                raise ValueError(f"key is {name!r}, expected ASCII text where the package rfc8785 is not installed")
+            _check_plain(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(item)
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**53:
+        raise ValueError(f"value is {value}, expected less than 2**53")
+    elif value is not None and not isinstance(value, str | int):
+        raise ValueError(f"value is {value!r}, expected no fraction where the package rfc8785 is not installed")
 
 
 def digest_bytes(data: bytes) -> str:
@@ -76,7 +105,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def input_digest(given: decide_pb2.Input | Given) -> str:
+def input_digest(given: "decide_pb2.Input | Given") -> str:
     """Name a caller's input by content, whatever order its fields arrived in."""
     fields = {name: getattr(value, value.WhichOneof("kind") or "text") for name, value in given.fields.items()}
     # RFC 8785 numbers are IEEE doubles: integers beyond 2**53 are named by their decimal text.

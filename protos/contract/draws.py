@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
-BASIS_POINTS = 10_000
+from protos.contract.plan import BASIS_POINTS as BASIS_POINTS  # a plan is read where nothing is drawn
 
 
 class Draw(StrEnum):

@@ -3,15 +3,60 @@
 Source: DSSE v1 (secure-systems-lab/dsse). Key ids in envelopes are hints; every enrolled key is tried.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from protos import traffic_pb2
 from protos.contract.digest import digest_bytes
 from protos.contract.keys import PublicKey, enrolled_key, public_text
 
+if TYPE_CHECKING:
+    from protos import traffic_pb2
+
 MAX_SIGNATURES = 16
+
+
+class AnySignature(Protocol):
+    """One signature of an envelope."""
+
+    @property
+    def sig(self) -> bytes:
+        """The signature's bytes."""
+
+
+class AnyEnvelope(Protocol):
+    """An envelope, as a ``traffic.v1.Envelope`` is one and as a file of evidence is one."""
+
+    @property
+    def payload(self) -> bytes:
+        """What was signed."""
+
+    @property
+    def payload_type(self) -> str:
+        """What it is."""
+
+    @property
+    def signatures(self) -> Sequence[AnySignature]:
+        """Over both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One signature; the key's id is a hint."""
+
+    key_id: str
+    sig: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPayload:
+    """An envelope that needs no message classes."""
+
+    payload: bytes
+    payload_type: str
+    signatures: tuple[Signature, ...]
 
 
 class AttestationInvalid(Exception):
@@ -28,20 +73,22 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def sign(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> traffic_pb2.Envelope:
+def sign(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> "traffic_pb2.Envelope":
     """Put a payload and one signature into an envelope."""
+    from protos import traffic_pb2
+
     envelope = traffic_pb2.Envelope(payload=payload, payload_type=payload_type)
     add_signature(envelope, key)
     return envelope
 
 
-def add_signature(envelope: traffic_pb2.Envelope, key: Ed25519PrivateKey) -> None:
+def add_signature(envelope: "traffic_pb2.Envelope", key: Ed25519PrivateKey) -> None:
     """Add one more signature over what the envelope holds."""
     signature = key.sign(pre_authentication_encoding(envelope.payload_type, envelope.payload))
     envelope.signatures.add(key_id=digest_bytes(key.public_key().public_bytes_raw()), sig=signature)
 
 
-def signed_by(envelope: traffic_pb2.Envelope, payload_type: str, keys: Iterable[PublicKey]) -> list[PublicKey]:
+def signed_by(envelope: AnyEnvelope, payload_type: str, keys: Iterable[PublicKey]) -> list[PublicKey]:
     """Return those of ``keys`` that signed the envelope.
 
     Raises:
@@ -57,7 +104,7 @@ def signed_by(envelope: traffic_pb2.Envelope, payload_type: str, keys: Iterable[
     return [key for key in keys if any(key.has_signed(one.sig, signed) for one in envelope.signatures)]
 
 
-def signer_of(envelope: traffic_pb2.Envelope, payload_type: str, keys: Iterable[PublicKey]) -> PublicKey:
+def signer_of(envelope: AnyEnvelope, payload_type: str, keys: Iterable[PublicKey]) -> PublicKey:
     """Return the first of ``keys`` that signed the envelope.
 
     Raises:

@@ -5,10 +5,10 @@ Source: RFC 6962 (inclusion, consistency), C2SP tlog-checkpoint and tlog-witness
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from protos import traffic_pb2
 from protos.contract.checkpoint import Checkpoint, CheckpointInvalid, verify_checkpoint
 from protos.contract.digest import JsonMalformed, parse_json_object
 from protos.contract.merkle import is_consistent, is_included, leaf_hash
@@ -20,6 +20,31 @@ SUBJECT = {APPROVAL_GIVEN: "statement", PLAN_OFFERED: "digest"}
 STALE_PROOF = "ledger_proof_stale"
 MAX_RECORDS = 512
 MAX_BODY = 1 << 20
+
+
+class AnyProof(Protocol):
+    """One entry with its inclusion proof, as a ``traffic.v1.LedgerProof`` is one."""
+
+    @property
+    def seq(self) -> int:
+        """The entry's number."""
+
+    @property
+    def body(self) -> bytes:
+        """What the tree commits to."""
+
+    @property
+    def hashes(self) -> Sequence[bytes]:
+        """From the leaf up."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryProof:
+    """A proof that needs no message classes."""
+
+    seq: int
+    body: bytes
+    hashes: tuple[bytes, ...]
 
 
 class LedgerRefused(Exception):
@@ -82,7 +107,7 @@ def signed_head(text: str, deployment: str, key: Ed25519PublicKey) -> Checkpoint
         raise LedgerRefused("ledger_unsigned", f"ledger checkpoint: {error}") from error
 
 
-def recorded(records: Iterable[traffic_pb2.LedgerProof], head: Checkpoint, most: int = MAX_RECORDS) -> Recorded:
+def recorded(records: Iterable[AnyProof], head: Checkpoint, most: int = MAX_RECORDS) -> Recorded:
     """Return what is proved to be under a head; one proof that fails refuses all.
 
     Raises:

@@ -10,13 +10,15 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from protos import traffic_pb2
 from protos.contract.digest import JsonMalformed, canonical_json, parse_json_object
-from protos.contract.envelope import AttestationInvalid, signed_by
+from protos.contract.envelope import AnyEnvelope, AttestationInvalid, Signature, SignedPayload, signed_by
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.keys import KeyInvalid, PublicKey, enrolled_key
+
+if TYPE_CHECKING:
+    from protos import traffic_pb2
 
 OPERATORS_TYPE = "application/vnd.interlock.operators+json"
 ROLES = ("viewer", "operator", "approver", "steward", "auditor", "owner")
@@ -143,7 +145,7 @@ class Operators:
         return bool(self.expires) and now >= self.expires
 
 
-def next_version(current: Operators, envelope: traffic_pb2.Envelope) -> Operators:
+def next_version(current: Operators, envelope: AnyEnvelope) -> Operators:
     """Read the version that follows ``current``.
 
     Raises:
@@ -162,7 +164,7 @@ def next_version(current: Operators, envelope: traffic_pb2.Envelope) -> Operator
     return following
 
 
-def check_owners(envelope: traffic_pb2.Envelope, operators: Operators) -> None:
+def check_owners(envelope: AnyEnvelope, operators: Operators) -> None:
     """Return when enough owners of ``operators`` signed; counted by person; raises AttestationInvalid."""
     owners = {
         enrolled_key(key, "operators.keys"): p.person
@@ -180,7 +182,7 @@ def check_owners(envelope: traffic_pb2.Envelope, operators: Operators) -> None:
         )
 
 
-def follow(pinned: Operators, updates: Sequence[traffic_pb2.Envelope]) -> Operators:
+def follow(pinned: Operators, updates: Sequence[AnyEnvelope]) -> Operators:
     """Apply, in order, the updates that follow ``pinned``; older ones are passed over.
 
     Raises:
@@ -193,24 +195,32 @@ def follow(pinned: Operators, updates: Sequence[traffic_pb2.Envelope]) -> Operat
     return current
 
 
-def envelope_from_json(value: dict[str, Any]) -> traffic_pb2.Envelope:
+def envelope_from_json(value: dict[str, Any]) -> "traffic_pb2.Envelope":
     """Read DSSE's JSON form; raises FieldInvalid."""
+    from protos import traffic_pb2
+
+    found = signed_payload(value)
+    signatures = [traffic_pb2.Signature(key_id=one.key_id, sig=one.sig) for one in found.signatures]
+    return traffic_pb2.Envelope(payload=found.payload, payload_type=found.payload_type, signatures=signatures)
+
+
+def signed_payload(value: dict[str, Any]) -> SignedPayload:
+    """Read DSSE's JSON form where there are no message classes; raises FieldInvalid."""
     read = Reader(value, "envelope")
+    signatures = []
     try:
-        envelope = traffic_pb2.Envelope(
-            payload=base64.b64decode(read.text("payload"), validate=True), payload_type=read.text("payloadType")
-        )
+        payload, kind = base64.b64decode(read.text("payload"), validate=True), read.text("payloadType")
         for i, item in enumerate(read.items("signatures")):
             one = Reader(item, f"envelope.signatures[{i}]")
-            envelope.signatures.add(key_id=one.text("keyid", ""), sig=base64.b64decode(one.text("sig"), validate=True))
+            signatures.append(Signature(one.text("keyid", ""), base64.b64decode(one.text("sig"), validate=True)))
             one.done()
     except binascii.Error as error:
         raise FieldInvalid(f"envelope: not base64: {error}") from error
     read.done()
-    return envelope
+    return SignedPayload(payload, kind, tuple(signatures))
 
 
-def envelope_to_json(envelope: traffic_pb2.Envelope) -> dict[str, Any]:
+def envelope_to_json(envelope: "traffic_pb2.Envelope") -> dict[str, Any]:
     """Write an envelope in DSSE's JSON form."""
     return {
         "payload": base64.b64encode(envelope.payload).decode(),
@@ -219,12 +229,14 @@ def envelope_to_json(envelope: traffic_pb2.Envelope) -> dict[str, Any]:
     }
 
 
-def operators_envelope(operators: Operators) -> traffic_pb2.Envelope:
+def operators_envelope(operators: Operators) -> "traffic_pb2.Envelope":
     """Return an unsigned envelope, for owners to add their signatures to."""
+    from protos import traffic_pb2
+
     return traffic_pb2.Envelope(payload=canonical_json(operators.to_json()), payload_type=OPERATORS_TYPE)
 
 
-def _version_of(envelope: traffic_pb2.Envelope) -> int:
+def _version_of(envelope: AnyEnvelope) -> int:
     try:
         version = parse_json_object(envelope.payload).get("version")
     except JsonMalformed as error:

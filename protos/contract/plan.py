@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from protos.contract.digest import digest_json, parse_digest
-from protos.contract.draws import BASIS_POINTS
 from protos.contract.fields import FieldInvalid, Reader
+
+BASIS_POINTS = 10_000
 
 SCHEMA = "interlock.plan/1"
 MAX_HOLDBACK_BP = 1_000  # a plan, which nobody needs to approve for this, may keep a model from a tenth at most

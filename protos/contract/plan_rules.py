@@ -9,10 +9,10 @@ what served before, never another bundle.
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from protos import traffic_pb2
 from protos.contract.attestation import (
     PLAN_TYPE,
     Approval,
@@ -24,10 +24,12 @@ from protos.contract.attestation import (
     verify_approval,
 )
 from protos.contract.digest import DigestMalformed, JsonMalformed, canonical_json, digest_json, parse_json_object
-from protos.contract.draws import BASIS_POINTS
-from protos.contract.envelope import native
+from protos.contract.envelope import AnyEnvelope, native
 from protos.contract.fields import FieldInvalid
-from protos.contract.plan import Split, TrafficPlan
+from protos.contract.plan import BASIS_POINTS, Split, TrafficPlan
+
+if TYPE_CHECKING:
+    from protos import traffic_pb2
 
 CLOCK_SKEW_S = 300
 
@@ -58,12 +60,12 @@ def no_split_digest(specialist: str) -> str:
     return digest_json({"specialist": specialist, "primary": None})
 
 
-def sign_plan(plan: TrafficPlan, key: Ed25519PrivateKey) -> traffic_pb2.Envelope:
+def sign_plan(plan: TrafficPlan, key: Ed25519PrivateKey) -> "traffic_pb2.Envelope":
     """Sign a plan as its control plane."""
     return sign(canonical_json(plan.to_json()), PLAN_TYPE, key)
 
 
-def open_plan(envelope: traffic_pb2.Envelope, key: Ed25519PublicKey) -> TrafficPlan:
+def open_plan(envelope: AnyEnvelope, key: Ed25519PublicKey) -> TrafficPlan:
     """Verify a plan's signature, then read exactly the bytes that were signed.
 
     Raises:
@@ -79,7 +81,7 @@ def open_plan(envelope: traffic_pb2.Envelope, key: Ed25519PublicKey) -> TrafficP
 
 
 def check_approvals(
-    envelopes: Sequence[traffic_pb2.Envelope], operators: Operators, recorded: Mapping[str, int] | None
+    envelopes: Sequence[AnyEnvelope], operators: Operators, recorded: Mapping[str, int] | None
 ) -> Checked:
     """Verify every approval that came with a plan.
 

@@ -218,6 +218,9 @@ class Governed:
             "primary": primary,
             "accepted": True,
             "gates": [],
+            "values": {"core": {"candidate": {"accuracy": {"value": 0.9, "interval": None}}}},
+            "sizes": {"core": 10},
+            "regressions_share": None,
             "worst_regressions": [],
         }
         with self.deployment.store.writing(self.clock()) as unit:

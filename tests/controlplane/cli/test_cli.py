@@ -51,7 +51,7 @@ def test_the_commands_a_user_was_promised_exist() -> None:
         "shadow report, holdback report, "
         "plan status, drift status, drift backtest, drift report, engine convert, engine status, eval run, "
         "eval metrics, jobs list, jobs show, jobs retry, jobs cancel, jobs decisions, label next, label import, "
-        "label export, capture tail, capture stats, capture export, capture release, evidence show, "
+        "label export, capture tail, capture stats, capture export, capture release, evidence build, evidence show, "
         "evidence verify, evidence report, evidence diff, ledger show, ledger verify, operator keygen, operator list"
     )
     assert set(COMMANDS) == {tuple(name.split()) for name in promised.split(", ")}

@@ -48,11 +48,11 @@ def test_a_folder_without_evidence_does_not_verify(arguments: tuple[str, ...]) -
     assert (code, found["verified"], found["checks"][0]["ok"]) == (1, False, False)
 
 
-def test_show_lists_files_only_where_it_can_see_them(control: FakeControl, tmp_path: Path) -> None:
-    assert said("evidence", "show", "r-1")[1]["files"] == []
+def test_build_lists_files_only_where_it_can_see_them(control: FakeControl, tmp_path: Path) -> None:
+    assert said("evidence", "build", "r-1")[1]["files"] == []
     (tmp_path / "steps").mkdir()
     (tmp_path / "steps" / "suite.json").write_text("{}")
     control.evidence.path = str(tmp_path)
-    code, found = said("evidence", "show", "r-1")
+    code, found = said("evidence", "build", "r-1")
     assert (code, found["digest"], found["files"]) == (0, OTHER, [{"name": "steps/suite.json", "bytes": 2}])
-    assert "steps/suite.json" in interlock("evidence", "show", "r-1")[1]
+    assert "steps/suite.json" in interlock("evidence", "build", "r-1")[1]

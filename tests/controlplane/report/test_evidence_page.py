@@ -33,7 +33,7 @@ def approval(step: str, reason: str, **changes: Any) -> Approval:
 
 
 def evidence(root: Path, *, regressed: str = "plain text", **manifest: Any) -> Path:
-    """Write a rollout's evidence as ``interlock evidence show`` lays it out."""
+    """Write a rollout's evidence as ``interlock evidence build`` lays it out."""
 
     def write(name: str, value: Any) -> None:
         path = root / name
@@ -50,7 +50,7 @@ def evidence(root: Path, *, regressed: str = "plain text", **manifest: Any) -> P
             "action": action,
             "detail": {"rollout": ROLLOUT, **detail},
         }
-        return {"seq": seq, "body": body, "proof": []}
+        return {"seq": seq, "body": canonical_json(body).decode(), "proof": []}
 
     generate_key(root / "ann.key")
     for n, given in enumerate((approval("canary", "fewer misses <i>"), approval("canary", "another's", rollout="x"))):
