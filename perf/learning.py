@@ -64,7 +64,7 @@ STUDIES = {
         folder="brand-safety-topics-huffpost",
         text="headline",
         label="topic_merged",
-        recipe={"epochs": 2, "checks": 3, "class_weights": "sqrt"},
+        recipe={"epochs": 2, "checks": 2, "class_weights": "none"},  # judged by accuracy: every row counts the same
         targets={"accuracy": 0.548},
         max_tokens=48,
     ),
