@@ -329,7 +329,7 @@ class Monitor:
         """Measure on rows with a known outcome; NaN while there are fewer than the threshold was learned for."""
         past = self.reference.known()
         now = window.known()
-        if len(now) < 0.9 * len(window) * len(past) / len(self.reference):
+        if len(now) < max(1, 0.9 * len(window) * len(past) / len(self.reference)):
             return math.nan, len(now)
         if signal == ERROR:
             return abs(float(now.correct.mean() - past.correct.mean())), len(now)

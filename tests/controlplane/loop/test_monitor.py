@@ -1,5 +1,6 @@
 """What the monitor says of traffic made here, where it is known what changed and what did not."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -70,3 +71,12 @@ def test_outcomes_that_come_later_add_their_signals_and_lose_no_evidence() -> No
     seeing = monitor.with_outcomes(reference.hit, reference.correct, 0)
     assert np.array_equal(seeing.evidence.sums, before)
     assert {"error", "calibration"} <= set(seeing.nulls)
+
+
+def test_outcomes_that_are_not_due_yet_are_no_reading_and_hold_up_no_other() -> None:
+    rng = np.random.default_rng(8)
+    window = frame(rng, 50)
+    found = Monitor.learn(frame(rng, 200), BUDGET, 0).read(window, 1, window[:0])
+    values = {reading.signal: reading.measurement for reading in found.signals}
+    assert [values[name].sample for name in ("error", "calibration", "score")] == [0, 0, 50]
+    assert [math.isnan(values[name].value) for name in ("error", "calibration", "score")] == [True, True, False]
