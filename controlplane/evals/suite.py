@@ -10,7 +10,8 @@ from controlplane.evals.robustness import CHANGES
 from protos.contract.digest import digest_json
 from protos.contract.fields import FieldInvalid, Reader
 
-PARTS = ("core", "shifted")
+LIVE = "live"  # captured traffic with known outcomes, kept out of training: only where a suite asks for it
+PARTS = ("core", "shifted", LIVE)
 RIVALS = ("primary", "control")
 CAUSES = ("bootstrap", "drift", "schedule", "labels", "suite", "operator")
 
@@ -73,6 +74,11 @@ class Gate:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
+    def bound(self) -> float:
+        """What the value, or the advantage, is held against."""
+        return next(bound for bound in (self.margin, self.min, self.max) if bound is not None)
+
+    @property
     def text(self) -> str:
         """The requirement, for people."""
         what = f"{self.part} {self.metric}" + (f" of {self.slice}" if self.slice is not None else "")
@@ -128,6 +134,47 @@ class Fairness:
 
 
 @dataclass(frozen=True, slots=True)
+class Callers:
+    """What callers of a real gateway must see of the candidate, asked one decision after the other.
+
+    Attributes:
+        budget_us: The time each caller gives, such as an auction's ``tmax``; None: the task's own deadline.
+        min_in_time: Share that the engine itself answers within that time.
+        max_fallbacks: Share that gets the fallback, or no answer at all.
+    """
+
+    part: str
+    cases: int
+    budget_us: int | None
+    min_in_time: float | None
+    max_fallbacks: float | None
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Self:
+        """Read the table; raises FieldInvalid."""
+        read = Reader(value, where)
+
+        def maybe(name: str) -> float | None:
+            return read.number(name, 0, 1) if name in value else None
+
+        one = cls(
+            part=read.text("part", "core", choices=PARTS),
+            cases=read.integer("cases", 20, 100_000, 200),
+            budget_us=read.integer("budget_us", 1_000, 60_000_000) if "budget_us" in value else None,
+            min_in_time=maybe("min_in_time"),
+            max_fallbacks=maybe("max_fallbacks"),
+        )
+        read.done()
+        if one.min_in_time is None and one.max_fallbacks is None:
+            raise FieldInvalid(f"{where} has no bound, expected min_in_time, max_fallbacks or both")
+        return one
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that ``from_json`` reads."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class Suite:
     """Gates, how many regressions are bearable, and how intervals are drawn."""
 
@@ -139,6 +186,13 @@ class Suite:
     seed: int
     robustness: tuple[Robustness, ...] = ()
     fairness: tuple[Fairness, ...] = ()
+    gateway: Callers | None = None
+
+    @property
+    def parts(self) -> set[str]:
+        """The parts that anything is asked of."""
+        asked = (*self.gates, *self.robustness, *self.fairness, *([self.gateway] if self.gateway else []))
+        return {self.regressions_part} | {one.part for one in asked}
 
     @property
     def digest(self) -> str:
@@ -158,6 +212,7 @@ class Suite:
                 if self.fairness
                 else {}
             ),
+            **({"gateway": self.gateway.to_json()} if self.gateway else {}),
         }
 
     @classmethod
@@ -170,6 +225,7 @@ class Suite:
             raise FieldInvalid(f"{where}.gates is empty, expected at least one")
         regressions = Reader(read.object("regressions"), f"{where}.regressions")
         bootstrap = Reader(read.object("bootstrap"), f"{where}.bootstrap")
+        gateway = read.object("gateway", {})
         suite = cls(
             gates=gates,
             regressions_part=regressions.text("part", choices=PARTS),
@@ -184,6 +240,7 @@ class Suite:
             fairness=tuple(
                 Fairness.from_json(item, f"{where}.fairness[{i}]") for i, item in enumerate(read.items("fairness", []))
             ),
+            gateway=Callers.from_json(gateway, f"{where}.gateway") if gateway else None,
         )
         for reader in (regressions, bootstrap, read):
             reader.done()

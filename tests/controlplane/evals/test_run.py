@@ -1,13 +1,18 @@
 """Whole evaluations against a stand-in worker that speaks the real frames."""
 
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from controlplane.evals.engine import Engine, EngineFailed
-from controlplane.evals.run import Evaluation, evaluate
+from controlplane.evals.evaluation import Evaluation
+from controlplane.evals.gateway_trial import Trial
+from controlplane.evals.run import evaluate
 from controlplane.evals.suite import Suite
 from controlplane.packs.registry import load_pack
 
@@ -60,8 +65,10 @@ def run(
         for label in pack.task.labels
     ]
     parts = {"core": rows, "shifted": rows}
+    gateway = more.pop("trial", None)
     suite = Suite.from_json({**pack.suite.to_json(), **more})
-    return evaluate(pack.task, suite, parts, rows, candidate, primary, tmp_path, cause=cause, command=command)
+    asked = {"gateway": lambda *_: gateway} if gateway else {}
+    return evaluate(pack.task, suite, parts, rows, candidate, primary, tmp_path, cause=cause, command=command, **asked)
 
 
 def verdicts(found: Evaluation, word: str) -> list[bool | None]:
@@ -148,3 +155,28 @@ def test_a_partial_evaluation_leaves_open_what_is_asked_of_parts_it_has_not(
         evaluate(pack.task, pack.suite, bundles=tmp_path, command=command, **given)
     found = evaluate(pack.task, pack.suite, bundles=tmp_path, command=command, is_partial=True, **given)
     assert found.accepted and not [gate for gate in found.gates if "shifted" in gate.text]
+
+
+class Callers(AbstractContextManager[Any]):
+    """A gateway whose every tenth caller gets the fallback, in time, and every twentieth nothing."""
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def ask(self, inputs: Sequence[Any], budget_us: int) -> Trial:
+        number = np.arange(len(inputs))
+        decisions = np.where(number % 20 == 1, -1, 0)
+        return Trial(decisions, np.full(len(inputs), 5.0), number % 10 == 0, {}, {}, budget_us / 1000)
+
+
+def test_a_suite_may_ask_what_callers_of_a_gateway_see(command: tuple[str, ...], tmp_path: Path) -> None:
+    asked = {"part": "core", "cases": 100, "budget_us": 20_000, "min_in_time": 0.8, "max_fallbacks": 0.1}
+    found = run(command, tmp_path, GOOD, None, gateway=asked, trial=Callers())
+    gates = [gate for gate in found.gates if "at the gateway" in gate.text]
+    assert [(gate.passed, round(gate.found or 0, 3)) for gate in gates] == [(True, 0.85), (False, 0.15)]
+    assert "within 20 ms" in gates[0].text and not found.accepted
+
+
+def test_what_is_asked_of_live_cases_waits_until_there_are_enough(command: tuple[str, ...], tmp_path: Path) -> None:
+    gates = [{"metric": "accuracy", "part": "live", "min": 0.9}, {"metric": "accuracy", "part": "core", "min": 0.9}]
+    found = run(command, tmp_path, GOOD, None, gates=gates)
+    assert found.accepted and verdicts(found, "live accuracy") == [None]

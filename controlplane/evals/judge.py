@@ -1,0 +1,148 @@
+"""What a suite's gates say of what was measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from controlplane.evals import registry
+from controlplane.evals.bootstrap import interval
+from controlplane.evals.engine import Engine
+from controlplane.evals.evaluation import GateResult, Regression
+from controlplane.evals.gateway_trial import Trial
+from controlplane.evals.inputs import input_of
+from controlplane.evals.measured import LEAST_SLICE, Measured, inside
+from controlplane.evals.metrics import Floats, Ints
+from controlplane.evals.robustness import CHANGES
+from controlplane.evals.suite import Callers, Fairness, Gate, Robustness, Suite
+from controlplane.packs.example import Example
+from controlplane.training.dataset import text_key
+from protos.contract.task import TaskSpec
+
+
+def judge(
+    gate: Gate,
+    suite: Suite,
+    models: Mapping[str, Measured],
+    weights: Floats,
+    cause: str,
+    index: Ints | None,
+) -> GateResult:
+    """Apply one gate to the cases of its slice, ``index``; None: to all of the part."""
+    ours = models["candidate"]
+    if gate.when not in (None, cause):
+        return GateResult(f"{gate.text} (asked of {gate.when} only)", None, None, None, None, gate.bound)
+    if gate.vs is None or gate.margin is None:
+        found = ours.p99 if gate.metric == registry.LATENCY else float(ours.metric(gate.metric, None, index)[0])
+        assert found is not None
+        # NaN, a metric without a value on these cases, passes no bound.
+        passed = found >= gate.min if gate.min is not None else gate.max is not None and found <= gate.max
+        return GateResult(gate.text, passed, found if np.isfinite(found) else None, None, None, gate.bound)
+    rival = models.get(gate.vs)
+    if rival is None:
+        return GateResult(gate.text + " (not applicable: no primary)", None, None, None, None, gate.margin)
+    sign = 1 if registry.higher_is_better(gate.metric) else -1
+    advantage, drawn = (
+        sign * (ours.metric(gate.metric, w, index) - rival.metric(gate.metric, w, index)) for w in (None, weights)
+    )
+    span = interval(drawn, suite.confidence)
+    if not np.isfinite([advantage[0], span.low]).all():
+        return GateResult(gate.text, False, None, None, None, gate.margin)
+    return GateResult(gate.text, span.low >= gate.margin, float(advantage[0]), span.low, span.high, gate.margin)
+
+
+def robust(
+    asked: Robustness,
+    task: TaskSpec,
+    worker: Engine,
+    candidate: str,
+    examples: Sequence[Example],
+    answered: Measured,
+) -> GateResult:
+    """Change every text in a way that means nothing and count the decisions that change with it."""
+    if len(task.fields) > 1:
+        raise ValueError(
+            f"suite.robustness asks for {asked.change} of rows of named fields, expected a task of one text"
+        )
+    changed = [input_of(task, CHANGES[asked.change](example.text)) for example in examples]
+    before = answered.answers.decisions
+    share = float((worker.score(candidate, changed).decisions != before).mean())
+    text = f"{asked.part} {asked.change}: at most {asked.max_changed:g} of decisions change"
+    return GateResult(text, share <= asked.max_changed, share, None, None, asked.max_changed)
+
+
+def fair(asked: Fairness, candidate: Measured, examples: Sequence[Example]) -> GateResult:
+    """Compare the worst slice with the best; a slice too small or without a value cannot be called fair."""
+    found = []
+    for name in asked.slices:
+        index = inside(examples, name)
+        assert index is not None
+        is_enough = len(index) >= LEAST_SLICE
+        found.append(float(candidate.metric(asked.metric, None, index)[0]) if is_enough else np.nan)
+    text = f"{asked.part} {asked.metric} over {', '.join(asked.slices)}: worst at least {asked.min_ratio:g} of best"
+    if not np.isfinite(found).all() or max(found) <= 0:
+        return GateResult(text, False, None, None, None, asked.min_ratio)
+    ratio = min(found) / max(found)
+    return GateResult(text, ratio >= asked.min_ratio, ratio, min(found), max(found), asked.min_ratio)
+
+
+def callers(asked: Callers, seen: Trial) -> list[GateResult]:
+    """Judge what callers of a real gateway saw, each with its budget: an engine's own answer in time, or a fallback."""
+    budget = f"{seen.budget_ms:g} ms"
+    found = []
+    if asked.min_in_time is not None:
+        share = float(seen.decided_in_time.mean())
+        text = f"{asked.part} at the gateway: at least {asked.min_in_time:g} decided within {budget}"
+        found.append(GateResult(text, share >= asked.min_in_time, share, None, None, asked.min_in_time))
+    if asked.max_fallbacks is not None:
+        # A call that failed got not even a fallback.
+        share = float((seen.fell_back | (seen.decisions < 0)).mean())
+        text = f"{asked.part} at the gateway: at most {asked.max_fallbacks:g} answered by the fallback, given {budget}"
+        found.append(GateResult(text, share <= asked.max_fallbacks, share, None, None, asked.max_fallbacks))
+    return found
+
+
+def shown(suite: Suite, measured: Measured) -> list[str]:
+    """Name what is worth showing: the usual metrics and whatever a gate asks."""
+    asked = [gate.metric for gate in suite.gates if gate.metric != registry.LATENCY]
+    return list(dict.fromkeys([named.text for named in registry.usual(measured.answers)] + asked))
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Cases the primary had right and the candidate has wrong: their share, the three that cost most, all ids."""
+
+    share: float
+    worst: tuple[Regression, ...]
+    ids: tuple[str, ...]
+
+
+def regressions_gate(suite: Suite, share: float | None) -> GateResult:
+    """Judge how many cases were lost; None: there is no primary that had them."""
+    most = suite.regressions_max_share
+    text = f"{suite.regressions_part} regressions: at most {most:g} of cases"
+    return GateResult(text, None if share is None else share <= most, share, None, None, most)
+
+
+def regressions(task: TaskSpec, examples: Sequence[Example], primary: Measured, candidate: Measured) -> Lost:
+    """Find cases the primary labelled right and the candidate wrong."""
+    before, after = primary.answers, candidate.answers
+    assert before.decisions is not None and after.decisions is not None
+    found = np.flatnonzero((before.predicted == before.labels) & (after.predicted != after.labels))
+    added = after.costs - before.costs
+    worst = sorted(found.tolist(), key=lambda i: (-added[i], i))[:3]
+    return Lost(
+        len(found) / len(examples),
+        tuple(
+            Regression(
+                text=examples[i].text[:300],
+                label=examples[i].label,
+                slice=examples[i].slice,
+                primary_decision=task.decisions[before.decisions[i]],
+                candidate_decision=task.decisions[after.decisions[i]],
+                added_cost=float(added[i]),
+            )
+            for i in worst
+        ),
+        tuple(text_key(examples[i].text) for i in found.tolist()),
+    )
