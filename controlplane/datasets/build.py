@@ -60,7 +60,7 @@ def build(task: TaskSpec, parts: Sequence[Part], held_out: Sequence[Example]) ->
         sources.append(source_of(part.kind, part.name, part.rows, part.licence, part.digest))
         given = part.rows
         if part.batches:
-            bad = suspicious(given, part.batches, task.labels)
+            bad = suspicious(given, part.batches)
             aside += [f"{part.kind} {part.name}: {one.text}" for one in bad]
             names = {one.batch for one in bad}
             given = tuple(row for row, batch in zip(given, part.batches, strict=True) if batch not in names)

@@ -1,32 +1,22 @@
-"""Are a day's labels believable? A batch that its own texts do not speak for is held back before training.
+"""A source's day of labels that its texts do not speak for is held back from training until a person releases it.
 
-Drift brings texts whose labels are new but can be learned; labels flipped at random cannot. So a
-classifier is fitted on earlier labels and the batch together, and asked about batch rows it has not seen:
-what it gets wrong more often than among earlier rows, nobody could learn.
+The check is ``controlplane.datasets.poison``'s, of one day against the days before it.
 """
 
-import math
 from collections import defaultdict
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
+from controlplane.datasets.poison import LEAST, stands_out, unlearned
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.store import label_batches
 from controlplane.store.store import Unit
 
 log = structlog.get_logger()
 
-LEAST, MOST = 50, 1_000  # rows a side
-FOLDS = 5
-CHANCE = 1e-3  # of flagging a batch that is as learnable as earlier ones
-MARGIN = 0.05  # share of wrong labels below which a batch is not worth holding back
+MOST = 1_000  # rows a side
 CLEAR, FLAGGED, RELEASED = "clear", "flagged", "released"
 newest = label_batches.newest
 
@@ -54,7 +44,9 @@ def _judge(
     deployment: Deployment, specialist: str, key: tuple[str, str], trusted: list[Any], batch: list[Any], labels: int
 ) -> Any:
     vectors = deployment.embedder.embed([row.text for row in (*trusted, *batch)])
-    expected, found = unlearnable(vectors, [row.label for row in (*trusted, *batch)], len(trusted))
+    is_batch = [False] * len(trusted) + [True] * len(batch)
+    wrong = unlearned(vectors, [row.label for row in (*trusted, *batch)], is_batch)
+    expected, found = float(wrong[: len(trusted)].mean()), float(wrong[len(trusted) :].mean())
     is_flagged = stands_out(found, len(batch), expected, len(trusted))
     values: dict[str, Any] = {
         "specialist": specialist,
@@ -71,36 +63,6 @@ def _judge(
             unit.record(LOOP, "labels.flagged", values)
             log.warning("labels_flagged", **values)
     return label_batches.Batch(**values)
-
-
-def unlearnable(vectors: NDArray[np.float32], labels: Sequence[str], trusted: int) -> tuple[float, float]:
-    """Return the shares of trusted and of batch labels that a classifier of all other rows gets wrong.
-
-    Args:
-        vectors: Rows as vectors, shape [rows, d]; the first ``trusted`` are earlier ones.
-    """
-    truth = np.array(labels)
-    if len(set(labels)) < 2:
-        return 0.0, 0.0
-    wrong = np.zeros(len(truth), dtype=bool)
-    is_batch = np.arange(len(truth)) >= trusted
-    # Folds hold the same share of batch and earlier rows; classes too rare for every fold are left to chance.
-    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(vectors, is_batch):
-        if len(set(truth[train])) < 2:
-            continue
-        model = LogisticRegression(C=10, max_iter=200).fit(vectors[train], truth[train])
-        wrong[test] = model.predict(vectors[test]) != truth[test]
-    return float(wrong[~is_batch].mean()), float(wrong[is_batch].mean())
-
-
-def stands_out(found: float, rows: int, expected: float, trusted: int) -> bool:
-    """Say whether a batch is less learnable than chance and a small share of slips allow.
-
-    Source: two-proportion z-test, one-sided.
-    """
-    pooled = (found * rows + expected * trusted) / (rows + trusted)
-    error = math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / rows + 1 / trusted))
-    return found - expected > MARGIN and math.erfc((found - expected) / error / math.sqrt(2)) / 2 < CHANCE
 
 
 def release(unit: Unit, specialist: str, source: str, day: str, person: str, reason: str) -> bool:

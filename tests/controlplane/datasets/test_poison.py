@@ -21,7 +21,7 @@ def week(flip: float, seed: int = 1) -> tuple[list, list[str]]:
 
 def test_a_day_with_a_fifth_of_its_labels_flipped_is_found_and_no_other() -> None:
     for seed in (1, 2, 3):
-        found = suspicious(*week(0.2, seed), LABELS)
+        found = suspicious(*week(0.2, seed))
         assert [one.batch for one in found] == ["day-3"], found
         assert "is usual" in found[0].text
 
@@ -30,14 +30,14 @@ def test_a_day_on_which_the_world_changed_is_no_poison() -> None:
     pack = load_pack("brand-safety")
     rows = pack.training_set(1200, 1) + pack.shifted(300, 1)
     days = [f"day-{i // 300}" for i in range(len(rows))]
-    assert suspicious(rows, days, LABELS) == []
+    assert suspicious(rows, days) == []
 
 
 def test_honest_weeks_are_left_alone() -> None:
-    assert [suspicious(*week(0.0, seed), LABELS) for seed in (1, 2, 3)] == [[], [], []]
+    assert [suspicious(*week(0.0, seed)) for seed in (1, 2, 3)] == [[], [], []]
 
 
 def test_nothing_is_said_of_few_rows_or_a_single_day() -> None:
     rows, days = week(0.9)
-    assert suspicious(rows[:60], days[:60], LABELS) == []
-    assert suspicious(rows, ["today"] * len(rows), LABELS) == []
+    assert suspicious(rows[:60], days[:60]) == []
+    assert suspicious(rows, ["today"] * len(rows)) == []
