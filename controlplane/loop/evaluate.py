@@ -5,19 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from controlplane.datasets.fence import Fence
 from controlplane.errors import UnknownBundle
-from controlplane.evals.suite import SuiteInvalid
+from controlplane.evals.suite import LIVE, SuiteInvalid
 from controlplane.loop import advance
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
-from controlplane.store import jobs, rollouts
+from controlplane.store import jobs, observations, rollouts
 from controlplane.store.store import Unit
-from controlplane.training.dataset import write_dataset
+from controlplane.training.dataset import read_dataset, text_key, write_dataset
 from protos.contract.bundle import BundleInvalid
 from protos.contract.digest import digest_json, parse_json_object
 
 CORE, SHIFTED = "core", "shifted"
+LEAST_LIVE = 50  # live cases below which the suite's questions about them wait
+LOOKED_AT = 20_000  # newest labelled samples: beyond them no live case is found
+_HELD_LIVE = "048c"  # third hex digit of a text's key: a quarter of live texts, drawn unlike any pack's own share
 HELD_OUT_SEED = 1  # the same held-out cases for every candidate, so that evaluations can be compared
 
 
@@ -80,6 +84,12 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     train_file.write_bytes(deployment.artifacts.get(dataset))
     parts = {}
     for name, examples in held_out_parts(deployment, job.specialist).items():
+        if name == LIVE:
+            # Those that came in since the training passed no fence there.
+            learned = Fence((row.text for row in read_dataset(train_file)), near=len(pack.task.fields) == 1)
+            examples = list(learned.sift(examples).kept)
+            if len(examples) < LEAST_LIVE:
+                continue
         parts[name] = str(folder / f"{name}.jsonl")
         write_dataset(folder / f"{name}.jsonl", examples)
     with deployment.store.reading() as unit:
@@ -128,6 +138,23 @@ def finished(unit: Unit, deployment: Deployment, job: Any, result: dict[str, Any
 
 
 def held_out_parts(deployment: Deployment, specialist: str) -> dict[str, list[Example]]:
-    """Return the cases every candidate of a specialist is judged on."""
+    """Return the cases every candidate of a specialist is judged on, by part; parts without any are left out.
+
+    Live ones, captured traffic whose outcome is known, are among them where the suite asks for them.
+    """
     pack, n = deployment.pack(specialist), deployment.settings.training.held_out
-    return {CORE: pack.held_out(n, HELD_OUT_SEED), SHIFTED: pack.held_out_shifted(n, HELD_OUT_SEED)}
+    parts = {CORE: pack.held_out(n, HELD_OUT_SEED), SHIFTED: pack.held_out_shifted(n, HELD_OUT_SEED)}
+    if LIVE in pack.suite.parts:
+        with deployment.store.reading() as unit:
+            rows = observations.labelled_cases(unit, specialist, LOOKED_AT)
+        parts[LIVE] = [
+            Example(row.text, row.label, "live")
+            for row in rows
+            if row.label in pack.task.labels and is_held_live(row.text)
+        ][:n]
+    return {name: examples for name, examples in parts.items() if examples}
+
+
+def is_held_live(text: str) -> bool:
+    """Say whether a live text is only ever judged on, and never trained on, where the suite asks for live cases."""
+    return text_key(text)[2] in _HELD_LIVE

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.datasets.build import ROWS, Part, build, write
-from controlplane.loop import evaluate
+from controlplane.evals.suite import LIVE
+from controlplane.loop import evaluate, label_check
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
@@ -58,6 +59,8 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
 
     The suite and the held-out parts are locked by digest, in the ledger, before training starts.
     """
+    # Labels that came in since the last look are looked at before anything is trained on them.
+    label_check.check(deployment)
     settings = deployment.settings.training
     pack = deployment.pack(job.specialist)
     seed = int(job.request["seed"])
@@ -69,6 +72,8 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     dev, _ = fence(pack.held_out(MOST_DEV, DEV_SEED), held)
     source = deployment.sources[job.specialist]
     # Live examples come on top: what the base set teaches must not be lost for what is new.
+    if LIVE in pack.suite.parts:
+        rows = [row for row in rows if not evaluate.is_held_live(row.text)]
     given = [*_live(rows, pack.task.labels, settings.live_examples)]
     given.append(
         Part("pack", deployment.sources[job.specialist].pack, tuple(pack.training_set(settings.examples, seed)))

@@ -76,3 +76,21 @@ def test_a_suite_that_was_changed_after_the_lock_judges_nobody(tmp_path: Path) -
     pack.suite = Suite.from_json(value)
     with pytest.raises(SuiteInvalid, match="was locked as"):
         evaluate.prepare(made.deployment, asked, tmp_path)
+
+
+def test_live_cases_that_a_suite_asks_for_are_judged_on_and_never_trained_on(prepared: tuple[World, Path]) -> None:
+    made, train = prepared
+    pack = made.deployment.pack(NAME)
+    before = pack.suite
+    value = before.to_json()
+    value["gates"].append({"metric": "accuracy", "part": "live", "min": 0.1})
+    pack.suite = Suite.from_json(value)
+    try:
+        live = evaluate.held_out_parts(made.deployment, NAME)["live"]
+        config = retrain.prepare(made.deployment, job(), train.parents[1] / "other")
+    finally:
+        pack.suite = before
+    seen = {row.text for row in read_dataset(train)}
+    assert {case.text for case in live} & seen, "they came in as any other traffic"
+    learned = {row.text for row in read_dataset(Path(config["train_file"])) if row.slice in ("live", "hard")}
+    assert learned and not learned & {case.text for case in live}
