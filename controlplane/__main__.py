@@ -67,7 +67,7 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
         packs=packs,
         sources=sources,
         clock=lambda: time.time_ns() // 1_000_000,
-        embedder=best_embedder(),
+        embedder=best_embedder(foreground=settings.training.foreground),
         opener=None if settings.capture_key is None else read_opener(settings.capture_key),
         changed=changed,
     )

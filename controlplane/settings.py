@@ -97,6 +97,8 @@ class TrainingSettings:
         recipe: How adapters are trained (controlplane/training/recipe.py); epochs and threads are here.
         search: Ranks, rates and epochs to choose from by short trials first, and their budget; none without it.
         max_seconds: Time a training may take over all attempts; ``memory_mb`` the memory, 0 for no limit.
+        foreground: Training, evaluation and embedding take a full share of the machine, instead of only the time that
+            nobody else wants: for a control plane on a machine that serves no callers.
         stall_s: A child that says nothing for so long is ended, and its job fails.
         executor: Where trainings run: here, or on the Ray cluster at ``ray_address`` (HOST:PORT, "auto", or "local" for
             one of this machine alone).
@@ -115,6 +117,7 @@ class TrainingSettings:
     recipe: Recipe
     search: Search | None
     memory_mb: int
+    foreground: bool
     stall_s: float
     executor: str
     ray_address: str
@@ -142,6 +145,7 @@ class TrainingSettings:
             recipe=Recipe.from_json(whole, "controlplane.training.recipe"),
             search=Search.from_json(search, "controlplane.training.search") if search else None,
             memory_mb=read.integer("memory_mb", 0, 1 << 24, 0),
+            foreground=read.flag("foreground", False),
             stall_s=read.number("stall_s", 1, 86_400, 900),
             executor=read.text("executor", "local", choices=("local", "ray")),
             ray_address=read.text("ray_address", "auto"),

@@ -108,9 +108,9 @@ class BaseEncoder:
             self._child = None
 
 
-def best_embedder() -> Embedder:
-    """Return the base encoder where it can run, else hashed words."""
+def best_embedder(*, foreground: bool = False) -> Embedder:
+    """Return the base encoder where it can run, else hashed words; its child gives way unless in the foreground."""
     if all(find_spec(name) is not None for name in NEEDED):
-        return BaseEncoder()
+        return BaseEncoder((*CHILD, "--foreground") if foreground else CHILD)
     log.info("embedding_by_words", why=f"{', '.join(NEEDED)} are not all installed (extra 'train')")
     return HashedWords()

@@ -118,7 +118,8 @@ class Worker:
         if kind == "train" and training.executor == "ray":
             module = [sys.executable, "-m", "controlplane.training.on_ray", "--address", training.ray_address]
             return [*module, "--config", str(config)]
-        return [sys.executable, "-m", MODULES[kind], "--config", str(config)]
+        share = ["--foreground"] if training.foreground else []
+        return [sys.executable, "-m", MODULES[kind], *share, "--config", str(config)]
 
     async def _child(self, job: Any, config: Path, log_path: Path, state: "_State") -> dict[str, Any]:
         with log_path.open("wb") as log_file:

@@ -11,6 +11,8 @@ from typing import Any
 
 from protos.contract.digest import JsonMalformed, parse_json_object
 
+FOREGROUND = "--foreground"
+
 
 class ConfigInvalid(Exception):
     """The child's configuration cannot be used; says which field, its value and what was expected."""
@@ -46,7 +48,7 @@ def config_from_arguments(program: str) -> Path:
     """Read ``--config FILE``; without ``--foreground`` take only the time that nobody else wants from now on."""
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="JSON configuration")
-    parser.add_argument("--foreground", action="store_true", help="take a full share of the machine")
+    parser.add_argument(FOREGROUND, action="store_true", help="take a full share of the machine")
     chosen = parser.parse_args()
     if not chosen.foreground:
         give_way()

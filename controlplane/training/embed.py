@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import BertModel
 
-from controlplane.training.child import give_way
+from controlplane.training.child import FOREGROUND, give_way
 from controlplane.training.lora import base_directory, load_tokenizer, to_batch
 
 MOST_TOKENS = 128
@@ -48,7 +48,8 @@ class Encoder:
 
 def main() -> None:
     """Answer requests until the input ends."""
-    give_way()
+    if FOREGROUND not in sys.argv:
+        give_way()
     torch.set_num_threads(1)
     encoder = Encoder()
     for line in sys.stdin:
