@@ -191,8 +191,9 @@ class Suite:
     @property
     def parts(self) -> set[str]:
         """The parts that anything is asked of."""
-        asked = (*self.gates, *self.robustness, *self.fairness, *([self.gateway] if self.gateway else []))
-        return {self.regressions_part} | {one.part for one in asked}
+        callers = [self.gateway.part] if self.gateway is not None else []
+        asked = {one.part for one in self.gates} | {one.part for one in self.robustness}
+        return {self.regressions_part, *callers} | asked | {one.part for one in self.fairness}
 
     @property
     def digest(self) -> str:
