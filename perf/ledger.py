@@ -14,8 +14,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from controlplane.store import ledger
+from controlplane.store import ledger, ledger_audit
 from controlplane.store.database import open_database, reading
+from perf.results import FOLDER, commit, machine
 from protos.contract.digest import canonical_json
 from protos.contract.merkle import Trail, leaf_hash
 
@@ -57,6 +58,7 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser("python -m perf.ledger", description=__doc__)
     parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--out", type=Path, default=FOLDER / "ledger.json")
     chosen = parser.parse_args()
     key = Ed25519PrivateKey.generate()
     with tempfile.TemporaryDirectory() as folder:
@@ -65,13 +67,21 @@ def main() -> None:
         engine = open_database(f"sqlite:///{path}")
         with reading(engine).connect() as connection:
             began, wall = time.process_time(), time.perf_counter()
-            report = ledger.verify(connection, key.public_key(), ORIGIN)
+            report = ledger_audit.verify(connection, key.public_key(), ORIGIN)
             spent, wall = time.process_time() - began, time.perf_counter() - wall
         engine.dispose()
         size = path.stat().st_size
     if not report.is_intact or report.size != chosen.entries:
         sys.exit(f"not verified: {report.problem}")
-    found = {"entries": report.size, "verify_cpu_s": round(spent, 2), "verify_s": round(wall, 2), "bytes": size}
+    found = {
+        "commit": commit(),
+        "machine": machine(),
+        "entries": report.size,
+        "verify_cpu_s": round(spent, 2),
+        "verify_s": round(wall, 2),
+        "bytes": size,
+    }
+    chosen.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 

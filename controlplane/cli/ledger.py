@@ -50,7 +50,7 @@ def verify(
     if export is not None:
         _verify_export(export, plan_key, deployment, checkpoint or [], witness or [], as_json)
         return
-    from controlplane.store import ledger
+    from controlplane.store import ledger_audit
     from controlplane.store.database import DatabaseInvalid, open_database, reading
 
     if config is not None and (database or deployment):
@@ -74,7 +74,7 @@ def verify(
     try:
         engine = open_database(database)
         with reading(engine).connect() as connection:
-            report = ledger.verify(connection, public, f"interlock/{deployment}", held)
+            report = ledger_audit.verify(connection, public, f"interlock/{deployment}", held)
         engine.dispose()
     except DatabaseInvalid as error:
         raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from controlplane.store import ledger
+from controlplane.store import ledger_audit
 from controlplane.store.store import Store
 from protos.contract.attestation import read_public
 from tests.controlplane.deployment import Deployment
@@ -37,6 +37,6 @@ def test_the_database_may_go_and_come_back_while_callers_are_answered(tmp_path: 
         asyncio.run(story(server))
         store = Store(server.url("loop"))
         with store.reading() as unit:
-            report = ledger.verify(unit.connection, read_public(tmp_path / "plan.key.pub"), "interlock/test")
+            report = ledger_audit.verify(unit.connection, read_public(tmp_path / "plan.key.pub"), "interlock/test")
         store.close()
         assert report.is_intact, report.problem

@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from controlplane.report.verify import verify_evidence
-from controlplane.store import ledger, plans
+from controlplane.store import ledger_audit, plans
 from controlplane.store.store import Store
 from protos import control_pb2, engine_pb2
 from protos.contract.attestation import Operators, read_private, read_public
@@ -181,7 +181,7 @@ def test_a_kill_at_any_stage_loses_nothing_that_was_approved(tmp_path: Path, vic
         deployment.kill("control")
         store = Store(f"sqlite:///{tmp_path / 'control.db'}")
         with store.reading() as unit:
-            report = ledger.verify(unit.connection, read_public(tmp_path / "plan.key.pub"), "interlock/test")
+            report = ledger_audit.verify(unit.connection, read_public(tmp_path / "plan.key.pub"), "interlock/test")
         store.close()
         assert report.is_intact, report.problem
 

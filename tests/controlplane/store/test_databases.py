@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from controlplane.store import jobs, ledger
+from controlplane.store import jobs, ledger, ledger_audit
 from controlplane.store.store import Store
 from tests.postgres import PostgresServer
 
@@ -68,7 +68,7 @@ def test_writers_at_once_leave_one_intact_ledger(url: str) -> None:
     with store.writing(0) as unit:
         ledger.checkpoint(unit.connection, KEY, ORIGIN)
     with store.reading() as unit:
-        report = ledger.verify(unit.connection, KEY.public_key(), ORIGIN)
+        report = ledger_audit.verify(unit.connection, KEY.public_key(), ORIGIN)
     store.close()
     assert (report.is_intact, report.size, report.checkpoints) == (True, 5 * WRITERS + 1, 1), report.problem
 
@@ -148,7 +148,7 @@ def test_an_entry_changed_on_purpose_in_postgres_is_found(
         connection.execute(text("ALTER TABLE ledger_entry DISABLE TRIGGER ALL"))
         connection.execute(text(statement))
     with store.reading() as unit:
-        report = ledger.verify(unit.connection, KEY.public_key(), ORIGIN)
+        report = ledger_audit.verify(unit.connection, KEY.public_key(), ORIGIN)
     store.close()
     assert report.first_bad_seq == 2
     assert report.problem is not None and said in report.problem

@@ -25,8 +25,8 @@ from controlplane.store.ledger import (
     ledger_node,
     prove_consistency,
     prove_inclusion,
-    verify,
 )
+from controlplane.store.ledger_audit import verify
 from protos.contract.checkpoint import sign_checkpoint, verify_checkpoint
 from protos.contract.digest import canonical_json
 from protos.contract.merkle import EMPTY_ROOT, is_consistent, is_included, leaf_hash, node_hash, root_of
