@@ -44,7 +44,7 @@ from gateway.serving.sampling import Sampler
 from gateway.serving.shadow import ShadowLane
 from gateway.serving.witness import Witness, witness_key
 from gateway.settings import FRONTS, GatewaySettings
-from protos.contract.access import Access
+from protos.contract.access import AccessFile
 from protos.contract.attestation import KeyInvalid, Operators, read_public
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
@@ -148,7 +148,10 @@ class Gateway:
         if settings.access is not None:
             note = metrics.access_refused
             methods = with_access(
-                methods, Access.read(settings.access), note, lambda p: table(lambda gateway: Scoped(gateway, p, note))
+                methods,
+                AccessFile(settings.access, lambda problem: log.error("access_file_refused", problem=problem)),
+                note,
+                lambda p: table(lambda gateway: Scoped(gateway, p, note)),
             )
         self.methods = methods if self._tracing is None else self._tracing.methods(methods)
         self._watch = None

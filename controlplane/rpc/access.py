@@ -43,6 +43,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "LearningService/NextCases": ("labeller", "steward"),  # it shows what callers sent
     "LearningService/ImportLabels": ("labeller", "steward"),
 }
+SCOPED = {"caller", "labeller"}  # roles that hold for a principal's own specialists only
 READS = ("Get", "List", "Prove", "Show")
 CLAIMS = ("person", "started_by", "requested_by")
 
@@ -59,7 +60,7 @@ def roles_for(path: str) -> tuple[str, ...]:
 class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Asks who calls before anything is read."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Callable[[], Access]) -> None:
         self._access = access
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
@@ -93,7 +94,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def _admit(self, request: Any, context: Any, roles: tuple[str, ...]) -> None:
         metadata = dict(context.invocation_metadata() or ())
-        principal = self._access.who(metadata.get("authorization"), _identity(context.auth_context()))
+        principal = self._access().who(metadata.get("authorization"), _identity(context.auth_context()))
         if principal is None:
             access_refusals.labels("caller").inc()
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "expected a token or certificate of a known caller")
@@ -104,6 +105,22 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             access_refusals.labels("claim").inc()
             log.warning("name_of_another_claimed", caller=principal.name, claimed=claimed[:80])
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "a person can only speak in their own name")
+        elif (hidden := _not_theirs(request, principal, roles)) is not None:
+            access_refusals.labels("specialist").inc()
+            # As if there were none of that name: whoever asks learns only of their own.
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"specialist is {hidden[:80]!r}, expected one of yours")
+
+
+def access_file_refused(problem: str) -> None:
+    """Say that a changed access file was not taken; the last good one stays in force."""
+    log.error("access_file_refused", problem=problem)
+
+
+def _not_theirs(request: Any, principal: Principal, roles: tuple[str, ...]) -> str | None:
+    """Return the specialist asked for where the caller may only ask for its own, and this is none of them."""
+    if principal.roles & set(roles) - SCOPED or "specialist" not in request.DESCRIPTOR.fields_by_name:
+        return None
+    return None if principal.may_use(request.specialist) else str(request.specialist)
 
 
 def _claims_another(request: Any, principal: Principal) -> str:

@@ -7,14 +7,14 @@ import grpc
 import grpc.aio
 
 from controlplane.loop.deployment import Deployment
-from controlplane.rpc.access import AccessInterceptor
+from controlplane.rpc.access import AccessInterceptor, access_file_refused
 from controlplane.rpc.control import ControlService
 from controlplane.rpc.governance import GovernanceService
 from controlplane.rpc.learning import LearningService
 from controlplane.rpc.observe import ObserveService
 from controlplane.rpc.traffic import PlanBell, TrafficService
 from protos import control_pb2_grpc, governance_pb2_grpc, learning_pb2_grpc, observe_pb2_grpc, traffic_pb2_grpc
-from protos.contract.access import Access
+from protos.contract.access import AccessFile
 
 GRACE_S = 2.0
 MOST_BYTES = 16 << 20  # a ledger page or a plan with its approvals
@@ -26,7 +26,9 @@ class ControlServer:
     def __init__(self, deployment: Deployment, in_thread: Callable[..., Any], bell: PlanBell) -> None:
         sizes = [("grpc.max_send_message_length", MOST_BYTES), ("grpc.max_receive_message_length", MOST_BYTES)]
         self._settings = settings = deployment.settings
-        guards = [] if settings.access is None else [AccessInterceptor(Access.read(settings.access))]
+        guards = []
+        if settings.access is not None:
+            guards = [AccessInterceptor(AccessFile(settings.access, access_file_refused))]
         self._server = grpc.aio.server(options=sizes, interceptors=guards)
         traffic = TrafficService(deployment, in_thread, bell)
         control = ControlService(deployment, in_thread)

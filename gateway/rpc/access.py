@@ -85,19 +85,28 @@ class Scoped:
 
 
 def with_access(
-    methods: Iterable[Method], access: Access, note: Note, build: Callable[[Principal], Iterable[Method]]
+    methods: Iterable[Method], access: Callable[[], Access], note: Note, build: Callable[[Principal], Iterable[Method]]
 ) -> tuple[Method, ...]:
     """Have a method table ask who calls.
 
     Args:
         methods: The table without anybody in particular; health and reflection stay as they are in it.
+        access: Says who is who now.
         note: Counts a refusal, by a closed word.
-        build: Makes the table of a principal, once, here.
+        build: Makes the table of a principal, once for each change of ``access``.
     """
-    tables = {p.name: {m.path: m.handler for m in build(p)} for p in access.principals}
+
+    def made(known: Access) -> tuple[Access, dict[str, dict[str, Any]]]:
+        return known, {p.name: {m.path: m.handler for m in build(p)} for p in known.principals}
+
+    known, tables = made(access())
 
     def handler_for(call: Call) -> Any:
-        principal = access.who(call.metadata.get(AUTHORIZATION), call.identity)
+        nonlocal known, tables
+        now = access()
+        if now is not known:
+            known, tables = made(now)
+        principal = known.who(call.metadata.get(AUTHORIZATION), call.identity)
         if principal is None:
             note("caller")
             raise CallerUnknown

@@ -4,11 +4,14 @@
 SHA-256, or by the name in a certificate that the server's own CA signed. Whoever is not in it may do nothing.
 """
 
+import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from protos.contract.digest import DigestMalformed, digest_bytes, parse_digest, parse_json_object
+from protos.contract.digest import DigestMalformed, JsonMalformed, digest_bytes, parse_digest, parse_json_object
 from protos.contract.fields import FieldInvalid, Reader
 
 ROLES = ("caller", "labeller", "viewer", "operator", "approver", "steward", "auditor", "gateway")
@@ -16,6 +19,7 @@ EVERY = "*"
 BEARER = "Bearer "
 MAX_TOKEN = 4096  # characters: longer ones are not even hashed
 SCHEMA = "interlock.access/1"
+LOOK_S = 1.0  # between two looks at whether the file has changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,47 @@ class Access:
             return cls.from_json(parse_json_object(path.read_bytes()))
         except OSError as error:
             raise FieldInvalid(f"{path}: access file cannot be read: {error.strerror}") from error
+
+
+class AccessFile:
+    """An access file, read again soon after it changed; a wrong one leaves the last good one in force.
+
+    Args:
+        refused: Told why a changed file was not taken, once for each change.
+        clock: Seconds that only rise.
+    Raises:
+        FieldInvalid, JsonMalformed: It is wrong from the start.
+    """
+
+    def __init__(self, path: Path, refused: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._refused = refused
+        self._clock = clock
+        self._stamp = _stamp(path)
+        self._access = Access.read(path)
+        self._look_at = clock() + LOOK_S
+
+    def __call__(self) -> Access:
+        """Return who is who now."""
+        now = self._clock()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            stamp = _stamp(self._path)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._access = Access.read(self._path)
+                except (FieldInvalid, JsonMalformed) as error:
+                    self._refused(str(error))
+        return self._access
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def is_loopback(listen: str) -> bool:

@@ -8,6 +8,7 @@ from controlplane.rpc.access import roles_for
 from protos import control_pb2, governance_pb2, learning_pb2, observe_pb2, traffic_pb2
 from tests.controlplane.cli.fake import interlock, said
 from tests.controlplane.governed import governed
+from tests.controlplane.loop.fixture import NAME
 
 SERVICES = [
     (control_pb2, "ControlService"),
@@ -66,6 +67,15 @@ def test_strangers_viewers_and_impostors_are_refused_and_counted(tmp_path, monke
             with pytest.raises(grpc.RpcError) as refused:
                 next(watch(traffic_pb2.WatchPlanRequest(gateway_id="g"), metadata=header, timeout=10))
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        tokens["lab"] = said(
+            "access", "add", str(access), "--name", "lab", "--role", "labeller", "--specialist", "other"
+        )[1]["token"]
+        cases = ("label", "next", "--as", "lab", "--out", str(tmp_path / "cases.csv"))
+        # Known from its next look at the file on.
+        site.until(lambda: status("lab", *cases[:2], NAME, *cases[2:]) == "NOT_FOUND", "the newcomer")
+        told = [said(*cases[:2], name, *cases[2:], *at)[1]["error"] for name in (NAME, "no-such")]
+        assert told[0]["message"].replace(NAME, "no-such") == told[1]["message"]
+        assert registry.get_sample_value(name, {"reason": "specialist"})
         (tmp_path / "gw.token").write_text(tokens["gw"] + "\n")
         site.world.first_plan(site.world.bundle(1))
         plan = site.start_gateway(token=tmp_path / "gw.token")

@@ -1,7 +1,9 @@
 """A stranger gets nothing, a caller gets what is theirs, and what is not theirs is not there."""
 
 import asyncio
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from gateway.rpc.methods import build_methods
 from gateway.rpc.wire import Call
 from gateway.settings import GatewaySettings
 from protos import decide_pb2, oip_pb2
-from protos.contract.access import SCHEMA, Access
+from protos.contract.access import LOOK_S, SCHEMA, Access, AccessFile
 from protos.contract.digest import digest_bytes
 from protos.contract.fields import FieldInvalid
 from tests.gateway.rpc.fake import FakeGateway
@@ -46,6 +48,7 @@ ACCESS = Access.from_json(
 
 class Front:
     def __init__(self) -> None:
+        self.access = ACCESS
         self.gateway = FakeGateway()
         self.refused: Counter[str] = Counter()
 
@@ -55,7 +58,9 @@ class Front:
         def build(served: Any) -> Any:
             return build_methods(served, HealthState(), version="1")
 
-        methods = with_access(build(self.gateway), ACCESS, note, lambda p: build(Scoped(self.gateway, p, note)))
+        methods = with_access(
+            build(self.gateway), lambda: self.access, note, lambda p: build(Scoped(self.gateway, p, note))
+        )
         self.methods = {method.path: method for method in methods}
 
     def ask(self, path: str, request: Any, token: str = "", identity: str = "") -> bytes:
@@ -163,3 +168,36 @@ def test_beyond_this_machine_nobody_is_served_unless_a_file_says_who(
 def test_a_file_that_is_not_clear_about_who_is_who_is_refused(principals: list[Any]) -> None:
     with pytest.raises(FieldInvalid):
         Access.from_json({"schema": SCHEMA, "principals": principals})
+
+
+def test_whoever_is_added_or_removed_is_so_from_the_next_call_on() -> None:
+    front = Front()
+    with pytest.raises(CallerUnknown):
+        front.ask(DECIDE, question(), "newcomer")
+    front.access = Access.from_json({"schema": SCHEMA, "principals": [principal("newcomer", "caller")]})
+    assert front.ask(DECIDE, question(), "newcomer")
+    with pytest.raises(CallerUnknown):
+        front.ask(DECIDE, question(), "bidder")
+
+
+def test_a_changed_file_is_read_again_and_a_wrong_one_leaves_the_last_good_one(tmp_path: Path) -> None:
+    path, now, problems = tmp_path / "access.json", [0.0], list[str]()
+
+    def write(*names: str) -> None:
+        path.write_text(json.dumps({"schema": SCHEMA, "principals": [principal(name, "caller") for name in names]}))
+
+    def known() -> set[str]:
+        now[0] += LOOK_S
+        return {p.name for p in file().principals}
+
+    write("a")
+    file = AccessFile(path, problems.append, lambda: now[0])
+    write("a", "b")
+    assert {p.name for p in file().principals} == {"a"}  # not looked at yet
+    assert known() == {"a", "b"}
+    path.write_text("{")
+    assert known() == {"a", "b"} == known() and len(problems) == 1
+    path.unlink()
+    assert known() == {"a", "b"} and "cannot be read" in problems[1]
+    write("c")
+    assert known() == {"c"}
