@@ -5,6 +5,7 @@ from dataclasses import replace
 import structlog
 
 from controlplane.domain.rollout import LEGAL_MOVES, Phase
+from controlplane.errors import StepRefused
 from controlplane.loop import advance
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.publish import standing_split
@@ -20,8 +21,17 @@ log = structlog.get_logger()
 def reconcile(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.LocalRollback) -> None:
     """Record a rollback made at a gateway, once, and roll back the rollout it was about everywhere.
 
-    A gateway's word alone moves nothing: the order is signed by a person and checked again here.
+    A gateway's word alone moves nothing: the order is signed by a person and checked again here. Where the way back
+    cannot be published now, nothing is recorded and the gateway's next report asks again.
     """
+    try:
+        with unit.connection.begin_nested():
+            _follow(unit, deployment, gateway, made)
+    except StepRefused as refused:
+        log.warning("rollback_not_followed", gateway=gateway, rollout=made.salt, reason=str(refused))
+
+
+def _follow(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.LocalRollback) -> None:
     try:
         order = verify_order(made.order, deployment.operators(), deployment.name, None)
     except AttestationInvalid as error:

@@ -138,6 +138,11 @@ def head(connection: Connection) -> tuple[int, bytes]:
     return size, _subtree_root(connection, 0, size)
 
 
+def root_at(connection: Connection, size: int) -> bytes | None:
+    """Return the root over the first ``size`` entries; None where there are fewer."""
+    return None if size > _size(connection) else _subtree_root(connection, 0, size)
+
+
 def checkpoint(connection: Connection, private_key: Ed25519PrivateKey, origin: str) -> str:
     """Sign the present head, keep it and return it; the same head gives the same text.
 

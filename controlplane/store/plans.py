@@ -89,12 +89,16 @@ def get(unit: Unit, generation: int) -> PlanRow | None:
 
 
 def settle(unit: Unit, generation: int, state: str, reason: str = "", message: str = "") -> None:
-    """Note what became of a plan."""
+    """Note what became of a plan. One that is refused gives its place back to the one it set aside."""
     unit.connection.execute(
         update(plan)
         .where(plan.c.generation == generation)
         .values(state=state, reason=reason, message=message, settled_ms=unit.now_ms)
     )
+    if state == REFUSED and (before := standing(unit)) is not None and before.state == SUPERSEDED:
+        unit.connection.execute(
+            update(plan).where(plan.c.generation == before.generation).values(state=OFFERED, settled_ms=None)
+        )
 
 
 def add_approval(

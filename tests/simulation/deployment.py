@@ -1,0 +1,282 @@
+"""A deployment played from a seed: operators, control plane, gateways, crashes, clocks, backups, a thief.
+
+python -m tests.simulation.deployment --seeds 3000
+python -m tests.simulation.deployment --seed 1234        # replays one, and says what happened
+"""
+
+import argparse
+import logging
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from controlplane.domain.rollout import OPEN, Phase
+from protos.contract.plan import Split
+from tests.simulation.invariants import check
+from tests.simulation.plant import Gate, Plant, Refused
+
+EVENTS = 40
+PEOPLE = ("ann", "bob", "eve", "oli", "own")
+SHM = Path("/dev/shm")  # noqa: S108 - databases that need not outlive a run
+
+
+class InvariantBroken(AssertionError):
+    """What must never happen did; the message names the seed that shows it."""
+
+
+class Simulation:
+    """One run. ``log`` says what happened, in order."""
+
+    def __init__(self, seed: int, root: Path) -> None:
+        self.seed = seed
+        self.draw = random.Random(seed)
+        self.plant = Plant(root)
+        self.log: list[str] = []
+        self.backups: list[Path] = []
+        self.events: tuple[Callable[[], str], ...] = (
+            *(self.forward,) * 8,
+            *(self.deliver,) * 5,
+            *(self.tick,) * 3,
+            *(self.approve, self.measure) * 2,
+            *(self.start, self.judge, self.person, self.clock, self.restart, self.killed),
+            *(self.roll_back_locally, self.smuggle, self.fork, self.backup, self.old_database, self.new_gateway),
+        )
+
+    def run(self) -> "Simulation":
+        """Play every event; raises InvariantBroken."""
+        try:
+            self.event(self.bootstrap)
+            for _ in range(EVENTS):
+                self.event(self.draw.choice(self.events))
+            self.event(self.settle)
+        finally:
+            self.plant.close()
+        return self
+
+    def event(self, work: Callable[[], str]) -> None:
+        try:
+            try:
+                said = work()
+            except Refused as refused:
+                said = f"refused, {refused}"
+            self.log.append(f"{work.__name__}: {said}")
+            check(self.plant)
+        except Exception as broken:
+            story = "\n".join(self.log)
+            again = f"python -m tests.simulation.deployment --seed {self.seed}"
+            raise InvariantBroken(
+                f"seed {self.seed}: {work.__name__}: {broken!r}\n{story}\nreplay: {again}"
+            ) from broken
+
+    def gate(self) -> Gate:
+        return self.draw.choice(self.plant.gates)
+
+    # What people and the control plane do as they should
+
+    def bootstrap(self) -> str:
+        plant, first = self.plant, self.plant.bundles[0]
+        plant.judge(first, is_accepted=True)
+        plant.start(first)
+        plant.tick()
+        for name in self.draw.sample(("ann", "bob", "eve"), 2):
+            plant.approve(name)
+        said = [plant.deliver(gate) for gate in plant.gates]
+        return "; ".join(said)
+
+    def forward(self) -> str:
+        """Everybody does the next right thing."""
+        plant, row = self.plant, self.plant.rollout()
+        split = plant.split()
+        if row is None or row.state.phase not in OPEN:
+            if split is None:
+                return "no plan"
+            bundle = self.draw.choice([b for b in plant.bundles if b != split.primary])
+            plant.judge(bundle, is_accepted=True)
+            return plant.start(bundle)
+        if row.state.held:
+            return plant.person("ResumeRollout")
+        if row.state.phase is Phase.CANDIDATE:
+            return plant.judge(row.state.candidate, is_accepted=True)
+        if row.evidence is None:
+            plant.measure("good")
+            said = plant.tick()
+            return f"{said}; {'; '.join(plant.deliver(gate) for gate in plant.gates)}"
+        people = ("bob", "eve") if row.state.candidate == plant.bundles[3] else ("ann", "bob", "eve")
+        for name in self.draw.sample(people, 2):
+            plant.approve(name)
+        return f"{plant.tick()}; {'; '.join(plant.deliver(gate) for gate in plant.gates)}"
+
+    def settle(self) -> str:
+        """At the end everything works again: a gateway that is on another plan than the rest says why."""
+        plant = self.plant
+        plant.mend()
+        for _ in range(3):
+            plant.now_ms += 5_000
+            self.log.append(f"tick: {plant.tick()}")
+            said = {gate.name: plant.deliver(gate) for gate in plant.gates}
+            self.log += said.values()
+        content = [g for g in plant.gates if said[g.name].endswith("no news") or "applied" in said[g.name]]
+        alike = {gate.plan.generation for gate in content if not gate.is_diverted}
+        states = [(gate.name, gate.plan.generation, gate.is_diverted) for gate in plant.gates]
+        assert len(alike) <= 1, f"2: gateways stay on plans {states}"
+        return f"plan {alike}"
+
+    # What else happens
+
+    def deliver(self) -> str:
+        return self.plant.deliver(self.gate(), is_heard=self.draw.random() < 0.8)
+
+    def tick(self) -> str:
+        return self.plant.tick()
+
+    def measure(self) -> str:
+        return self.plant.measure(self.draw.choice(("good", "good", "bad", "odd")))
+
+    def approve(self) -> str:
+        """Somebody signs, not always as they should."""
+        odd: dict[str, Any] = self.draw.choice(
+            ({}, {}, {}, {"audience": "staging"}, {"expires": self.plant.now_ms // 1000}, {"author": "nobody"})
+        )
+        return self.plant.approve(self.draw.choice(PEOPLE), self.draw.choice((0, 0, 500)), **odd)
+
+    def start(self) -> str:
+        bundle = self.draw.choice(self.plant.bundles)
+        self.plant.train(bundle)
+        return self.plant.start(bundle)
+
+    def judge(self) -> str:
+        return self.plant.judge(self.draw.choice(self.plant.bundles), is_accepted=self.draw.random() < 0.7)
+
+    def person(self) -> str:
+        calls = ("HoldRollout", "ResumeRollout", "RejectRollout", "RollBack")
+        return self.plant.person(self.draw.choice(calls), self.draw.choice(PEOPLE))
+
+    def clock(self) -> str:
+        by = self.draw.choice((-7_200, -60, 60, 1_800, 7_200, 90_000))
+        self.plant.now_ms += 1_000 * by
+        return f"{by:+d} s"
+
+    def restart(self) -> str:
+        return self.plant.start_gateway(self.gate())
+
+    def new_gateway(self) -> str:
+        """Nobody but whoever installs gateways can make one forget; it is told by the newest database only."""
+        self.plant.mend()
+        gate = self.draw.choice([g for g in self.plant.gates if g.is_diverted] or self.plant.gates)
+        return self.plant.new_gateway(gate)
+
+    def killed(self) -> str:
+        return self.plant.killed_tick(self.draw.randrange(4))
+
+    def roll_back_locally(self) -> str:
+        return self.plant.roll_back_locally(self.gate(), self.draw.choice((*PEOPLE, "nobody")))
+
+    def wanted(self, now: Split) -> Split:
+        pick, bundles = self.draw.choice, self.plant.bundles
+        candidate = pick([*bundles, None])
+        return Split(
+            now.specialist,
+            pick([now.primary, *bundles]),
+            candidate,
+            pick([now.previous, *bundles, None]),
+            pick((0, 500, 2_000, 9_999)) if candidate else 0,
+            pick((0, 5_000)) if candidate else 0,
+            now.capture_bp,
+            0,
+            pick((now.salt, "stolen")),
+        )
+
+    def smuggle(self) -> str:
+        """Somebody edits the database, with or without the plan key's ledger entry."""
+        now = self.plant.split()
+        if now is None:
+            return "no plan"
+        return self.plant.smuggle(self.wanted(now), is_recorded=self.draw.random() < 0.5)
+
+    def fork(self) -> str:
+        """Somebody runs a control plane of their own with the stolen plan key."""
+        gate = self.gate()
+        now = self.plant.in_force(gate)
+        if now is None or self.plant.newest is not None:
+            return "not now"
+        said = self.plant.fork(
+            gate, self.draw.choice((self.wanted(now), replace(now, candidate=None, canary_bp=0, shadow_bp=0)))
+        )
+        if gate.is_diverted:
+            # What the real one says next does not continue what this gateway was shown.
+            self.plant.tick()
+            with self.plant.writing() as unit:
+                unit.record("oli", "note", {"n": self.plant.numbers})
+            again = self.plant.smuggle(now, is_recorded=True) + "; " + self.plant.deliver(gate)
+            assert "applied" not in again, f"6: {gate.name} went back to the real ledger: {again}"
+            said += f"; {again}"
+        return said
+
+    def backup(self) -> str:
+        if self.plant.newest is not None:
+            return "not of an old database"
+        self.backups.append(self.plant.backup())
+        return "copied"
+
+    def old_database(self) -> str:
+        """The control plane comes back on an old copy of its database, or, if it runs on one, on the newest."""
+        if self.plant.newest is not None:
+            return self.plant.mend()
+        if not self.backups:
+            return "no copy"
+        return self.plant.old_backup(self.draw.choice(self.backups))
+
+
+def play(seed: int) -> Simulation:
+    """Run one seed in a folder of its own."""
+    with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder:
+        return Simulation(seed, Path(folder)).run()
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser("python -m tests.simulation.deployment")
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seed", type=int)
+    chosen = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    if chosen.seed is not None:
+        print("\n".join(play(chosen.seed).log))
+        return
+    began, broken, seen = time.perf_counter(), 0, Counter[str]()
+    for seed in range(chosen.first, chosen.first + chosen.seeds):
+        try:
+            lines = play(seed).log
+        except InvariantBroken as found:
+            broken += 1
+            print(found)
+            continue
+        words = "\n".join(lines)
+        for what in (
+            "applied",
+            "canary",
+            "primary 0",
+            "rolled_back",
+            "killed: killed",
+            "ledger_",
+            "refused",
+            "restarted",
+        ):
+            seen[what] += words.count(what)
+    took = time.perf_counter() - began
+    print(f"{chosen.seeds} seeds of {EVENTS} events in {took:.0f} s ({chosen.seeds / took:.1f} a second): {dict(seen)}")
+    print(f"{broken} broken")
+    sys.exit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()

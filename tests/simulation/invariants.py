@@ -1,0 +1,95 @@
+"""What must hold of a deployment after anything at all, checked from outside: signatures, ledger bodies, weights."""
+
+from controlplane.domain.rollout import LEGAL_MOVES, OPEN, Phase
+from controlplane.store import ledger, plans, rollouts
+from protos.contract.digest import digest_bytes
+from protos.contract.merkle import leaf_hash, root_of
+from tests.simulation.plant import APPROVERS, NAME, Gate, Plant
+
+PEOPLE_NEEDED = 2
+STARTS = (Phase.CANDIDATE, Phase.EVALUATED)
+
+
+def check(plant: Plant) -> None:
+    """Raise AssertionError, naming the invariant that does not hold."""
+    for gate in plant.gates:
+        check_gateway(plant, gate)
+    if plant.newest is None:
+        check_record(plant)
+
+
+def check_gateway(plant: Plant, gate: Gate) -> None:
+    split = plant.in_force(gate)
+    assert gate.plan.generation >= gate.generation, f"2: the generation of {gate.name} fell"
+    head = gate.plan.witness.head
+    assert (head.size if head else 0) >= gate.head, f"6: the head that {gate.name} holds went back"
+    gate.generation, gate.head = gate.plan.generation, head.size if head else 0
+    if split is None:
+        return
+    weights = {split.primary: 10_000}
+    if split.candidate and split.canary_bp:
+        weights[split.candidate] = max(split.canary_bp, weights.get(split.candidate, 0))
+    for bundle, weight in weights.items():
+        rose = weight > gate.before.get(bundle, 0) and bundle not in gate.ever_primary and bool(gate.before)
+        check_approved(plant, gate, bundle, weight, rose)
+    for bundle in gate.before:
+        if bundle not in weights and bundle != split.previous:
+            # Taken back: what allowed it is spent here.
+            gate.dead |= {a.digest for a in plant.signed if a.bundle == bundle}
+    gate.ever_primary.add(split.primary)
+    gate.before = weights
+
+
+def check_approved(plant: Plant, gate: Gate, bundle: str, weight: int, rose: bool) -> None:
+    author = "ann" if bundle == plant.bundles[3] else "trainer"
+    good = [
+        a
+        for a in plant.signed
+        if a.bundle == bundle
+        and a.ceiling_bp >= weight
+        and a.audience == "test"
+        and a.person in APPROVERS
+        and a.person not in (author, a.author)
+    ]
+    where = f"{bundle[7:13]} answers {weight} bp at {gate.name}"
+    assert len({a.person for a in good}) >= PEOPLE_NEEDED, f"1: {where}, approved by {len(good)}"
+    if rose:
+        fresh = [a for a in good if plant.now_ms // 1000 < a.expires and a.digest not in gate.dead]
+        assert len({a.person for a in fresh}) >= PEOPLE_NEEDED, f"8: {where}, on what had lapsed or was taken back"
+
+
+def check_record(plant: Plant) -> None:
+    """The ledger tells every move there was, and all that anybody was told is in it."""
+    with plant.deployment.store.reading() as unit:
+        found = ledger.entries(unit.connection, 0, 1_000_000)
+        bodies = [entry.body for entry in found]
+        rows = rollouts.listed(unit, NAME)
+        kept = {digest_bytes(e.payload) for row in rows for e in plans.approvals_of(unit, row.state.id)}
+    assert [entry.seq for entry in found] == list(range(len(found))), "6: entries are missing"
+    leaves = [leaf_hash(body) for body in bodies]
+    for gate in plant.gates:
+        head = gate.plan.witness.head
+        if head is not None and not gate.is_diverted:
+            assert head.size <= len(leaves), f"6: {gate.name} saw {head.size} entries of {len(leaves)}"
+            assert root_of(leaves[: head.size]) == head.root, f"6: {gate.name} saw another ledger"
+    said = {entry.detail.get("statement") for entry in found if entry.action == "approval.given"}
+    assert plant.acknowledged <= said & kept, "5: an approval that was acknowledged is gone"
+    told: dict[str, Phase] = {}
+    for entry in found:
+        name, target = entry.detail.get("rollout"), entry.detail.get("to")
+        if target is None:
+            continue
+        after = Phase(target)
+        if entry.action == "rollout.started":
+            assert name not in told and after in STARTS, f"{name} started as {target}"
+        else:
+            before = told[name]
+            assert entry.detail["from"] == before.value, f"{name} was {before.value}, entry {entry.seq} leaves {target}"
+            assert after in LEGAL_MOVES[before] or (after is before and before in OPEN), f"{name}: {before} to {after}"
+        if entry.action in ("rollout.shifted", "rollout.promoted"):
+            assert set(entry.detail["approvals"]) <= said, f"{name} rests on approvals that nobody recorded"
+            assert len(set(entry.detail["approvals"])) >= PEOPLE_NEEDED, f"{name} rests on too few"
+        told[name] = after
+    assert told == {row.state.id: row.state.phase for row in rows}, "a rollout moved and the ledger does not say so"
+    assert sum(row.is_open for row in rows) <= 1, "two rollouts are open"
+    assert sum(row.state.phase is Phase.PRIMARY for row in rows) <= 1, "two rollouts are the primary's"

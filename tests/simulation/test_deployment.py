@@ -1,0 +1,205 @@
+"""The invariants hold of a whole deployment, in whatever order things happen; INTERLOCK_SEEDS plays more of them."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from controlplane.domain.rollout import OPEN, Phase
+from controlplane.store.store import Unit
+from gateway.serving import current_plan
+from tests.simulation.deployment import SHM, InvariantBroken, Simulation, play
+from tests.simulation.invariants import check
+from tests.simulation.plant import Plant, Refused
+
+SEEDS = int(os.environ.get("INTERLOCK_SEEDS", "3"))
+BUNDLES = st.integers(0, 3)
+GATES = st.integers(0, 1)
+PEOPLE = st.sampled_from(("ann", "bob", "eve", "oli"))
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    yield
+    structlog.reset_defaults()
+
+
+def test_no_seed_breaks_an_invariant() -> None:
+    for seed in range(SEEDS):
+        play(seed)
+
+
+def test_a_seed_replays_to_the_word() -> None:
+    def words(seed: int) -> list[str]:
+        with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder:
+            played = Simulation(seed, Path(folder))
+            for work in (played.bootstrap, *played.events[:1] * 3, played.clock, played.person):
+                played.event(work)
+            played.plant.close()
+            return played.log
+
+    first = words(3)
+    assert first == words(3) and first != words(4)
+
+
+class RolloutMachine(RuleBasedStateMachine):
+    """Every move of the real machine on its real store, beside two gateways: Hypothesis chooses the order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None)
+        self.plant = Plant(Path(self.folder.name), gateways=2)
+
+    def teardown(self) -> None:
+        self.plant.close()
+        self.folder.cleanup()
+
+    def phase(self) -> Phase | None:
+        row = self.plant.rollout()
+        return None if row is None else row.state.phase
+
+    @initialize()
+    def bootstrap(self) -> None:
+        self.plant.judge(self.plant.bundles[0], is_accepted=True)
+        self.plant.start(self.plant.bundles[0])
+        self.plant.tick()
+        for name in ("ann", "bob"):
+            self.plant.approve(name)
+        for gate in self.plant.gates:
+            self.plant.deliver(gate)
+
+    @precondition(lambda self: self.phase() not in OPEN)
+    @rule(bundle=BUNDLES, is_judged=st.booleans())
+    def start(self, bundle: int, is_judged: bool) -> None:
+        found = self.plant.bundles[bundle]
+        self.plant.train(found)
+        try:
+            if is_judged:
+                self.plant.judge(found, is_accepted=True)
+            self.plant.start(found)
+        except Refused:
+            split = self.plant.split()
+            assert split is not None and (split.primary == found or not is_judged)
+
+    @precondition(lambda self: self.phase() is Phase.CANDIDATE)
+    @rule(is_accepted=st.booleans())
+    def judge(self, is_accepted: bool) -> None:
+        row = self.plant.rollout()
+        assert row is not None
+        self.plant.judge(row.state.candidate, is_accepted=is_accepted)
+        self.plant.tick()
+        held = row.state.held
+        assert self.phase() is (Phase.CANDIDATE if held else Phase.EVALUATED if is_accepted else Phase.REJECTED)
+
+    @rule()
+    def tick(self) -> None:
+        self.plant.tick()
+
+    @precondition(lambda self: self.phase() in (Phase.SHADOW, Phase.CANARY))
+    @rule(kind=st.sampled_from(("good", "good", "good", "bad", "odd")))
+    def measure(self, kind: str) -> None:
+        self.plant.measure(kind)
+        before = self.plant.rollout()
+        self.plant.tick()
+        after = self.plant.rollout()
+        assert before is not None and after is not None
+        if kind == "odd":
+            assert after.state.stage == before.state.stage or before.state.phase is Phase.SHADOW
+
+    @precondition(lambda self: (row := self.plant.rollout()) is not None and row.evidence is not None and row.is_open)
+    @rule(name=PEOPLE, ceiling=st.sampled_from((0, 500)))
+    def approve(self, name: str, ceiling: int) -> None:
+        try:
+            self.plant.approve(name, ceiling)
+        except Refused as refused:
+            row = self.plant.rollout()
+            assert name == "oli" or (row is not None and row.state.candidate == self.plant.bundles[3]), refused
+
+    @precondition(lambda self: self.phase() is not None)
+    @rule(method=st.sampled_from(("HoldRollout", "ResumeRollout", "RejectRollout", "RollBack")))
+    def person(self, method: str) -> None:
+        try:
+            self.plant.person(method)
+        except Refused:
+            return  # the phase does not allow it; the invariants say whether anything moved
+
+    @rule(gate=GATES, is_heard=st.booleans())
+    def deliver(self, gate: int, is_heard: bool) -> None:
+        self.plant.deliver(self.plant.gates[gate], is_heard=is_heard)
+
+    @rule(gate=GATES)
+    def restart(self, gate: int) -> None:
+        self.plant.start_gateway(self.plant.gates[gate])
+
+    @rule(hours=st.integers(-3, 30))
+    def clock(self, hours: int) -> None:
+        self.plant.now_ms += 3_600_000 * hours
+
+    @rule(at=st.integers(0, 3))
+    def killed(self, at: int) -> None:
+        self.plant.killed_tick(at)
+
+    @invariant()
+    def everything_holds(self) -> None:
+        check(self.plant)
+
+
+def test_every_order_of_moves_keeps_the_ledger_the_table_and_the_gateways_in_step() -> None:
+    most = 3 if SEEDS < 100 else SEEDS // 10
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        RolloutMachine, settings=settings(max_examples=most, stateful_step_count=18, deadline=None, database=None)
+    )
+
+
+class TestTheCheckItself:
+    """A check that cannot fail proves nothing."""
+
+    @pytest.fixture
+    def played(self, tmp_path: Path) -> Iterator[Simulation]:
+        made = Simulation(1, tmp_path)
+        made.event(made.bootstrap)
+        yield made
+        made.plant.close()
+
+    def test_a_gateway_that_takes_any_plan_is_caught(self, played: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(current_plan, "check_plan", lambda *given, **named: None)
+        plant = played.plant
+        now = plant.split()
+        assert now is not None
+
+        def smuggled() -> str:
+            plant.smuggle(replace(now, primary=plant.bundles[1]), is_recorded=True)
+            return plant.deliver(plant.gates[0])
+
+        with pytest.raises(InvariantBroken, match=r"(?s)1: .* 10000 bp .*replay: python -m"):
+            played.event(smuggled)
+
+    def test_a_move_without_a_ledger_entry_is_caught(self, played: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+        record = Unit.record
+
+        def forgetful(unit: Unit, actor: str, action: str, detail: dict[str, Any]) -> int:
+            return 0 if action == "rollout.evaluated" else record(unit, actor, action, detail)
+
+        monkeypatch.setattr(Unit, "record", forgetful)
+        plant = played.plant
+        plant.train(plant.bundles[1])
+        played.event(lambda: plant.start(plant.bundles[1]))
+        plant.judge(plant.bundles[1], is_accepted=True)
+        with pytest.raises(InvariantBroken, match="the ledger does not say so|was candidate, entry"):
+            played.event(plant.tick)
