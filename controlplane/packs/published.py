@@ -27,6 +27,7 @@ class PublishedSet:
         columns: Which column holds what. Rows with a label outside of the task's are left out.
         task: The specialist's task as far as the set can ask it: its own fields or labels where it has others.
         analysers: How the additive model cuts a text field, where not into words.
+        is_balanced: Whether the additive model counts all labels the same, however rare.
         metrics: What is compared with others' results.
         groups: The set's own labels, where they are coarser than the task's, and the task's labels in each.
         published: Metric to what was reached by a classical model, for the table of results.
@@ -41,6 +42,7 @@ class PublishedSet:
     metrics: tuple[str, ...]
     published: Mapping[str, float]
     groups: Mapping[str, tuple[str, ...]]
+    is_balanced: bool = False
     prepare: Prepare | None = None
 
     @classmethod
@@ -72,6 +74,7 @@ class PublishedSet:
             metrics=read.texts("metrics"),
             published={name: values.number(name, 0, 1e9) for name in published},
             groups={name: groups.texts(name) for name in grouped},
+            is_balanced=read.flag("balanced", False),
         )
         read.done()
         return found

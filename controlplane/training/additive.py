@@ -30,7 +30,7 @@ SMALL = 2000  # cases: below, the fit is held back more
 CASES_PER_BIN = 40
 LEAST_OF_CATEGORY = 5
 STRENGTHS = (0.05, 0.4, 2.0)
-MOST_TERMS = 40_000
+MOST_TERMS = 60_000
 REASONS = 4  # Regulation B: a statement of four principal reasons is usually enough (12 CFR 1002.9, comment 9(b)(2)-1)
 DECIMALS = 6
 
@@ -62,6 +62,7 @@ def fit(
     seed: int,
     analysers: Mapping[str, str] | None = None,
     weights: Sequence[float] | None = None,
+    is_balanced: bool = False,
 ) -> Fitted:
     """Fit on rendered texts; numbers alone by boosted steps, with texts by logistic regression on both.
 
@@ -69,10 +70,14 @@ def fit(
         dev: Cases that only the calibration is fitted on; none leaves the model as it is.
         analysers: How a text field is cut into terms; "words" where none is named.
         weights: How many real cases each training case stands for.
+        is_balanced: Each label's cases together count the same, however rare it is.
     """
     columns = _Columns.of(task, training, analysers or {})
     labels = np.array([task.labels.index(example.label) for example in training])
     weight = np.ones(len(training)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if is_balanced:
+        totals = np.bincount(labels, weight, minlength=len(task.labels))
+        weight = weight * (weight.sum() / (np.count_nonzero(totals) * totals[labels]))
     made = _boosted if not columns.texts else _linear
     with threadpool_limits(1):  # threads of these libraries wait for each other by spinning, on cores that others use
         fields, intercept = made(task, columns, labels, weight, seed)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 _WORD = re.compile(r"\w+|[^\w\s]")
-_EDGE = re.compile(r"\W+")
 CHARACTERS_PER_TOKEN = 4
-CHARACTER_SIZES = (3, 4, 5)
+NAME_SIZES = (1, 2, 3, 4, 5)
+SPELLING_SIZES = (2, 3, 4)
 
 
 def read_fields(text: str, names: Sequence[str]) -> dict[str, str]:
@@ -42,20 +42,30 @@ def read_number(text: str) -> float:
         return math.nan
 
 
+def _words(text: str, most: int) -> list[str]:
+    return _WORD.findall(text[: 16 * most].lower())[:most]
+
+
 def words(text: str, most: int) -> list[str]:
     """Return words, symbols and pairs of neighbours, lower case, of at most ``most`` words."""
-    found = [match[0] for match in _WORD.finditer(text[: 16 * most].lower())][:most]
+    found = _words(text, most)
     return found + [f"{a} {b}" for a, b in zip(found, found[1:], strict=False)]
 
 
-def characters(text: str, most: int) -> list[str]:
-    """Return runs of three to five characters of each word and its edges, lower case: for names such as domains."""
-    found: list[str] = []
-    for word in _EDGE.split(text[: CHARACTERS_PER_TOKEN * most].lower()):
-        if word:
-            padded = f" {word} "
-            found += [padded[i : i + n] for n in CHARACTER_SIZES for i in range(len(padded) - n + 1)]
+def spelling(text: str, most: int) -> list[str]:
+    """Return what ``words`` does, and runs of two to four characters of each word and its edges: for odd spellings."""
+    found = words(text, most)
+    for word in _words(text, most):
+        # Runs are marked: "no" inside a word is not the word "no".
+        padded = f"<{word}>"
+        found += ["~" + padded[i : i + n] for n in SPELLING_SIZES for i in range(len(padded) - n + 1)]
     return found
+
+
+def characters(text: str, most: int) -> list[str]:
+    """Return runs of one to five characters and the edges, lower case: for names such as domains and addresses."""
+    padded = f" {text[: CHARACTERS_PER_TOKEN * most].lower().strip()} "
+    return [padded[i : i + n] for n in NAME_SIZES for i in range(len(padded) - n + 1)] if padded.strip() else []
 
 
 def whole(text: str, most: int) -> list[str]:
@@ -64,5 +74,5 @@ def whole(text: str, most: int) -> list[str]:
 
 
 ANALYSERS: Mapping[str, Callable[[str, int], list[str]]] = MappingProxyType(
-    {"words": words, "characters": characters, "whole": whole}
+    {"words": words, "spelling": spelling, "characters": characters, "whole": whole}
 )
