@@ -21,7 +21,7 @@ class SpecialistSettings:
     """One specialist to look after, by the pack that describes it: a name, or the path of a folder, with a slash.
 
     ``suite`` replaces the pack's own, and so does ``trainer``: "encoder" fine-tunes the language model,
-    "additive" fits the classical control to be served itself.
+    "additive" and "trees" fit the classical control to be served itself.
     """
 
     pack: str
@@ -38,7 +38,7 @@ class SpecialistSettings:
             pack=_pack_at(read.text("pack"), root),
             data=None if data is None else root / data,
             suite=None if suite is None else root / suite,
-            trainer=read.text("trainer", None, choices=("encoder", "additive")),
+            trainer=read.text("trainer", None, choices=("encoder", "additive", "trees")),
         )
         read.done()
         return specialist

@@ -15,7 +15,7 @@ from protos import decide_pb2
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec, check_input, render
 
-TRAINERS = ("encoder", "additive")
+TRAINERS = ("encoder", "additive", "trees")
 Scalar = str | float | int | bool
 _HELD_OUT = "0123"  # first hex digit of a text's key: a quarter of all cases is never trained on
 

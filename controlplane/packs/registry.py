@@ -24,7 +24,7 @@ class Pack(Protocol):
 
     task: TaskSpec  # what the specialist reads and answers
     suite: Suite  # what a candidate must show before it may be rolled out
-    trainer: str  # how its bundles are made: "encoder" or "additive"
+    trainer: str  # how its bundles are made: "encoder", "additive" or "trees"
     analysers: Mapping[str, str]  # how the additive trainer cuts text fields, where not into words
     sets: tuple[PublishedSet, ...]  # data sets of other people's that can be read as its cases
 

@@ -147,8 +147,8 @@ def run(value: Any, child: Child) -> dict[str, Any]:
     # The parent's clock is the limit; this one ends a child whose parent is gone and whose loop is stuck.
     limit(config.memory_mb, 2 * config.max_seconds * max(1, config.recipe.threads))
     try:
-        if config.trainer == "additive":
-            return _additive(config, examples, dev, started)
+        if config.trainer != "encoder":
+            return _classical(config, examples, dev, started)
         return _train(config, examples, dev, child, started)
     except (MemoryError, RuntimeError, OSError) as error:
         if config.memory_mb and is_out_of_memory(error):
@@ -237,17 +237,29 @@ def _thinned(losses: tuple[float, ...], stride: int) -> list[float]:
     return [sum(losses[i : i + stride]) / len(losses[i : i + stride]) for i in range(0, len(losses), stride)]
 
 
-def _additive(
+def _classical(
     config: TrainingConfig, examples: Sequence[Example], dev: Sequence[Example], started: float
 ) -> dict[str, Any]:
-    """Fit the additive model; its one loss is that of the dev cases."""
+    """Fit the additive model or the trees; the one loss is that of the dev cases."""
     from controlplane.evals.metrics import log_loss, macro_f1
-    from controlplane.training.additive import fit
+    from controlplane.training import additive, trees
     from controlplane.training.provenance import provenance
     from protos.contract.additive import Additive
+    from protos.contract.trees import Trees
 
-    fitted = fit(config.task, examples, dev, seed=config.recipe.seed, analysers=config.analysers)
-    logits = Additive.from_json(config.task, fitted.body, "model").logits([example.text for example in dev])
+    given: dict[str, Any] = {"seed": config.recipe.seed, "analysers": config.analysers}
+    fitted: additive.Fitted | trees.Fitted
+    model: Additive | Trees
+    try:
+        if config.trainer == "trees":
+            fitted = trees.fit(config.task, examples, dev, **given)
+            model = Trees.from_json(config.task, fitted.body, "model")
+        else:
+            fitted = additive.fit(config.task, examples, dev, **given)
+            model = Additive.from_json(config.task, fitted.body, "model")
+    except FieldInvalid as error:
+        raise ConfigInvalid(str(error)) from error
+    logits = model.logits([example.text for example in dev])
     labels = np.array([config.task.labels.index(example.label) for example in dev])
     recipe = {"pack": config.pack, "trainer": config.trainer, "seed": config.recipe.seed}
     loss = float(log_loss(labels, fitted.head.probabilities(logits))[0])

@@ -198,6 +198,12 @@ def _additive(bundle: Bundle, host: Host) -> Backend:
     return AdditiveBackend(bundle)
 
 
+def _trees(bundle: Bundle, host: Host) -> Backend:
+    from gateway.worker.trees import TreesBackend
+
+    return TreesBackend(bundle)
+
+
 def _tensorrt_llm(bundle: Bundle, host: Host) -> Backend:
     from gateway.worker.tensorrt_llm.backend import open_backend
 
@@ -211,6 +217,7 @@ BACKENDS: Mapping[str, Callable[[Bundle, Host], Backend]] = {
     "simulator": _simulator,
     "tensorrt_llm": _tensorrt_llm,
     "transformers": _transformers,
+    "trees": _trees,
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "additive": (),
@@ -218,6 +225,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "simulator": (),
     "tensorrt_llm": ("tensorrt_llm", "tokenizers", "safetensors"),
     "transformers": ("torch", "transformers", "tokenizers", "safetensors", "llguidance"),
+    "trees": (),
 }
 
 

@@ -83,6 +83,7 @@ def _always(exactness: str) -> Callable[[Mapping[str, Any]], str]:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "additive": Kind(False, _always(EXACT)),
+        "trees": Kind(False, _always(EXACT)),
         "openvino": Kind(False, _always(EXACT)),
         "transformers": Kind(False, _always(EXACT), reads_adapters=True),
         "simulator": Kind(False, lambda engine: str(engine.get("label_logprobs", EXACT)), reads_adapters=True),
