@@ -1,7 +1,8 @@
 """``make results``: every published set, from its train part to a bundle to ``interlock eval run`` on its dev part.
 
-Writes ``perf/results/specialists.json`` and the README's table. Sets that are not on this machine keep the rows
-they have. The language model learns from at most ``ENCODER_CASES`` cases, the additive model from all.
+Writes ``perf/results/specialists.json`` and the README's table, set by set: what is done counts, and ``--missing`` goes
+on from there. Sets that are not on this machine keep the rows they have. The language model learns where all of a case
+is text, and reads ``ENCODER_TOKENS`` tokens doing so, which takes about five minutes of one core a set.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,16 +23,19 @@ from controlplane.evals.published_run import as_published
 from controlplane.packs.example import Example
 from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import FOLDERS, load_metrics, load_pack
-from controlplane.training.additive import fit
+from controlplane.training import additive, trees
 from controlplane.training.dataset import fence, write_dataset
 from perf.processes import ROOT
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
+from protos.contract.features import CHARACTERS_PER_TOKEN
 
 RESULTS = ROOT / "perf" / "results" / "specialists.json"
 README = ROOT / "README.md"
+PRICES = ROOT / "perf" / "prices.toml"
 BEGIN, END = "<!-- perf/results/specialists.json begins -->", "<!-- perf/results/specialists.json ends -->"
-ENCODER_CASES = 2000
+ENCODER_TOKENS = 300_000  # over all epochs: about a thousand a second and core
+ENCODER_EPOCHS = (2, 4)  # least and most; a set that is too large for the least is drawn from
 DEV_CASES = 2000
 ZERO = "sha256:" + "0" * 64
 AUTHOR = "make-results"
@@ -54,23 +59,32 @@ def cases_of(one: PublishedSet, path: Path, scratch: Path) -> list[Case]:
 
 def train_additive(one: PublishedSet, cases: Sequence[Case], bundles: Path, scratch: Path) -> str:
     """Fit on nine tenths, calibrate on the rest."""
-    order = random.Random(SEED).sample(range(len(cases)), len(cases))
-    dev = order[: min(2000, len(cases) // 10)]
-    rest = order[len(dev) :]
-    fitted = fit(
-        one.task,
-        [Example(cases[i].text, cases[i].label) for i in rest],
-        [Example(cases[i].text, cases[i].label) for i in dev] if one.columns.weight is None else [],
-        seed=SEED,
-        analysers=one.analysers,
-        weights=[cases[i].weight for i in rest],
-    )
+    training, dev, weights = _parted(one, cases)
+    given: dict[str, Any] = {"seed": SEED, "analysers": one.analysers, "weights": weights}
+    fitted = additive.fit(one.task, training, dev, is_balanced=one.is_balanced, **given)
     return fitted.export(one.task, BundleStore(bundles), {"author": AUTHOR})
+
+
+def train_trees(one: PublishedSet, cases: Sequence[Case], bundles: Path, scratch: Path) -> str:
+    """Fit on nine tenths, calibrate on the rest."""
+    training, dev, weights = _parted(one, cases)
+    fitted = trees.fit(one.task, training, dev, seed=SEED, analysers=one.analysers, weights=weights)
+    return fitted.export(one.task, BundleStore(bundles), {"author": AUTHOR})
+
+
+def _parted(one: PublishedSet, cases: Sequence[Case]) -> tuple[list[Example], list[Example], list[float]]:
+    """Draw a tenth to calibrate on, none where cases weigh: what the rare ones stand for would be lost on it."""
+    order = random.Random(SEED).sample(range(len(cases)), len(cases))
+    aside = min(2000, len(cases) // 10)
+    dev, rest = order[:aside], order[aside:]
+    examples = [Example(case.text, case.label) for case in cases]
+    held = [examples[i] for i in dev] if one.columns.weight is None else []
+    return [examples[i] for i in rest], held, [cases[i].weight for i in rest]
 
 
 def train_encoder(one: PublishedSet, cases: Sequence[Case], bundles: Path, scratch: Path) -> str:
     """Fine-tune as the control plane does, in its child process."""
-    drawn = random.Random(SEED).sample(list(cases), min(len(cases), ENCODER_CASES))
+    drawn, epochs = _affordable(one, cases)
     examples = [Example(case.text, case.label) for case in drawn]
     dev = examples[: len(examples) // 8]
     training, _ = fence(examples[len(dev) :], dev)
@@ -85,7 +99,7 @@ def train_encoder(one: PublishedSet, cases: Sequence[Case], bundles: Path, scrat
         "train_file": str(scratch / "train.jsonl"),
         "dev_file": str(scratch / "dev.jsonl"),
         "bundles_dir": str(bundles),
-        "recipe": {"epochs": 2, "threads": 2, "seed": SEED},
+        "recipe": {"epochs": epochs, "threads": 1, "seed": SEED},
         "max_seconds": 3000,
         "author": AUTHOR,
         "parent": None,
@@ -104,23 +118,50 @@ def train_encoder(one: PublishedSet, cases: Sequence[Case], bundles: Path, scrat
     return digest
 
 
+def _affordable(one: PublishedSet, cases: Sequence[Case]) -> tuple[list[Case], int]:
+    """Draw as many cases as ``ENCODER_TOKENS`` allow, and say how often to read them."""
+    from controlplane.training.lora import open_base, token_rows
+    from controlplane.training.recipe import PACKAGED
+
+    order = random.Random(SEED).sample(list(cases), len(cases))
+    rows = token_rows(open_base(PACKAGED), one.task, [case.text for case in order[:1000]])
+    each = sum(map(len, rows)) / len(rows)
+    least, most = ENCODER_EPOCHS
+    kept = order[: int(ENCODER_TOKENS / least / each)]
+    return kept, max(least, min(most, int(ENCODER_TOKENS / each / len(kept))))
+
+
 ENGINES: dict[str, Callable[[PublishedSet, Sequence[Case], Path, Path], str]] = {
     "additive": train_additive,
+    "trees": train_trees,
     "encoder": train_encoder,
 }
 
-TITLES = {"encoder": "language model", "additive": "additive"}  # columns of the README's table
+
+def reads(engine: str, one: PublishedSet) -> bool:
+    """Say whether an engine is asked of a set: the language model of texts, trees of numbers and categories."""
+    are_texts = [field.kind == "text" and one.analysers.get(field.name) != "whole" for field in one.task.fields]
+    return {"encoder": all(are_texts), "trees": not any(are_texts)}.get(engine, True)
+
+
+# Columns of the README's table.
+TITLES = {"encoder": "language model", "additive": "additive", "trees": "trees"}
+
+
+def _learned(one: PublishedSet, data: Path) -> tuple[PublishedSet, Path]:
+    """Return the set that a set's bundles learn from, and its file: its own, or the tweets' for a set without one."""
+    source = parts_of(data / one.name).get("train") or parts_of(data / "brand-safety-hate-davidson")["train"]
+    return next(s for s in load_pack(one.task.name).sets if s.name == source.parent.name), source
 
 
 def measure(
-    one: PublishedSet, engine: str, folder: Path, bundles: Path, made: dict[tuple[str, str], str]
+    one: PublishedSet, engine: str, data: Path, bundles: Path, made: dict[tuple[str, str], str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one set and engine; ``made`` keeps bundles by the set they learned from."""
-    parts = parts_of(folder)
+    parts = parts_of(data / one.name)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        source = parts.get("train") or parts_of(folder.with_name("brand-safety-hate-davidson"))["train"]
-        learned = next(s for s in load_pack(one.task.name).sets if s.name == source.parent.name)
+        learned, source = _learned(one, data)
         if (learned.name, engine) not in made:
             made[learned.name, engine] = ENGINES[engine](learned, cases_of(learned, source, scratch), bundles, scratch)
         digest = made[learned.name, engine]
@@ -129,6 +170,8 @@ def measure(
         asked = LabelledRun(bundles, digest, data, train=train, rounds=200, gateway_cases=100)
         read, _ = as_published(one.task.name, asked, scratch)
         report = run_labelled(read)
+        dev = read_cases(read.data, one.task, read.columns, one.labels, set_aside=lambda _: None)
+        tokens = sum(len(case.text) for case in dev) / len(dev) / CHARACTERS_PER_TOKEN
     for metric in one.metrics:
         ours = report["models"]["bundle"].get(metric)
         if ours is None or ours["value"] is None:
@@ -148,6 +191,8 @@ def measure(
             "bundle": digest,
             "worker_ms": {name: round(value, 3) for name, value in report["worker"]["latency_ms"].items()},
             "gateway_ms": {name: round(value, 3) for name, value in report["gateway"]["latency_ms"].items()},
+            "cpu_ms": _rounded(report["gateway"]["cpu_ms"]),
+            "tokens": round(tokens, 1),
         }
 
 
@@ -168,33 +213,72 @@ def _sample(path: Path, scratch: Path) -> Path:
 
 
 def write_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Put the results into the README, between its marks."""
+    """Put the results into the README, between its marks: how good, then how fast and at what cost."""
     engines = [name for name in TITLES if any(r["engine"] == name for r in rows)]
-    titles = [TITLES[name] for name in engines]
-    heads = ("specialist", "set", "metric", *titles, "classical elsewhere", "n", "p50, p99 of one")
+    heads = ("specialist", "set", "metric", *(TITLES[name] for name in engines), "classical elsewhere", "n")
     table = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    keys = dict.fromkeys((r["specialist"], r["set"], r["metric"]) for r in rows)
-    for specialist, name, metric in keys:
+    for specialist, name, metric in dict.fromkeys((r["specialist"], r["set"], r["metric"]) for r in rows):
         found = {r["engine"]: r for r in rows if (r["specialist"], r["set"], r["metric"]) == (specialist, name, metric)}
         any_row = next(iter(found.values()))
-        shown = [_cell(found.get(name)) for name in engines]
-        best = max(found.values(), key=lambda r: r["ours"])["worker_ms"]
-        cells = [specialist, name, metric, *shown, _plain(any_row["published"])]
-        table.append(
-            "| " + " | ".join([*cells, f"{any_row['n']:,}", f"{best['p50']:.2f}, {best['p99']:.2f} ms"]) + " |"
-        )
+        best = max(_size(r) for r in found.values())
+        shown = [_cell(found.get(name), best) for name in engines]
+        cells = [specialist, name, metric, *shown, _plain(any_row["published"]), f"{any_row['n']:,}"]
+        table.append("| " + " | ".join(cells) + " |")
     text = README.read_text("utf-8")
     before, rest = text.split(BEGIN, 1)
     _, after = rest.split(END, 1)
-    README.write_text(before + BEGIN + "\n" + "\n".join(table) + "\n" + END + after, "utf-8")
+    written = "\n".join([*table, "", *_costs(rows, engines)])
+    README.write_text(before + BEGIN + "\n" + written + "\n" + END + after, "utf-8")
+
+
+def _costs(rows: Sequence[dict[str, Any]], engines: Sequence[str]) -> list[str]:
+    """Return the table of one decision's latency and cost a specialist, beside a call of a frontier model."""
+    prices = tomllib.loads(PRICES.read_text("utf-8"))
+    core, frontier = prices["core"], prices["frontier"]
+    heads = ("specialist", "engine", "p50, p99 of one", "CPU a decision", "USD a million", "a frontier call's")
+    table = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for specialist in dict.fromkeys(r["specialist"] for r in rows):
+        for engine in engines:
+            # A set's rows are of one run; sets of a specialist differ in length, so the slowest stands for all.
+            mine = [r for r in rows if (r["specialist"], r["engine"]) == (specialist, engine) and r.get("cpu_ms")]
+            if not mine:
+                continue
+            row = max(mine, key=lambda r: r["cpu_ms"])
+            ours = row["cpu_ms"] / 1000 / 3600 * core["usd_per_hour"] * 1e6
+            called = (row["tokens"] + frontier["instruction_tokens"]) * frontier["usd_per_million_input"]
+            theirs = called + frontier["answer_tokens"] * frontier["usd_per_million_output"]
+            speed = row["worker_ms"]
+            cells = [
+                specialist,
+                TITLES[engine],
+                f"{speed['p50']:.2f}, {speed['p99']:.2f} ms",
+                f"{row['cpu_ms']:.2f} ms",
+            ]
+            table.append("| " + " | ".join([*cells, f"{ours:.3f}", f"{theirs:,.0f}"]) + " |")
+    return [
+        *table,
+        "",
+        f"A core at {core['usd_per_hour']} USD an hour ({core['source']}, {core['date']}). A frontier call: "
+        f"{frontier['usd_per_million_input']:.2f} and {frontier['usd_per_million_output']:.2f} USD a million tokens "
+        f"in and out ({frontier['source']}, {frontier['date']}), with {frontier['instruction_tokens']} tokens of "
+        f"instructions, {frontier['answer_tokens']} of answer and {frontier['latency_ms']} ms assumed "
+        "(`perf/prices.toml`).",
+    ]
+
+
+def _size(row: dict[str, Any]) -> float:
+    return float(row["ours"])
 
 
 def _plain(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _cell(row: dict[str, Any] | None) -> str:
-    return "" if row is None else f"{row['ours']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+def _cell(row: dict[str, Any] | None, best: float) -> str:
+    if row is None:
+        return ""
+    mark = "**" if row["ours"] == best else ""
+    return f"{mark}{row['ours']:.3f}{mark} ({row['low']:.3f} to {row['high']:.3f})"
 
 
 def main() -> None:
@@ -204,26 +288,37 @@ def main() -> None:
     parser.add_argument("--bundles", type=Path, default=ROOT / "var" / "results" / "bundles")
     parser.add_argument("--engine", action="append", choices=tuple(ENGINES), help="only these")
     parser.add_argument("--set", action="append", dest="sets", help="only these")
+    parser.add_argument("--missing", action="store_true", help="only what has no row yet")
+    parser.add_argument("--bundle", help="measure this bundle instead of training one; with one --set and --engine")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where rows are kept")
     parser.add_argument("--table", action="store_true", help="only write the README's table again")
     chosen = parser.parse_args()
     load_metrics()
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows: list[dict[str, Any]] = json.loads(chosen.results.read_text()) if chosen.results.exists() else []
     made: dict[tuple[str, str], str] = {}
+    for pack, one, engine in _asked(chosen):
+        key = (pack, one.name, engine)
+        if chosen.missing and any((r["specialist"], r["set"], r["engine"]) == key for r in rows):
+            continue
+        sys.stdout.write(f"{one.name} {engine}\n")
+        sys.stdout.flush()
+        if chosen.bundle:
+            made[_learned(one, chosen.data)[0].name, engine] = chosen.bundle
+        found = list(measure(one, engine, chosen.data, chosen.bundles, made))
+        rows = [r for r in rows if (r["specialist"], r["set"], r["engine"]) != key] + found
+        rows.sort(key=lambda r: (FOLDERS.index(r["specialist"]), r["set"], r["metric"], r["engine"]))
+        chosen.results.write_text(json.dumps(rows, indent=1) + "\n")
+    if chosen.results == RESULTS:
+        write_table(rows)
+
+
+def _asked(chosen: argparse.Namespace) -> Iterator[tuple[str, PublishedSet, str]]:
+    """Yield pack, set and engine of all that is to be measured."""
     for pack in FOLDERS if not chosen.table else ():
         for one in load_pack(pack).sets:
-            folder = chosen.data / one.name
-            if (chosen.sets and one.name not in chosen.sets) or not parts_of(folder):
+            if (chosen.sets and one.name not in chosen.sets) or not parts_of(chosen.data / one.name):
                 continue
-            for engine in chosen.engine or ENGINES:
-                sys.stdout.write(f"{one.name} {engine}\n")
-                sys.stdout.flush()
-                found = list(measure(one, engine, folder, chosen.bundles, made))
-                key = (pack, one.name, engine)
-                rows = [r for r in rows if (r["specialist"], r["set"], r["engine"]) != key] + found
-                rows.sort(key=lambda r: (FOLDERS.index(r["specialist"]), r["set"], r["metric"], r["engine"]))
-                # After every set: an hour's work should not end with the last one's mistake.
-                RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    write_table(rows)
+            yield from ((pack, one, engine) for engine in chosen.engine or ENGINES if reads(engine, one))
 
 
 if __name__ == "__main__":

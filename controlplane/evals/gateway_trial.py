@@ -25,6 +25,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from controlplane.evals.cpu import cpu_seconds
 from controlplane.evals.engine import EngineFailed
 from protos import decide_pb2, decide_pb2_grpc, traffic_pb2
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
@@ -54,6 +55,7 @@ class Trial:
         latencies_ms: From sending a request to reading its answer, shape [n].
         fallbacks: Reason to count; ``failures``: gRPC status to count.
         budget_ms: The time each caller gave.
+        cpu_ms: CPU time of gateway, front and worker a decision, asked one after the other; None where it is unknown.
     """
 
     decisions: NDArray[np.int64]
@@ -62,6 +64,7 @@ class Trial:
     fallbacks: dict[str, int]
     failures: dict[str, int]
     budget_ms: float
+    cpu_ms: float | None = None
 
     @property
     def in_time(self) -> NDArray[np.bool_]:
@@ -114,6 +117,7 @@ class GatewayTrial:
         fallbacks: Counter[str] = Counter()
         failures: Counter[str] = Counter()
         names = self._manifest.task.decisions
+        before = self._spent()
         for i, given in enumerate(inputs):
             request = self._request(given, budget_us)
             began = time.perf_counter()
@@ -131,7 +135,12 @@ class GatewayTrial:
             latencies[i] = 1000 * (time.perf_counter() - began)
             if i % _TELL == 0:
                 progress(i)
-        return Trial(decisions, latencies, fell_back, dict(fallbacks), dict(failures), budget_us / 1000)
+        after = self._spent()
+        cpu_ms = None if before is None or after is None or not len(inputs) else 1000 * (after - before) / len(inputs)
+        return Trial(decisions, latencies, fell_back, dict(fallbacks), dict(failures), budget_us / 1000, cpu_ms)
+
+    def _spent(self) -> float | None:
+        return cpu_seconds(process.pid for process in self._processes)
 
     def _request(self, given: decide_pb2.Input, budget_us: int) -> decide_pb2.DecideRequest:
         return decide_pb2.DecideRequest(

@@ -280,6 +280,7 @@ def _through_gateway(
         "cases": len(inputs),
         "budget_ms": trial.budget_ms,
         "latency_ms": _quantiles(trial.latencies_ms),
+        "cpu_ms": trial.cpu_ms,
         "answered_in_time": float(trial.in_time.mean()),
         "decided_in_time": float(trial.decided_in_time.mean()),
         "fallback_rate": float(trial.fell_back.mean()),
