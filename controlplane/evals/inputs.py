@@ -1,5 +1,7 @@
 """Rendered texts back as what a caller sends: what was captured or drawn as text can be asked again."""
 
+from collections.abc import Sequence
+
 from protos import decide_pb2
 from protos.contract.features import read_fields, read_number
 from protos.contract.task import TaskSpec
@@ -28,3 +30,13 @@ def input_of(task: TaskSpec, text: str) -> decide_pb2.Input:
             case _:
                 given.fields[field.name].flag = bool(number)
     return given
+
+
+def columns_of(task: TaskSpec, texts: Sequence[str]) -> dict[str, list[float]]:
+    """Return what rendered texts say in each field of a number, by field, shape [texts]; NaN where it is missing."""
+    names = [field.name for field in task.fields]
+    numbers = [field.name for field in task.fields if field.kind in ("number", "integer")]
+    if not numbers:
+        return {}
+    parsed = [read_fields(text, names) for text in texts]
+    return {name: [read_number(values.get(name, "")) for values in parsed] for name in numbers}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from controlplane.evals.bootstrap import interval
 from controlplane.evals.control import fit_control
 from controlplane.evals.engine import Engine, Scores
 from controlplane.evals.evaluation import Value
-from controlplane.evals.inputs import input_of
+from controlplane.evals.inputs import columns_of, input_of
 from controlplane.evals.metrics import Floats, Ints
 from controlplane.evals.registry import Answers
 from controlplane.packs.example import Example
@@ -27,7 +28,8 @@ class Measured:
 
     def __init__(self, task: TaskSpec, examples: Sequence[Example], scores: Scores, p99: float | None) -> None:
         labels = np.array([task.labels.index(example.label) for example in examples])
-        self.answers = Answers.of(task, labels, scores.probabilities, scores.decisions)
+        answers = Answers.of(task, labels, scores.probabilities, scores.decisions)
+        self.answers = replace(answers, columns=columns_of(task, [example.text for example in examples]))
         self.p99 = p99
 
     def metric(self, name: str, weights: Floats | None, index: Ints | None = None) -> Floats:

@@ -89,7 +89,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Robustness:
-    """At most this share of a part's decisions may change when its texts are changed in a way that means nothing."""
+    """At most this share of a part's decisions may change when its cases are changed (`robustness.CHANGES`)."""
 
     change: str
     part: str

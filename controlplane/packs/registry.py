@@ -26,6 +26,7 @@ class Pack(Protocol):
     suite: Suite  # what a candidate must show before it may be rolled out
     trainer: str  # how its bundles are made: "encoder", "additive" or "trees"
     analysers: Mapping[str, str]  # how the additive trainer cuts text fields, where not into words
+    statements: Mapping[str, str]  # what a notice says of a field that is a reason
     sets: tuple[PublishedSet, ...]  # data sets of other people's that can be read as its cases
 
     def training_set(self, n: int, seed: int) -> list[Example]:
@@ -50,10 +51,12 @@ class Pack(Protocol):
 
 
 LABELLED_FILE = "labelled-file"
-FOLDERS = ("brand-safety", "mfa-filter", "bid-shading", "fraud", "credit-risk", "clinical-note")
+FOLDERS = ("brand-safety", "brand-suitability", "mfa-filter", "bid-shading", "fraud", "credit-risk", "clinical-note")
 PACKS = (*FOLDERS, LABELLED_FILE)
 # Modules that call ``controlplane.evals.registry.register`` when imported.
-METRIC_MODULES = tuple(f"controlplane.packs.{name}.metrics" for name in ("bid_shading", "credit_risk", "fraud"))
+METRIC_MODULES = tuple(
+    f"controlplane.packs.{name}.metrics" for name in ("bid_shading", "brand_suitability", "credit_risk", "fraud")
+)
 
 
 def load_pack(name: str, data: Path | None = None, suite: Path | None = None) -> Pack:

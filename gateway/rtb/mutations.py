@@ -149,9 +149,9 @@ def mutations_of(unit: Unit, answer: Decision, request: artf_pb2.RTBRequest) -> 
             f"/{place}/content/data",
             content_data=artf_pb2.DataPayload(data=[data]),
         )
-    if rule.suppress is not None and is_wanted(artf_pb2.SUPPRESS_DEALS) and answer.decision in rule.suppress.decisions:
+    if rule.suppress is not None and is_wanted(artf_pb2.SUPPRESS_DEALS):
         for imp in _imps(unit):
-            if deals := [deal.id for deal in imp.pmp.deals if deal.id]:
+            if deals := [d.id for d in imp.pmp.deals if d.id and rule.suppress.takes(d.id, answer.decision)]:
                 ids = artf_pb2.IDsPayload(id=deals)
                 yield _mutation(artf_pb2.SUPPRESS_DEALS, artf_pb2.OPERATION_REMOVE, imp_path(imp), ids=ids)
     if rule.shade is not None and is_wanted(artf_pb2.BID_SHADE):

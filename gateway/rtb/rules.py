@@ -36,9 +36,17 @@ class AddCids:
 
 @dataclass(frozen=True, slots=True)
 class SuppressDeals:
-    """SUPPRESS_DEALS: which decisions take an impression's deals away."""
+    """SUPPRESS_DEALS: which decisions take an impression's deals away.
+
+    ``by_deal`` has those of a deal whose buyer bears more or less than others do: a brand's policy.
+    """
 
     decisions: tuple[str, ...]
+    by_deal: Mapping[str, tuple[str, ...]]
+
+    def takes(self, deal: str, decision: str) -> bool:
+        """Say whether a decision takes a deal away."""
+        return decision in self.by_deal.get(deal, self.decisions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +159,10 @@ def _suppress(value: dict[str, Any], where: str) -> SuppressDeals | None:
     if not value:
         return None
     read = Reader(value, where)
-    suppress = SuppressDeals(read.texts("decisions"))
+    decisions, policies = read.texts("decisions"), read.object("by_deal", {})
     read.done()
-    return suppress
+    deals = Reader(policies, f"{where}.by_deal")
+    return SuppressDeals(decisions, {deal: deals.texts(deal) for deal in policies})
 
 
 def _shade(value: dict[str, Any], where: str) -> BidShade | None:

@@ -6,11 +6,17 @@ cut text alike.
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 CHARACTERS_PER_TOKEN = 4
+# Cyrillic and Greek letters that are used to write Latin words past a filter, and what is not seen at all. A subset of
+# Unicode's confusables (UTS 39): those of one Latin letter each.
+_LOOKALIKES = str.maketrans("авеікмнорстухѕјԁԛԝοαερνιτ", "abeikmhopctyxsjdqwoaepvit") | dict.fromkeys(  # noqa: RUF001
+    (0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF)
+)
 NAME_SIZES = (1, 2, 3, 4, 5)
 SPELLING_SIZES = (2, 3, 4)
 
@@ -42,8 +48,15 @@ def read_number(text: str) -> float:
         return math.nan
 
 
+def folded(text: str) -> str:
+    """Return lower case, with letters that only look like others, and invisible ones, as what they look like."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", text).lower().translate(_LOOKALIKES)
+
+
 def _words(text: str, most: int) -> list[str]:
-    return _WORD.findall(text[: 16 * most].lower())[:most]
+    return _WORD.findall(folded(text[: 16 * most]))[:most]
 
 
 def words(text: str, most: int) -> list[str]:
@@ -63,7 +76,10 @@ def spelling(text: str, most: int) -> list[str]:
 
 
 def characters(text: str, most: int) -> list[str]:
-    """Return runs of one to five characters and the edges, lower case: for names such as domains and addresses."""
+    """Return runs of one to five characters and the edges, lower case: for names such as domains and addresses.
+
+    Look-alikes stay what they are: in an address they are a sign.
+    """
     padded = f" {text[: CHARACTERS_PER_TOKEN * most].lower().strip()} "
     return [padded[i : i + n] for n in NAME_SIZES for i in range(len(padded) - n + 1)] if padded.strip() else []
 

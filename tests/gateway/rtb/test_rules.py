@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from gateway.rtb.mutations import Unit, mutations_of
 from gateway.rtb.paths import Path, parse_source
 from gateway.rtb.rules import MutationRule
-from protos import artf_pb2
+from protos import artf_pb2, decide_pb2
 from protos.contract.fields import FieldInvalid
 from protos.openrtb_pb2 import BidRequest, BidResponse
 from tests.gateway.rtb.rules import BRAND, MFA, RULES, SHADE
@@ -48,6 +49,27 @@ def test_a_rule_answers_the_intents_it_has_tables_for() -> None:
         (artf_pb2.ADD_METRICS, artf_pb2.SUPPRESS_DEALS),
         (artf_pb2.BID_SHADE,),
     ]
+
+
+def test_a_deal_with_a_policy_of_its_own_is_taken_away_by_that_alone() -> None:
+    policies = {"tolerant": ["nobody"], "strict": ["low", "medium", "high", "nobody"]}
+    table = {**deepcopy(MFA), "suppress_deals": {"decisions": ["high", "nobody"], "by_deal": policies}}
+    rule = MutationRule.from_json(table, "rule")
+    request = artf_pb2.RTBRequest()
+    imp = request.bid_request.imp.add(id="1")
+    for deal in ("tolerant", "strict", "usual"):
+        imp.pmp.deals.add(id=deal)
+    unit = Unit(rule, "/imp/1", {"request": request.bid_request, "imp": imp})
+    taken = {}
+    for decision in ("all", "low", "high", "nobody"):
+        made = mutations_of(unit, decide_pb2.DecideResponse(decision=decision), request)
+        taken[decision] = [deal for one in made if one.intent == artf_pb2.SUPPRESS_DEALS for deal in one.ids.id]
+    assert taken == {
+        "all": [],
+        "low": ["strict"],
+        "high": ["strict", "usual"],
+        "nobody": ["tolerant", "strict", "usual"],
+    }
 
 
 def test_a_quotient_needs_both_numbers() -> None:

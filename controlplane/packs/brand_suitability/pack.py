@@ -1,0 +1,11 @@
+"""The brand-suitability pack."""
+
+from pathlib import Path
+
+from controlplane.packs.brand_suitability.scenarios import draw
+from controlplane.packs.folder import FolderPack
+
+
+def load() -> FolderPack:
+    """Build the pack."""
+    return FolderPack(Path(__file__).parent, draw)
