@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/decide.proto\x12\x0cinterlock.v1\"T\n\x05Value\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x03 \x01(\x03H\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x42\x06\n\x04kind\"\x8a\x01\n\x05Input\x12\x0c\n\x04text\x18\x01 \x01(\t\x12/\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x1f.interlock.v1.Input.FieldsEntry\x1a\x42\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.interlock.v1.Value:\x02\x38\x01\"\x92\x01\n\rDecideRequest\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.interlock.v1.Input\x12\x13\n\x0brouting_key\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\t\x12\x11\n\tbudget_us\x18\x05 \x01(\r\x12\x0c\n\x04test\x18\x06 \x01(\x08\"6\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"F\n\x08\x46\x61llback\x12\x0c\n\x04used\x18\x01 \x01(\x08\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.interlock.v1.FallbackReason\"?\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\r\x12\x11\n\tengine_us\x18\x02 \x01(\r\x12\x10\n\x08total_us\x18\x03 \x01(\r\")\n\x06Reason\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08log_odds\x18\x02 \x01(\x02\"\x86\x03\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x35\n\rprobabilities\x18\x04 \x03(\x0b\x32\x1e.interlock.v1.LabelProbability\x12\x10\n\x08\x64\x65\x63ision\x18\x05 \x01(\t\x12(\n\x08\x66\x61llback\x18\x06 \x01(\x0b\x32\x16.interlock.v1.Fallback\x12\x1e\n\x03\x61rm\x18\x07 \x01(\x0e\x32\x11.interlock.v1.Arm\x12\x15\n\rbundle_digest\x18\x08 \x01(\t\x12\x17\n\x0fplan_generation\x18\t \x01(\x04\x12\x0e\n\x06\x62ucket\x18\n \x01(\r\x12$\n\x06timing\x18\x0b \x01(\x0b\x32\x14.interlock.v1.Timing\x12\x11\n\ttruncated\x18\x0c \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\r \x01(\x08\x12%\n\x07reasons\x18\x0e \x03(\x0b\x32\x14.interlock.v1.Reason\"C\n\x12\x44\x65\x63ideBatchRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.interlock.v1.DecideRequest\"F\n\x13\x44\x65\x63ideBatchResponse\x12/\n\tresponses\x18\x01 \x03(\x0b\x32\x1c.interlock.v1.DecideResponse\"\xd6\x01\n\x0fGenerateRequest\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.interlock.v1.Input\x12\x13\n\x0brouting_key\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\t\x12\x11\n\tbudget_us\x18\x05 \x01(\r\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x0c\n\x04test\x18\x07 \x01(\x08\x12,\n\nconstraint\x18\x08 \x01(\x0b\x32\x18.interlock.v1.Constraint\"d\n\nConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12&\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\x14.interlock.v1.ChoiceH\x00\x42\x06\n\x04kind\"\x17\n\x06\x43hoice\x12\r\n\x05texts\x18\x01 \x03(\t\"\xa0\x01\n\rGenerateChunk\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x1e\n\x03\x61rm\x18\x04 \x01(\x0e\x32\x11.interlock.v1.Arm\x12\x15\n\rbundle_digest\x18\x05 \x01(\t\x12\x17\n\x0fplan_generation\x18\x06 \x01(\x04\x12\x0e\n\x06tokens\x18\x07 \x01(\r\"{\n\x14ReportOutcomeRequest\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x1b\n\x13observed_at_unix_ms\x18\x04 \x01(\x03\x12\x0e\n\x06source\x18\x05 \x01(\t\")\n\x15ReportOutcomeResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x08*q\n\x03\x41rm\x12\x13\n\x0f\x41RM_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x41RM_PRIMARY\x10\x01\x12\x10\n\x0c\x41RM_BASELINE\x10\x02\x12\x0e\n\nARM_CANARY\x10\x03\x12\x10\n\x0c\x41RM_HOLDBACK\x10\x04\x12\x10\n\x0c\x41RM_OVERRIDE\x10\x05*\xf4\x01\n\x0e\x46\x61llbackReason\x12\x1f\n\x1b\x46\x41LLBACK_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x41LLBACK_REASON_NO_TIME\x10\x01\x12\x1c\n\x18\x46\x41LLBACK_REASON_DEADLINE\x10\x02\x12\x1e\n\x1a\x46\x41LLBACK_REASON_OVERLOADED\x10\x03\x12&\n\"FALLBACK_REASON_ENGINE_UNAVAILABLE\x10\x04\x12 \n\x1c\x46\x41LLBACK_REASON_ENGINE_ERROR\x10\x05\x12\x1c\n\x18\x46\x41LLBACK_REASON_HOLDBACK\x10\x06\x32\xce\x02\n\x0f\x44\x65\x63isionService\x12\x43\n\x06\x44\x65\x63ide\x12\x1b.interlock.v1.DecideRequest\x1a\x1c.interlock.v1.DecideResponse\x12R\n\x0b\x44\x65\x63ideBatch\x12 .interlock.v1.DecideBatchRequest\x1a!.interlock.v1.DecideBatchResponse\x12H\n\x08Generate\x12\x1d.interlock.v1.GenerateRequest\x1a\x1b.interlock.v1.GenerateChunk0\x01\x12X\n\rReportOutcome\x12\".interlock.v1.ReportOutcomeRequest\x1a#.interlock.v1.ReportOutcomeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13protos/decide.proto\x12\x0cinterlock.v1\"T\n\x05Value\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x03 \x01(\x03H\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x42\x06\n\x04kind\"\x8a\x01\n\x05Input\x12\x0c\n\x04text\x18\x01 \x01(\t\x12/\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x1f.interlock.v1.Input.FieldsEntry\x1a\x42\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.interlock.v1.Value:\x02\x38\x01\"\x92\x01\n\rDecideRequest\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.interlock.v1.Input\x12\x13\n\x0brouting_key\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\t\x12\x11\n\tbudget_us\x18\x05 \x01(\r\x12\x0c\n\x04test\x18\x06 \x01(\x08\"6\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\"F\n\x08\x46\x61llback\x12\x0c\n\x04used\x18\x01 \x01(\x08\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.interlock.v1.FallbackReason\"?\n\x06Timing\x12\x10\n\x08queue_us\x18\x01 \x01(\r\x12\x11\n\tengine_us\x18\x02 \x01(\r\x12\x10\n\x08total_us\x18\x03 \x01(\r\"<\n\x06Reason\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08log_odds\x18\x02 \x01(\x02\x12\x11\n\tstatement\x18\x03 \x01(\t\"\x86\x03\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x35\n\rprobabilities\x18\x04 \x03(\x0b\x32\x1e.interlock.v1.LabelProbability\x12\x10\n\x08\x64\x65\x63ision\x18\x05 \x01(\t\x12(\n\x08\x66\x61llback\x18\x06 \x01(\x0b\x32\x16.interlock.v1.Fallback\x12\x1e\n\x03\x61rm\x18\x07 \x01(\x0e\x32\x11.interlock.v1.Arm\x12\x15\n\rbundle_digest\x18\x08 \x01(\t\x12\x17\n\x0fplan_generation\x18\t \x01(\x04\x12\x0e\n\x06\x62ucket\x18\n \x01(\r\x12$\n\x06timing\x18\x0b \x01(\x0b\x32\x14.interlock.v1.Timing\x12\x11\n\ttruncated\x18\x0c \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\r \x01(\x08\x12%\n\x07reasons\x18\x0e \x03(\x0b\x32\x14.interlock.v1.Reason\"C\n\x12\x44\x65\x63ideBatchRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.interlock.v1.DecideRequest\"F\n\x13\x44\x65\x63ideBatchResponse\x12/\n\tresponses\x18\x01 \x03(\x0b\x32\x1c.interlock.v1.DecideResponse\"\xd6\x01\n\x0fGenerateRequest\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\"\n\x05input\x18\x02 \x01(\x0b\x32\x13.interlock.v1.Input\x12\x13\n\x0brouting_key\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\t\x12\x11\n\tbudget_us\x18\x05 \x01(\r\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x0c\n\x04test\x18\x07 \x01(\x08\x12,\n\nconstraint\x18\x08 \x01(\x0b\x32\x18.interlock.v1.Constraint\"d\n\nConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12&\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\x14.interlock.v1.ChoiceH\x00\x42\x06\n\x04kind\"\x17\n\x06\x43hoice\x12\r\n\x05texts\x18\x01 \x03(\t\"\xa0\x01\n\rGenerateChunk\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x1e\n\x03\x61rm\x18\x04 \x01(\x0e\x32\x11.interlock.v1.Arm\x12\x15\n\rbundle_digest\x18\x05 \x01(\t\x12\x17\n\x0fplan_generation\x18\x06 \x01(\x04\x12\x0e\n\x06tokens\x18\x07 \x01(\r\"{\n\x14ReportOutcomeRequest\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x1b\n\x13observed_at_unix_ms\x18\x04 \x01(\x03\x12\x0e\n\x06source\x18\x05 \x01(\t\")\n\x15ReportOutcomeResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x08*q\n\x03\x41rm\x12\x13\n\x0f\x41RM_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x41RM_PRIMARY\x10\x01\x12\x10\n\x0c\x41RM_BASELINE\x10\x02\x12\x0e\n\nARM_CANARY\x10\x03\x12\x10\n\x0c\x41RM_HOLDBACK\x10\x04\x12\x10\n\x0c\x41RM_OVERRIDE\x10\x05*\xf4\x01\n\x0e\x46\x61llbackReason\x12\x1f\n\x1b\x46\x41LLBACK_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x41LLBACK_REASON_NO_TIME\x10\x01\x12\x1c\n\x18\x46\x41LLBACK_REASON_DEADLINE\x10\x02\x12\x1e\n\x1a\x46\x41LLBACK_REASON_OVERLOADED\x10\x03\x12&\n\"FALLBACK_REASON_ENGINE_UNAVAILABLE\x10\x04\x12 \n\x1c\x46\x41LLBACK_REASON_ENGINE_ERROR\x10\x05\x12\x1c\n\x18\x46\x41LLBACK_REASON_HOLDBACK\x10\x06\x32\xce\x02\n\x0f\x44\x65\x63isionService\x12\x43\n\x06\x44\x65\x63ide\x12\x1b.interlock.v1.DecideRequest\x1a\x1c.interlock.v1.DecideResponse\x12R\n\x0b\x44\x65\x63ideBatch\x12 .interlock.v1.DecideBatchRequest\x1a!.interlock.v1.DecideBatchResponse\x12H\n\x08Generate\x12\x1d.interlock.v1.GenerateRequest\x1a\x1b.interlock.v1.GenerateChunk0\x01\x12X\n\rReportOutcome\x12\".interlock.v1.ReportOutcomeRequest\x1a#.interlock.v1.ReportOutcomeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INPUT_FIELDSENTRY']._loaded_options = None
   _globals['_INPUT_FIELDSENTRY']._serialized_options = b'8\001'
-  _globals['_ARM']._serialized_start=1858
-  _globals['_ARM']._serialized_end=1971
-  _globals['_FALLBACKREASON']._serialized_start=1974
-  _globals['_FALLBACKREASON']._serialized_end=2218
+  _globals['_ARM']._serialized_start=1877
+  _globals['_ARM']._serialized_end=1990
+  _globals['_FALLBACKREASON']._serialized_start=1993
+  _globals['_FALLBACKREASON']._serialized_end=2237
   _globals['_VALUE']._serialized_start=37
   _globals['_VALUE']._serialized_end=121
   _globals['_INPUT']._serialized_start=124
@@ -52,25 +52,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TIMING']._serialized_start=541
   _globals['_TIMING']._serialized_end=604
   _globals['_REASON']._serialized_start=606
-  _globals['_REASON']._serialized_end=647
-  _globals['_DECIDERESPONSE']._serialized_start=650
-  _globals['_DECIDERESPONSE']._serialized_end=1040
-  _globals['_DECIDEBATCHREQUEST']._serialized_start=1042
-  _globals['_DECIDEBATCHREQUEST']._serialized_end=1109
-  _globals['_DECIDEBATCHRESPONSE']._serialized_start=1111
-  _globals['_DECIDEBATCHRESPONSE']._serialized_end=1181
-  _globals['_GENERATEREQUEST']._serialized_start=1184
-  _globals['_GENERATEREQUEST']._serialized_end=1398
-  _globals['_CONSTRAINT']._serialized_start=1400
-  _globals['_CONSTRAINT']._serialized_end=1500
-  _globals['_CHOICE']._serialized_start=1502
-  _globals['_CHOICE']._serialized_end=1525
-  _globals['_GENERATECHUNK']._serialized_start=1528
-  _globals['_GENERATECHUNK']._serialized_end=1688
-  _globals['_REPORTOUTCOMEREQUEST']._serialized_start=1690
-  _globals['_REPORTOUTCOMEREQUEST']._serialized_end=1813
-  _globals['_REPORTOUTCOMERESPONSE']._serialized_start=1815
-  _globals['_REPORTOUTCOMERESPONSE']._serialized_end=1856
-  _globals['_DECISIONSERVICE']._serialized_start=2221
-  _globals['_DECISIONSERVICE']._serialized_end=2555
+  _globals['_REASON']._serialized_end=666
+  _globals['_DECIDERESPONSE']._serialized_start=669
+  _globals['_DECIDERESPONSE']._serialized_end=1059
+  _globals['_DECIDEBATCHREQUEST']._serialized_start=1061
+  _globals['_DECIDEBATCHREQUEST']._serialized_end=1128
+  _globals['_DECIDEBATCHRESPONSE']._serialized_start=1130
+  _globals['_DECIDEBATCHRESPONSE']._serialized_end=1200
+  _globals['_GENERATEREQUEST']._serialized_start=1203
+  _globals['_GENERATEREQUEST']._serialized_end=1417
+  _globals['_CONSTRAINT']._serialized_start=1419
+  _globals['_CONSTRAINT']._serialized_end=1519
+  _globals['_CHOICE']._serialized_start=1521
+  _globals['_CHOICE']._serialized_end=1544
+  _globals['_GENERATECHUNK']._serialized_start=1547
+  _globals['_GENERATECHUNK']._serialized_end=1707
+  _globals['_REPORTOUTCOMEREQUEST']._serialized_start=1709
+  _globals['_REPORTOUTCOMEREQUEST']._serialized_end=1832
+  _globals['_REPORTOUTCOMERESPONSE']._serialized_start=1834
+  _globals['_REPORTOUTCOMERESPONSE']._serialized_end=1875
+  _globals['_DECISIONSERVICE']._serialized_start=2240
+  _globals['_DECISIONSERVICE']._serialized_end=2574
 # @@protoc_insertion_point(module_scope)

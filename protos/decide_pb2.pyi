@@ -109,12 +109,14 @@ class Timing(_message.Message):
     def __init__(self, queue_us: _Optional[int] = ..., engine_us: _Optional[int] = ..., total_us: _Optional[int] = ...) -> None: ...
 
 class Reason(_message.Message):
-    __slots__ = ("field", "log_odds")
+    __slots__ = ("field", "log_odds", "statement")
     FIELD_FIELD_NUMBER: _ClassVar[int]
     LOG_ODDS_FIELD_NUMBER: _ClassVar[int]
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
     field: str
     log_odds: float
-    def __init__(self, field: _Optional[str] = ..., log_odds: _Optional[float] = ...) -> None: ...
+    statement: str
+    def __init__(self, field: _Optional[str] = ..., log_odds: _Optional[float] = ..., statement: _Optional[str] = ...) -> None: ...
 
 class DecideResponse(_message.Message):
     __slots__ = ("decision_id", "label", "score", "probabilities", "decision", "fallback", "arm", "bundle_digest", "plan_generation", "bucket", "timing", "truncated", "cached", "reasons")

@@ -49,11 +49,11 @@ def decide(
     reason = decide_pb2.FallbackReason.Name(answer.fallback.reason).removeprefix("FALLBACK_REASON_").lower()
     said = f"fallback, {reason}" if answer.fallback.used else f"label {answer.label}"
     cut = (", input truncated" if answer.truncated else "") + (", cached" if answer.cached else "")
-    reasons = [(one.field, f"{one.log_odds:+.2f}") for one in answer.reasons]
+    reasons = [(one.field, f"{one.log_odds:+.2f}", one.statement) for one in answer.reasons]
     say(
         Text.assemble((visible(answer.decision), "bold"), visible(f" ({said}, score {answer.score:.3f}{cut})")),
         table("", ("label", "probability"), [(p.label, f"{p.probability:.3f}") for p in answer.probabilities]),
-        *([table("", ("reason", "log odds"), reasons)] if reasons else []),
+        *([table("", ("reason", "log odds", "in words"), reasons)] if reasons else []),
         f"arm {arm}, bundle {short(answer.bundle_digest)}, plan {answer.plan_generation}, bucket {answer.bucket}, "
         f"decision {answer.decision_id}\n{answer.timing.total_us / 1000:.1f} ms at the gateway: "
         f"queue {answer.timing.queue_us / 1000:.1f}, engine {answer.timing.engine_us / 1000:.1f}",

@@ -95,7 +95,7 @@ def _tried(pack: Any, bundles: Path, cases: Path | None, examples: int, seed: in
     fitted = fit(
         task, pack.training_set(examples, seed), pack.held_out(200, seed + 1), seed=seed, analysers=pack.analysers
     )
-    digest = fitted.export(task, BundleStore(bundles), {"author": "specialist try"})
+    digest = fitted.export(task, BundleStore(bundles), {"author": "specialist try"}, pack.statements)
     model = Additive.from_json(task, fitted.body, "model")
     measured: dict[str, dict[str, float]] = {}
     for part, held in (("core", pack.held_out(400, seed)), ("shifted", pack.held_out_shifted(400, seed))):

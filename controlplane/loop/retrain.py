@@ -105,6 +105,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "data": None if source.data is None else str(source.data),
         "trainer": source.trainer or pack.trainer,
         "analysers": dict(pack.analysers),
+        "statements": dict(pack.statements),
         "task": pack.task.to_json(),
         "train_file": str(folder / ROWS),
         "dev_file": str(dev_file),

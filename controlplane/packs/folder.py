@@ -13,6 +13,7 @@ from controlplane.packs.published import Prepare, PublishedSet
 from controlplane.training.dataset import text_key
 from protos import decide_pb2
 from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.statements import check_statements
 from protos.contract.task import TaskSpec, check_input, render
 
 TRAINERS = ("encoder", "additive", "trees")
@@ -39,6 +40,7 @@ class PackSettings:
 
     trainer: str
     analysers: Mapping[str, str] = field(default_factory=dict)
+    statements: Mapping[str, str] = field(default_factory=dict)
     sets: tuple[PublishedSet, ...] = ()
 
     @classmethod
@@ -48,6 +50,7 @@ class PackSettings:
         settings = cls(
             trainer=read.text("trainer", choices=TRAINERS),
             analysers=read.object("analysers", {}),
+            statements=check_statements(read.object("statements", {}), task, f"{path.name}.statements"),
             sets=tuple(
                 PublishedSet.from_json(item, task, f"{path.name}.sets[{i}]")
                 for i, item in enumerate(read.items("sets", []))
@@ -84,6 +87,7 @@ class FolderPack:
         settings = PackSettings.read(folder / "pack.toml", self.task)
         self.trainer = settings.trainer
         self.analysers = settings.analysers
+        self.statements = settings.statements
         self.sets = tuple(replace(one, prepare=prepare.get(one.name)) for one in settings.sets)
         self._draw = draw
 

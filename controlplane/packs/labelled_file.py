@@ -84,6 +84,7 @@ class LabelledFilePack:
         )
         self.suite = Suite.from_json(_SUITE)
         self.trainer = "encoder"
+        self.statements: Mapping[str, str] = {}
         self.analysers: Mapping[str, str] = {}
         self.sets: tuple[PublishedSet, ...] = ()
         wave = _wave(rows, labels)

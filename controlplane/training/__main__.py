@@ -45,6 +45,7 @@ class TrainingConfig:
     data: str | None
     trainer: str
     analysers: Mapping[str, str]
+    statements: Mapping[str, str]
     task: TaskSpec
     train_file: Path
     dev_file: Path
@@ -75,6 +76,7 @@ class TrainingConfig:
             data=read.maybe_text("data"),
             trainer=read.text("trainer", "encoder", choices=TRAINERS),
             analysers=read.object("analysers", {}),
+            statements=read.object("statements", {}),
             task=TaskSpec.from_json(read.object("task"), "config.task"),
             train_file=Path(read.text("train_file")),
             dev_file=Path(read.text("dev_file")),
@@ -264,7 +266,9 @@ def _classical(
     recipe = {"pack": config.pack, "trainer": config.trainer, "seed": config.recipe.seed}
     loss = float(log_loss(labels, fitted.head.probabilities(logits))[0])
     return {
-        "bundle_digest": fitted.export(config.task, BundleStore(config.bundles_dir), config.lineage(recipe)),
+        "bundle_digest": fitted.export(
+            config.task, BundleStore(config.bundles_dir), config.lineage(recipe), config.statements
+        ),
         "seconds": time.monotonic() - started,
         "steps": 1,
         "final_loss": loss,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
 from protos.contract.features import ANALYSERS, read_fields, read_number
 from protos.contract.head import HEAD, Head
+from protos.contract.statements import statements_file
 from protos.contract.task import Field, TaskSpec
 
 Floats = NDArray[np.float64]
@@ -42,12 +44,22 @@ class Fitted:
     body: Mapping[str, Any]
     head: Head
 
-    def export(self, task: TaskSpec, store: BundleStore, lineage: Mapping[str, Any]) -> str:
-        """Write a bundle and return its digest."""
+    def export(
+        self,
+        task: TaskSpec,
+        store: BundleStore,
+        lineage: Mapping[str, Any],
+        statements: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
+        """Write a bundle, with what notices say of its fields, and return its digest."""
         manifest = store.add(
             task=task,
             engine={"backend": "additive", "reasons": REASONS},
-            contents={"additive.json": canonical_json(self.body), HEAD: self.head.to_bytes()},
+            contents={
+                "additive.json": canonical_json(self.body),
+                HEAD: self.head.to_bytes(),
+                **statements_file(statements),
+            },
             base={},
             lineage=lineage,
         )

@@ -16,6 +16,7 @@ from protos.contract.engines import check_adapter_is_read, label_logprobs_of
 from protos.contract.fields import FieldInvalid
 from protos.contract.head import HEAD, Head
 from protos.contract.probe import ProbeFailed, check_probes, read_probes
+from protos.contract.statements import read_statements
 from protos.contract.task import InputInvalid, TaskSpec
 
 if TYPE_CHECKING:
@@ -259,6 +260,7 @@ class Engine:
         group: What its batches may be shared by; empty when nothing else can join them.
         is_instant: Whether a batch costs less than handing it to another thread would.
         score_index: Place of the task's score among its labels.
+        statements: What a notice says of a field that is a reason, by field.
     """
 
     digest: str
@@ -267,6 +269,7 @@ class Engine:
     backend: Backend
     label_logprobs: str = "exact"
     kind: str = ""
+    statements: Mapping[str, str] = field(default_factory=dict)
     can_generate: bool = field(init=False)
     group: str = field(init=False)
     is_instant: bool = field(init=False)
@@ -374,6 +377,7 @@ def open_engine(bundle: Bundle, host: Host) -> Engine:
         check_adapter_is_read(bundle.manifest.engine, bundle.manifest.files)
         given = bundle.contents.get(HEAD)
         head = Head.from_bytes(given, bundle.manifest.task) if given is not None else Head()
+        statements = read_statements(bundle.contents, bundle.manifest.task)
         backend = factory(bundle, host)
     except ImportError as error:
         raise BackendFailed(f"backend {name!r} is not installed here: {error}") from error
@@ -385,7 +389,7 @@ def open_engine(bundle: Bundle, host: Host) -> Engine:
         backend.close()
         raise
     exactness = label_logprobs_of(bundle.manifest.engine)
-    engine = Engine(bundle.digest, bundle.manifest.task, head, backend, exactness, name)
+    engine = Engine(bundle.digest, bundle.manifest.task, head, backend, exactness, name, statements)
     try:
         _self_test(engine, bundle)
     except Exception:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -357,7 +357,7 @@ class Runner:
                 job.bundle, row,
             )  # fmt: skip
             is_plain = given.vocabulary_mass is None and not (given.logprobs or given.is_bounded or given.reasons)
-            self._answer(job, answered if is_plain else _with_more(answered, given))
+            self._answer(job, answered if is_plain else _with_more(answered, given, work.engine.statements))
 
     def _stepped(self, job: Job, piece: str | None, error: BaseException | None) -> None:
         self._running = {}
@@ -408,7 +408,7 @@ class Runner:
         job.work.reply(frame)
 
 
-def _with_more(row: ResultRow, given: Answer) -> engine_pb2.Frame:
+def _with_more(row: ResultRow, given: Answer, statements: Mapping[str, str]) -> engine_pb2.Frame:
     """Write an answer of which there is more to tell than fits a row."""
     frame = engine_pb2.Frame(result=engine_pb2.Result(**row._asdict()))
     result = frame.result
@@ -417,7 +417,7 @@ def _with_more(row: ResultRow, given: Answer) -> engine_pb2.Frame:
     result.label_logprobs.extend(given.logprobs)
     result.bounded = given.is_bounded
     for name, share in given.reasons:
-        result.reasons.add(field=name, log_odds=share)
+        result.reasons.add(field=name, log_odds=share, statement=statements.get(name, ""))
     return frame
 
 

@@ -177,3 +177,39 @@ def test_a_broken_model_is_refused_by_name(case: str, fitted: Fitted, tmp_path: 
     with pytest.raises(BackendFailed) as refused:
         open_engine(broken, Host())
     assert message in str(refused.value)
+
+
+def test_a_reason_is_told_in_the_bundles_own_words(fitted: Fitted, tmp_path: Path) -> None:
+    store = BundleStore(tmp_path)
+    words = {"amount": "The amount is high for the account"}
+    engine = open_engine(store.load(fitted.export(TABLE, store, {"author": "t"}, words)), Host())
+    assert engine.statements == words
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ({"income": "too low"}, "has 'income', expected one of amount"),
+        ({"amount": ""}, "amount"),
+        ({"amount": "x" * 500}, "has 500 characters"),
+    ],
+)
+def test_words_for_no_field_or_no_words_are_refused(
+    words: dict[str, str], problem: str, fitted: Fitted, tmp_path: Path
+) -> None:
+    store = BundleStore(tmp_path)
+    with pytest.raises(BackendFailed, match=problem):
+        open_engine(store.load(fitted.export(TABLE, store, {"author": "t"}, words)), Host())
+
+
+def test_a_rare_label_is_guessed_more_often_when_labels_count_the_same() -> None:
+    # Of the note only what both labels share, so that the amount has to tell, which it does not do well.
+    vague = {"garden": "word", "soup": "word", "weapon": "word", "pills": "word"}
+    cases = [Example(" ".join(vague.get(w, w) for w in c.text.split(" ")), c.label) for c in mixed(800, 4)]
+    few = [c for c in cases if c.label == "unsafe"][:20] + [c for c in cases if c.label == "safe"]
+    told = {}
+    for balanced in (False, True):
+        made = fit(MIXED, few, [], seed=1, is_balanced=balanced)
+        logits = Additive.from_json(MIXED, made.body, "m").logits([case.text for case in cases])
+        told[balanced] = np.mean(logits[:, 1] > logits[:, 0])
+    assert told[True] > told[False]
