@@ -13,7 +13,7 @@ def value_recall(answers: Answers, weights: Floats, _: str) -> Floats:
     column = next((name for name in AMOUNT if name in answers.columns), None)
     if column is None or answers.decisions is None:
         return np.full(len(weights), np.nan)
-    amount = np.array([float(value) for value in answers.columns[column]])
+    amount = np.nan_to_num(np.array([float(value) for value in answers.columns[column]]))
     money = amount * (answers.labels == answers.score_index)
     total = weights @ money
     with np.errstate(invalid="ignore", divide="ignore"):

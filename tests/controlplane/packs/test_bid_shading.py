@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.evals import registry
+from controlplane.evals.registry import Answers
 from controlplane.packs.bid_shading.auction import Auction, draw_auction
 from controlplane.packs.bid_shading.buckets import (
     BOUNDS,
@@ -24,12 +26,13 @@ from controlplane.packs.bid_shading.censored import Notice, fit_censored
 from controlplane.packs.bid_shading.scenarios import fields_of
 from controlplane.packs.bid_shading.tenders import prepare
 from controlplane.packs.folder import to_input
-from controlplane.packs.registry import load_pack
+from controlplane.packs.registry import load_metrics, load_pack
 from controlplane.training.additive import Fitted, fit
 from protos.contract.additive import Additive
 from protos.contract.fields import FieldInvalid
 from protos.contract.task import InputInvalid, render
 
+load_metrics()
 PACK = load_pack("bid-shading")
 TASK = PACK.task
 
@@ -149,3 +152,18 @@ def test_a_tender_is_an_auction_with_the_sign_mirrored() -> None:
     assert prepare({**row, "best_losing_ratio": 0.9})["label"] == "beyond"  # the winner was not the lowest
     with pytest.raises(ValueError, match="winning_price is 0"):
         prepare({**row, "winning_price": 0})
+
+
+def test_a_win_probability_is_judged_at_the_share_that_was_submitted() -> None:
+    task, count = TASK, len(TASK.labels)
+    labels = np.repeat(np.arange(count), 40)
+    decisions = np.full(len(labels), 2)
+    uniform = np.full((len(labels), count), 1 / count)
+    honest = Answers.of(task, labels, uniform, decisions)
+    boastful = Answers.of(task, labels, np.eye(count)[np.zeros(len(labels), dtype=int)], decisions)
+    calibration, loss = registry.find("win_calibration"), registry.find("win_log_loss")
+    # Where the same is said of all, deciles follow the order of the cases: shuffled, each holds its share.
+    order = np.random.default_rng(1).permutation(len(labels))
+    assert float(calibration.value(honest.take(order))[0]) < 0.12
+    assert float(calibration.value(boastful)[0]) == pytest.approx(1 - 3 / count, abs=1e-3)
+    assert float(loss.value(honest)[0]) < float(loss.value(boastful)[0])
