@@ -119,11 +119,9 @@ class GatewayTrial:
         names = self._manifest.task.decisions
         before = self._spent()
         for i, given in enumerate(inputs):
-            request = self._request(given, budget_us)
             began = time.perf_counter()
             try:
-                # Callers wait longer than they gave, so that how late an answer is can be seen.
-                answer = self._stub.Decide(request, timeout=10 * budget_us / 1e6 + 1)
+                answer = self.answer(given, budget_us)
             except grpc.RpcError as error:
                 failures[error.code().name] += 1
             else:
@@ -138,6 +136,14 @@ class GatewayTrial:
         after = self._spent()
         cpu_ms = None if before is None or after is None or not len(inputs) else 1000 * (after - before) / len(inputs)
         return Trial(decisions, latencies, fell_back, dict(fallbacks), dict(failures), budget_us / 1000, cpu_ms)
+
+    def answer(self, given: decide_pb2.Input, budget_us: int) -> decide_pb2.DecideResponse:
+        """Ask for one decision; raises grpc.RpcError."""
+        # Callers wait longer than they gave, so that how late an answer is can be seen.
+        answer: decide_pb2.DecideResponse = self._stub.Decide(
+            self._request(given, budget_us), timeout=10 * budget_us / 1e6 + 1
+        )
+        return answer
 
     def _spent(self) -> float | None:
         return cpu_seconds(process.pid for process in self._processes)

@@ -18,7 +18,7 @@ class Question(NamedTuple):
 
 
 class Reason(Protocol):
-    """A field that speaks for the score label, and its part of the log-odds."""
+    """A field that speaks for the score label, its part of the log-odds, and what a notice says of it."""
 
     @property
     def field(self) -> str:
@@ -27,6 +27,10 @@ class Reason(Protocol):
     @property
     def log_odds(self) -> float:
         """Above 0."""
+
+    @property
+    def statement(self) -> str:
+        """In words; empty where the bundle has none."""
 
 
 class Decision(NamedTuple):

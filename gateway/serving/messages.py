@@ -36,7 +36,7 @@ def write_decision(said: Decision) -> decide_pb2.DecideResponse:
         for label, probability in zip(said.labels, said.probabilities, strict=True):
             add(label=label, probability=probability)
     for reason in said.reasons:
-        answer.reasons.add(field=reason.field, log_odds=reason.log_odds)
+        answer.reasons.add(field=reason.field, log_odds=reason.log_odds, statement=reason.statement)
     if said.fallback:
         answer.fallback.used = True
         answer.fallback.reason = said.fallback  # type: ignore[assignment]

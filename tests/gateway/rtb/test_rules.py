@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.decision import Decision
 from gateway.rtb.mutations import Unit, mutations_of
 from gateway.rtb.paths import Path, parse_source
 from gateway.rtb.rules import MutationRule
@@ -61,9 +62,10 @@ def test_a_deal_with_a_policy_of_its_own_is_taken_away_by_that_alone() -> None:
         imp.pmp.deals.add(id=deal)
     unit = Unit(rule, "/imp/1", {"request": request.bid_request, "imp": imp})
     taken = {}
-    for decision in ("all", "low", "high", "nobody"):
-        made = mutations_of(unit, decide_pb2.DecideResponse(decision=decision), request)
-        taken[decision] = [deal for one in made if one.intent == artf_pb2.SUPPRESS_DEALS for deal in one.ids.id]
+    for name in ("all", "low", "high", "nobody"):
+        decision = Decision("d", decide_pb2.ARM_PRIMARY, "sha256:0", 1, 0, name, 0.5)
+        made = mutations_of(unit, decision, request)
+        taken[name] = [deal for one in made if one.intent == artf_pb2.SUPPRESS_DEALS for deal in one.ids.id]
     assert taken == {
         "all": [],
         "low": ["strict"],
