@@ -13,8 +13,8 @@ import numpy as np
 from controlplane.backtest.replay import Alarm, Detector
 from controlplane.detectors.psi import decile_edges, population_stability_index
 from controlplane.detectors.resampling import Numbers
+from controlplane.loop.encoding import columns_followed
 from controlplane.loop.frame import Frame
-from controlplane.loop.monitor import columns_followed
 
 ERRORS = "errors"
 

@@ -27,12 +27,10 @@ from controlplane.detectors.resampling import (
 )
 from controlplane.detectors.shiryaev_roberts import Evidence
 from controlplane.domain.drift import Measurement
+from controlplane.loop.encoding import DECISION, SCORE, Encoding, halves
 from controlplane.loop.frame import Frame
 
-INPUT, SCORE, DECISION = "input", "score", "decision"
-CALIBRATION, ERROR, CONFIDENCE, SUDDEN = "calibration", "error", "confidence", "sudden"
-OTHER = 40  # categories a column is told apart by; rarer ones count as one
-AXES = 8  # principal axes of the embeddings that are followed row by row
+INPUT, CALIBRATION, ERROR, CONFIDENCE, SUDDEN = "input", "calibration", "error", "confidence", "sudden"
 MOST_WORTH = 100
 LEAST_LABELLED = 0.5  # share of a reference's rows with a known outcome, for signals about outcomes
 
@@ -92,63 +90,6 @@ class WindowReading:
     performance: PerformanceEstimate | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    """How rows become numbers, fixed by the reference."""
-
-    codes: Mapping[str, Mapping[str, int]]
-    sorted_numbers: Mapping[str, Numbers]
-    centre: NDArray[np.float32] | None
-    axes: NDArray[np.float32] | None  # [d, AXES]
-
-    @classmethod
-    def of(cls, reference: Frame) -> "_Encoding":
-        codes = {}
-        for name, column in {**reference.categories, DECISION: reference.decision}.items():
-            values, counts = np.unique(column, return_counts=True)
-            common = values[np.argsort(-counts, kind="stable")][:OTHER]
-            codes[name] = {str(value): i + 1 for i, value in enumerate(common)}
-        centre = axes = None
-        if reference.vectors is not None:
-            centre = reference.vectors.mean(axis=0)
-            centred = reference.vectors - centre
-            axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :AXES].copy()
-        return cls(codes, {name: np.sort(v) for name, v in reference.numbers.items()}, centre, axes)
-
-    def coded(self, name: str, column: NDArray[np.str_]) -> NDArray[np.int64]:
-        """Return category numbers; 0 is every value the reference did not have or had rarely."""
-        known = self.codes[name]
-        values, inverse = np.unique(column, return_inverse=True)
-        return np.array([known.get(str(value), 0) for value in values], dtype=np.int64)[inverse]
-
-    def joint(self, frame: Frame) -> NDArray[np.float32]:
-        """Return rows as vectors: the embeddings, or every field on a common scale, shape [rows, d]."""
-        if frame.vectors is not None:
-            return frame.vectors
-        parts = []
-        for name, column in frame.numbers.items():
-            known = self.sorted_numbers[name]
-            place = np.searchsorted(known, column, side="left") + np.searchsorted(known, column, side="right")
-            parts.append((place / (2 * len(known)))[:, None])
-        for name, text in frame.categories.items():
-            parts.append(np.eye(len(self.codes[name]) + 1)[self.coded(name, text)] / math.sqrt(2))
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
-    def followed(self, frame: Frame) -> tuple[tuple[str, ...], Numbers]:
-        """Return the columns that are followed row by row, shape [rows, columns]."""
-        columns: dict[str, Numbers] = dict(frame.numbers)
-        for name in frame.categories:
-            columns[name] = self.coded(name, frame.categories[name]).astype(np.float64)
-        if frame.vectors is not None and self.centre is not None and self.axes is not None:
-            centred = frame.vectors - self.centre
-            along = centred @ self.axes
-            columns |= {f"text axis {k + 1}": along[:, k].astype(np.float64) for k in range(along.shape[1])}
-            rest = np.sqrt(np.maximum((centred**2).sum(1) - (along**2).sum(1), 0))
-            columns["text beyond the axes"] = rest.astype(np.float64)
-        columns[SCORE] = frame.score
-        return tuple(columns), np.stack(list(columns.values()), axis=1)
-
-
 class Monitor:
     """A reference, what chance does to every signal on it, and the evidence gathered since."""
 
@@ -169,8 +110,8 @@ class Monitor:
         self.surprise = surprise
         self.restless = restless  # columns that only windows judge: they change all the time
         self.rows = rows  # followed so far
-        self._encoding = _Encoding.of(reference)
-        self._following = _Encoding.of(_halves(reference)[0])
+        self._encoding = Encoding.of(reference)
+        self._following = Encoding.of(halves(reference)[0])
         self._joint = self._encoding.joint(reference)
         self._within = energy.mean_within(self._joint)
 
@@ -182,7 +123,7 @@ class Monitor:
             TooFewSamples: It holds fewer than two windows.
             ValueError: The rate cannot be bounded by any number of A/A windows.
         """
-        encoding = _Encoding.of(reference)
+        encoding = Encoding.of(reference)
         has_outcomes = _has_outcomes(reference)
         signals = 4 + len(reference.numbers) + len(reference.categories) + (2 if has_outcomes else 0)
         resamples = windows_needed(signals, budget.rate)
@@ -199,8 +140,8 @@ class Monitor:
             in_order = members_in_order(len(known), inside)
             for name, statistic in _resampled_outcomes(known).items():
                 nulls[name] = Null.of(statistic(drawn), statistic(in_order), budget.rate)
-        fitted, rest = _halves(reference)
-        names, rows = _Encoding.of(fitted).followed(rest)
+        fitted, rest = halves(reference)
+        names, rows = Encoding.of(fitted).followed(rest)
         limit = shiryaev_roberts.limit(len(names) + has_outcomes, budget.sudden, budget.rows)
         restless = shiryaev_roberts.restless(rows, limit, seed)
         surprise = None
@@ -338,38 +279,36 @@ class Monitor:
     def _follow(self, window: Frame, seed: int) -> tuple[SignalReading, int | None, str]:
         names, rows = self._following.followed(window)
         self.evidence, logs = shiryaev_roberts.follow(self.evidence, rows, seed)
-        logs[:, self.restless] = -math.inf
+        shares = np.where(self.restless, 0.0, 1.0)
         if self.surprise is not None:
-            has = np.flatnonzero(~np.isnan(window.correct))
-            self.surprise, found = shiryaev_roberts.follow(self.surprise, _surprise(window[has]), seed + 1)
-            late = np.full((len(window), found.shape[1]), -math.inf)
-            late[has] = found
-            names, logs = (*names, "surprise"), np.concatenate([logs, late], axis=1)
+            logs = np.concatenate([logs, self._surprised(window, seed + 1)[:, None]], axis=1)
+            names = (*names, "surprise")
+            shares = np.append(shares, 1.0)
         self.rows += len(window)
-        threshold = shiryaev_roberts.limit(len(names), self._budget.sudden, self._budget.rows)
-        best = np.unravel_index(int(np.argmax(logs)), logs.shape)
-        over = np.flatnonzero(logs.max(axis=1) > threshold)
+        threshold = shiryaev_roberts.limit(1, self._budget.sudden, self._budget.rows)
+        if not shares.any():
+            return SignalReading(SUDDEN, -math.inf, threshold, math.nan, len(window)), None, ""
+        joined, of_column = shiryaev_roberts.joined(logs, shares)
+        over = np.flatnonzero(joined > threshold)
         row = int(over[0]) if len(over) else None
-        column = names[int(np.argmax(logs[row]))] if row is not None else names[int(best[1])]
+        column = names[int(np.argmax(of_column[int(np.argmax(joined)) if row is None else row]))]
         # The evidence bounds the chance of an alarm over all rows, so e^-value is no p-value of this window alone.
-        return SignalReading(SUDDEN, float(logs.max()), threshold, math.nan, len(window)), row, column
+        return SignalReading(SUDDEN, float(joined.max()), threshold, math.nan, len(window)), row, column
 
-
-def _halves(reference: Frame) -> tuple[Frame, Frame]:
-    """Return the rows that axes of the embeddings are fitted on, and those that later rows are ranked among.
-
-    Rows that axes were fitted on lie closer to them than any to come. Without embeddings nothing is fitted.
-    """
-    if reference.vectors is None:
-        return reference, reference
-    half = len(reference) // 2
-    return reference[:half], reference[half:]
+    def _surprised(self, window: Frame, seed: int) -> Numbers:
+        """Take in the outcomes that are known; return their evidence after each row, shape [rows]."""
+        assert self.surprise is not None
+        known = ~np.isnan(window.correct)
+        before = self.surprise.logs
+        self.surprise, found = shiryaev_roberts.follow(self.surprise, _surprise(window[np.flatnonzero(known)]), seed)
+        # A row without an outcome adds nothing and takes nothing away.
+        return np.concatenate([before, found[:, 0]])[np.cumsum(known)]
 
 
 Statistic = Callable[[Members], Numbers]
 
 
-def _resampled(reference: Frame, encoding: _Encoding) -> dict[str, Statistic]:
+def _resampled(reference: Frame, encoding: Encoding) -> dict[str, Statistic]:
     joint, decisions = encoding.joint(reference), encoding.coded(DECISION, reference.decision)
     confidence = _confidence(reference, reference)
     found: dict[str, Statistic] = {
@@ -411,11 +350,3 @@ def _confidence(reference: Frame, frame: Frame) -> Numbers:
 def _surprise(frame: Frame) -> Numbers:
     """Return how unlikely each outcome was by its score, shape [rows, 1]."""
     return np.abs(frame.hit - frame.score)[:, None]
-
-
-def columns_followed(reference: Frame, live: Frame) -> list[tuple[str, Numbers, Numbers]]:
-    """Return the columns that can be followed row by row, of a reference and of the rows after it."""
-    encoding = _Encoding.of(reference)
-    names, past = encoding.followed(reference)
-    _, now = encoding.followed(live)
-    return [(name, past[:, j], now[:, j]) for j, name in enumerate(names)]

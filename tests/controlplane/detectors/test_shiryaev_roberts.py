@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from controlplane.detectors.shiryaev_roberts import BETS, Evidence, _bets, follow, limit, restless
+from controlplane.detectors.shiryaev_roberts import BETS, Evidence, _bets, follow, joined, limit, restless
 
 
 def test_every_bet_is_fair_on_uniform_ranks() -> None:
@@ -46,6 +46,20 @@ def test_a_sudden_change_is_found_within_rows(change: object, most: int) -> None
     _, logs = follow(Evidence.begin(before[:500, None]), rows, 2)
     over = np.flatnonzero(logs[:, 0] > limit(10, 0.02, 100_000))
     assert 1000 <= over[0] < 1000 + most
+
+
+@pytest.mark.parametrize("changed", [1, 4], ids=["one-column", "four-columns"])
+def test_columns_together_are_found_no_later_than_each_by_its_share_of_the_chance(changed: int) -> None:
+    rng = np.random.default_rng(8)
+    rows = rng.normal(size=(900, 5))
+    rows[600:, :changed] += 1.2
+    _, logs = follow(Evidence.begin(rows[:400]), rows[400:], 2)
+    together, parts = joined(logs, np.array([1.0, 1, 1, 1, 0]))
+    first = int(np.flatnonzero(together > limit(1, 0.02, 100_000))[0])
+    apart = int(np.flatnonzero((logs[:, :4] > limit(4, 0.02, 100_000)).any(axis=1))[0])
+    gained = together[apart] - (logs[apart, :4].max() - math.log(4))
+    assert first <= apart and gained > 0
+    assert parts[:, 4].max() == -np.inf, "nothing is staked on a column without a share"
 
 
 def test_following_in_parts_remembers_as_following_at_once() -> None:
