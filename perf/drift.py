@@ -16,7 +16,8 @@ import numpy as np
 
 from controlplane.backtest.run import Change, Plan, backtest
 from controlplane.backtest.stream import Stream, read_stream
-from controlplane.loop.embedding import BaseEncoder
+from controlplane.loop.embedding import CHILD, BaseEncoder
+from perf.results import commit
 
 RESULT = Path(__file__).parent / "results" / "drift.json"
 LEAK = ("requests_tracking", "requests", "trackers", "companies", "hosts", "tracked", "cookies", "bad_qs")
@@ -125,7 +126,7 @@ def embedded(stream: Stream, cache: Path) -> Any:
     if stream.texts is None:
         return None
     if not cache.exists():
-        encoder = BaseEncoder()
+        encoder = BaseEncoder((*CHILD, "--foreground"))
         found = encoder.embed([str(text) for text in stream.texts])
         encoder.close()
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +175,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="one stream, by name")
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
-    machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
+    made_by = {"commit": commit(), "command": f"python -m perf.drift --seeds {chosen.seeds}"}
+    machine = made_by | {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
     results = []
     for case in CASES:
         if chosen.only in ("", case.name):

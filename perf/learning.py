@@ -21,6 +21,7 @@ from typing import Any
 
 from controlplane.packs.example import Example
 from controlplane.training.dataset import text_key, write_dataset
+from perf.results import commit
 from protos.contract.task import TaskSpec
 
 ROOT = Path(__file__).parents[1]
@@ -216,19 +217,12 @@ def main() -> None:
         for name in chosen.studies or STUDIES:
             work = (chosen.work or Path(scratch)) / name
             work.mkdir(parents=True, exist_ok=True)
-            began = time.monotonic()
+            measured, began = commit(), time.monotonic()
             found = study(Run(STUDIES[name], chosen.data, work, chosen.threads), chosen.seed)
-            commit = subprocess.run(
-                ["git", "rev-parse", "--short=10", "HEAD"],  # noqa: S607
-                capture_output=True,
-                text=True,
-                cwd=ROOT,
-                check=False,
-            )
             found |= {
                 "command": f"python -m perf.learning {name} --seed {chosen.seed} --threads {chosen.threads}",
                 "seconds": time.monotonic() - began,
-                "commit": commit.stdout.strip(),
+                "commit": measured,
                 "machine": platform.machine(),
             }
             whole = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}

@@ -1,7 +1,7 @@
 """How many captured records a second one core observes, and in how much memory: ``python -m perf.observe``.
 
-Writes segments as gateways do, and lets the control plane's own step read them into a real SQLite file, with
-sketches, outcomes and pruning. CPU time, not wall time: others may run beside. Writes ``perf/results/observe.json``.
+Writes segments as gateways do, repeats them, and lets the control plane's own step read them into a real SQLite file,
+with sketches, outcomes and pruning. CPU time, not wall time: others may run beside. Writes ``perf/results/observe.json``.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.observe import observe
 from controlplane.store import observations, sketches
+from perf.results import commit
 from protos import capture_pb2, decide_pb2
 from protos.contract.segment import SegmentWriter
 from tests.controlplane.loop.fixture import NAME, ZERO, world
@@ -23,6 +24,8 @@ from tests.controlplane.loop.fixture import NAME, ZERO, world
 RESULT = Path(__file__).parent / "results" / "observe.json"
 SEGMENT = 20_000  # records a segment, about 8 MB, a gateway's default
 OUTCOMES = 0.1  # outcomes for each sample
+APART_MS = 20_000  # between two segments: a thousand records a second
+WRITTEN = 25  # segments that are written, and read again in turn under new names: half a million records
 
 
 def write_segment(folder: Path, number: int, now_ms: int) -> int:
@@ -80,6 +83,11 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def resident_mb() -> float:
+    """Return the resident size of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
 def sizes(deployment: Deployment) -> dict[str, float]:
     """Return what the store has grown to."""
     database = Path(deployment.settings.database.removeprefix("sqlite:///"))
@@ -102,24 +110,29 @@ def run(records: int, folder: Path) -> dict[str, object]:
     found = world(folder, keep_samples=50_000)
     found.deployment.settings.capture_dir.mkdir(parents=True, exist_ok=True)
     done, cpu, number = 0, 0.0, 0
-    memory: list[tuple[int, float]] = []
+    memory: list[tuple[int, float, float]] = []
+    made, size = folder / "made", 0
+    for i in range(min(WRITTEN, -(-records // SEGMENT))):
+        size = write_segment(made, i, found.clock.now_ms + i * APART_MS)
+    originals = sorted(made.iterdir())
     while done < records:
+        found.clock.now_ms += APART_MS
+        name = f"{number:015d}-bench-{number:06d}.seg"
+        shutil.copy(originals[number % len(originals)], found.deployment.settings.capture_dir / name)
         number += 1
-        found.clock.now_ms += 1_000
-        written = write_segment(found.deployment.settings.capture_dir, number, found.clock.now_ms)
         started = time.process_time()
         kept = observe(found.deployment)
         cpu += time.process_time() - started
-        assert kept == written, (kept, written)
+        assert kept == size, (kept, size)
         done += kept
-        if number % 5 == 1:
-            memory.append((done, round(peak_mb(), 1)))
+        if number % 20 == 1:
+            memory.append((done, round(resident_mb(), 1), round(peak_mb(), 1)))
             print(f"{done:,} records, {done / cpu:,.0f} a second of CPU, peak {peak_mb():.0f} MB", flush=True)
     return {
         "records": done,
         "records_per_cpu_s": round(done / cpu),
         "us_per_record": round(1e6 * cpu / done, 1),
-        "peak_mb_over_records": memory,
+        "resident_and_peak_mb_over_records": memory,
         **sizes(found.deployment),
     }
 
@@ -130,14 +143,16 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
+    measured = commit()
     folder = Path(tempfile.mkdtemp(prefix="interlock-observe-"))
     try:
         found = run(chosen.records, folder)
     finally:
         shutil.rmtree(folder)
-    machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
+    made_by = {"commit": measured, "command": f"python -m perf.observe --records {chosen.records}"}
+    machine = made_by | {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
     chosen.out.write_text(json.dumps({**machine, **found}, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in found.items() if k != "peak_mb_over_records"}, indent=1))
+    print(json.dumps({k: v for k, v in found.items() if not k.startswith("resident")}, indent=1))
 
 
 if __name__ == "__main__":

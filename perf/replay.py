@@ -15,7 +15,6 @@ import logging
 import os
 import platform
 import random
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from controlplane.packs.folder import TRAINERS, is_held_out
 from controlplane.packs.published import PublishedSet
 from controlplane.store import decisions, jobs, ledger, observations, rollouts
 from perf.replay_site import Delay, Request, Site
+from perf.results import commit
 from protos.contract.task import TaskSpec
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +79,7 @@ class Scale:
     def settings(self) -> dict[str, Any]:
         """Return the control plane's settings; what is not named keeps its default."""
         return {
-            "drift": {"least_labelled": 500, "cooldown_s": 2 * 86_400},
+            "drift": {"least_labelled": 500, "cooldown_s": 86_400},
             "training": {
                 "examples": self.examples,
                 "live_examples": self.live_examples,
@@ -235,6 +235,7 @@ class Replay:
         promoted = [e["request"] for e in self.events if e["kind"] == "promoted"]
         with self.site.deployment.store.reading() as unit:
             done = [job for job in jobs.listed(unit, self.site.name) if job.kind == "train" and job.result]
+            judged = [job for job in jobs.listed(unit, self.site.name) if job.kind == "evaluate" and job.result]
             states = [(row.state.id, row.state.phase.value, row.end_reason) for row in rollouts.listed(unit)]
             size = ledger.head(unit.connection)[0]
         windows = [slice(at, min(at + self._scale.following, len(truth))) for at in promoted]
@@ -260,6 +261,14 @@ class Replay:
                     "dev_accuracy": job.result["dev_accuracy"],
                 }
                 for job in done
+            ],
+            "evaluations": [
+                {
+                    "cause": job.cause,
+                    "accepted": job.result["accepted"],
+                    "gates": [{k: gate[k] for k in ("text", "passed", "found", "low")} for gate in job.result["gates"]],
+                }
+                for job in judged
             ],
             "rollouts": [{"id": name, "phase": phase, "end": reason} for name, phase, reason in states],
             "ledger_entries": size,
@@ -297,7 +306,7 @@ def main() -> None:
     chosen = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     scale = Scale(chosen.history, chosen.live, chosen.examples, chosen.live_examples, chosen.following, chosen.trainer)
-    began, cpu = time.monotonic(), os.times()
+    measured, began, cpu = commit(), time.monotonic(), os.times()
     with tempfile.TemporaryDirectory(prefix="interlock-replay-") as scratch:
         root = Path(scratch)
         (root / "bundles").mkdir()
@@ -309,16 +318,12 @@ def main() -> None:
             finally:
                 replay.site.close()
     used = os.times()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=10", "HEAD"],  # noqa: S607
-        capture_output=True, text=True, cwd=ROOT, check=False,
-    )  # fmt: skip
     found |= {
         "command": f"python -m perf.replay --history {scale.history} --live {scale.live} --examples {scale.examples} "
         f"--live-examples {scale.live_examples} --following {scale.following} --trainer {scale.trainer}",
         "seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(sum(used[:4]) - sum(cpu[:4]), 1),
-        "commit": commit.stdout.strip(),
+        "commit": measured,
         "machine": platform.machine(),
         "suite": SUITE,
         "settings": scale.settings(),
