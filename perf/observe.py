@@ -1,7 +1,8 @@
 """How many captured records a second one core observes, and in how much memory: ``python -m perf.observe``.
 
 Writes segments as gateways do, repeats them, and lets the control plane's own step read them into a real SQLite file,
-with sketches, outcomes and pruning. CPU time, not wall time: others may run beside. Writes ``perf/results/observe.json``.
+with sketches, outcomes and pruning. CPU time, not wall time: others may run beside. Writes
+``perf/results/observe.json``.
 """
 
 import argparse
