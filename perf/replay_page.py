@@ -30,8 +30,9 @@ def alarms(found: dict[str, Any]) -> list[int]:
 def paragraph(found: dict[str, Any]) -> str:
     """Say in a few lines what the replay showed."""
     lines = [
-        f"{found['requests']:,} headlines of {found['labels']} topics, one a minute in the order of time, after a first bundle "
-        f"that learned the {found['history']:,} before them; outcomes come hours late (median 3), one in twenty never.",
+        f"{found['requests']:,} headlines of {found['labels']} topics, one a minute in the order of time, after a "
+        f"first bundle that learned from the {found['history']:,} before them; outcomes come hours late (median 3), "
+        "one in twenty never.",
         "",
         "| promoted after request | requests compared | in force | never changed | advantage, paired 95 % interval |",
         "|---|---|---|---|---|",
@@ -46,9 +47,9 @@ def paragraph(found: dict[str, Any]) -> str:
     whole = found["accuracy"]
     lines += [
         "",
-        f"Retrainings for drift were asked for after requests {asked}; {len(found['trainings'])} trainings, the first one included, "
-        f"took {found['cpu_seconds'] / 60:.0f} minutes of CPU with everything else. Over all requests: {whole['in_force']:.3f} in force, "
-        f"{whole['frozen']:.3f} never changed.",
+        f"Retrainings for drift were asked for after requests {asked}; {len(found['trainings'])} trainings, the first "
+        f"one included, took {found['cpu_seconds'] / 60:.0f} minutes of CPU with everything else. Over all requests: "
+        f"{whole['in_force']:.3f} in force, {whole['frozen']:.3f} never changed.",
     ]
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,10 +33,16 @@ class JobFailed(Exception):
 
 
 class Worker:
-    """Takes one job after another. ``in_thread`` runs blocking calls away from the event loop."""
+    """Takes one job after another.
 
-    def __init__(self, deployment: Deployment, in_thread: InThread[Any]) -> None:
+    ``in_thread`` runs blocking calls away from the event loop; ``modules`` says which one each kind of job runs as.
+    """
+
+    def __init__(
+        self, deployment: Deployment, in_thread: InThread[Any], *, modules: Mapping[str, str] = MODULES
+    ) -> None:
         self._deployment = deployment
+        self._modules = modules
         self._in_thread = in_thread
         self._stall_s = deployment.settings.training.stall_s
 
@@ -119,7 +125,7 @@ class Worker:
             module = [sys.executable, "-m", "controlplane.training.on_ray", "--address", training.ray_address]
             return [*module, "--config", str(config)]
         share = ["--foreground"] if training.foreground else []
-        return [sys.executable, "-m", MODULES[kind], *share, "--config", str(config)]
+        return [sys.executable, "-m", self._modules[kind], *share, "--config", str(config)]
 
     async def _child(self, job: Any, config: Path, log_path: Path, state: "_State") -> dict[str, Any]:
         with log_path.open("wb") as log_file:

@@ -126,8 +126,10 @@ def outcome(number: int, label: str) -> capture_pb2.CaptureRecord:
 
 
 def world(root: Path, **settings: Any) -> World:
-    generate_key(root / "plan.key")
-    generate_key(root / "ann.key")
+    """Open the deployment in a folder, which may have been opened before."""
+    for name in ("plan.key", "ann.key"):
+        if not (root / name).exists():
+            generate_key(root / name)
     key = public_text(read_private(root / "ann.key").public_key())
     operators = Operators(1, 1, (Operator("ann", ("approver",), (key,)),))
     (root / "operators.json").write_bytes(canonical_json(operators.to_json()))
