@@ -164,7 +164,13 @@ class Gateway:
                 counters=counters,
                 capture=capture,
                 report_interval_s=settings.report_interval_s,
-                channel=lambda: control_channel(settings.control, settings.control_token, settings.control_ca),
+                channel=lambda: control_channel(
+                    settings.control,
+                    settings.control_token,
+                    settings.control_ca,
+                    settings.control_certificate,
+                    settings.control_key,
+                ),
             )
         self._background: list[asyncio.Task[None]] = []
 

@@ -39,6 +39,8 @@ class GatewaySettings:
     access: Path | None
     control_token: Path | None
     control_ca: Path | None
+    control_certificate: Path | None
+    control_key: Path | None
     max_connections: int
     max_calls: int
     control: str
@@ -94,6 +96,8 @@ class GatewaySettings:
             access=None if who in ("", OPEN) else root / who,
             control_token=maybe_path("control_token"),
             control_ca=maybe_path("control_ca"),
+            control_certificate=maybe_path("control_certificate"),
+            control_key=maybe_path("control_key"),
             tls=_tls(maybe_path("tls_certificate"), maybe_path("tls_key"), maybe_path("tls_client_ca")),
             max_connections=read.integer("max_connections", 1, 1_000_000, 2_000),
             max_calls=read.integer("max_calls", 1, 1_000_000, 128),
@@ -149,6 +153,12 @@ class GatewaySettings:
             raise FieldInvalid(f"gateway.engines names {names}, expected each name once")
         if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
             raise FieldInvalid(f"gateway.trace_endpoint is {settings.trace_endpoint!r}, expected an HTTP URL")
+        shown = settings.control_certificate, settings.control_key
+        if (None in shown) != (shown == (None, None)) or (settings.control_ca is None and shown != (None, None)):
+            raise FieldInvalid(
+                "gateway.control_certificate, control_key and control_ca go together, expected all three to show a "
+                "certificate to the control plane"
+            )
         host, _, port = settings.listen.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
             raise FieldInvalid(f"gateway.listen is {settings.listen!r}, expected HOST:PORT")

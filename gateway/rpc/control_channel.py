@@ -1,4 +1,4 @@
-"""The way to the control plane: plain on one machine, with TLS and a token beyond it."""
+"""The way to the control plane: plain on one machine; beyond it with TLS, and a token or certificate."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,22 @@ import grpc
 import grpc.aio
 
 
-def control_channel(address: str, token: Path | None, ca: Path | None) -> grpc.aio.Channel:
-    """Open a channel; files are read anew each time, so that they can be renewed."""
-    credentials = None if ca is None else grpc.ssl_channel_credentials(ca.read_bytes())
+def control_channel(
+    address: str, token: Path | None, ca: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> grpc.aio.Channel:
+    """Open a channel; files are read anew each time, so that they can be renewed.
+
+    Args:
+        certificate: Names this gateway where the control plane asks for certificates; with ``key`` and ``ca``.
+    """
     interceptors = [] if token is None else [_Unary(token), _Stream(token)]
-    if credentials is None:
+    if ca is None:
         return grpc.aio.insecure_channel(address, interceptors=interceptors)
+    credentials = grpc.ssl_channel_credentials(
+        ca.read_bytes(),
+        private_key=None if key is None else key.read_bytes(),
+        certificate_chain=None if certificate is None else certificate.read_bytes(),
+    )
     return grpc.aio.secure_channel(address, credentials, interceptors=interceptors)
 
 

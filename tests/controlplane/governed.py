@@ -83,7 +83,7 @@ class Governed:
         """Bring the control plane back on its port."""
         self.run(self._serve(f"127.0.0.1:{self.port}"))
 
-    def start_gateway(self, token: Path | None = None) -> CurrentPlan:
+    def start_gateway(self, token: Path | None = None, tls: tuple[Path, Path, Path] | None = None) -> CurrentPlan:
         """Start, or restart, a gateway that follows this control plane."""
         self.stop_gateway()
         key = read_public(self.root / "plan.key.pub")
@@ -127,7 +127,7 @@ class Governed:
                 counters=counters,
                 capture=capture,
                 report_interval_s=0.05,
-                channel=lambda: control_channel(f"127.0.0.1:{self.port}", token, None),
+                channel=lambda: control_channel(f"127.0.0.1:{self.port}", token, *(tls or (None,))),
             )
             self._watch = asyncio.create_task(watch.run()), capture
             return plan
