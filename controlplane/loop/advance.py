@@ -142,7 +142,8 @@ def read_gates(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[Gat
     due_ms = matured_before(unit, state.specialist, unit.now_ms)
     readings = shadow_gates(task, stage_pairs(unit, state.id, row.stage_ms, due_ms), limits)
     if state.phase is Phase.SHADOW:
-        return readings
+        rehearsed = drill.reading(unit, deployment, row)
+        return readings if rehearsed is None else (*readings, rehearsed)
     counts = observations.arm_counts(unit, state.specialist, state.id)
     known = observations.arm_decisions(unit, state.specialist, state.id, row.stage_generation, due_ms)
     began = row.stage_counts or {}
@@ -182,7 +183,8 @@ def start(
     if judged is not None and judged.primary != primary:
         raise StepRefused(f"bundle {bundle} was compared with {judged.primary}, but the primary is {primary} now")
     limits = deployment.settings.rollout
-    name = _name(specialist, bundle, unit.now_ms)
+    # The clock may say the same twice; the number of rollouts does not.
+    name = _name(specialist, f"{bundle}{len(rollouts.listed(unit, specialist))}", unit.now_ms)
     phase, verdict = (Phase.CANDIDATE, Verdict.NOT_YET) if judged is None else (Phase.EVALUATED, Verdict.PASS)
     state = Rollout(name, specialist, phase, False, primary, bundle, 0, limits.stages_bp, limits.shadow_bp, verdict)
     row = RolloutRow(
@@ -383,6 +385,6 @@ def _undo_refused_promotions(deployment: Deployment) -> None:
         succession.restore(unit, after)
 
 
-def _name(specialist: str, bundle: str, now_ms: int) -> str:
+def _name(specialist: str, what: str, now_ms: int) -> str:
     moment = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S")
-    return f"{specialist}-{moment}-{hashlib.sha256(f'{bundle}{now_ms}'.encode()).hexdigest()[:6]}"
+    return f"{specialist}-{moment}-{hashlib.sha256(f'{what}-{now_ms}'.encode()).hexdigest()[:6]}"

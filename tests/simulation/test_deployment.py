@@ -167,6 +167,17 @@ def test_every_order_of_moves_keeps_the_ledger_the_table_and_the_gateways_in_ste
     )
 
 
+def test_two_rollouts_of_one_bundle_in_one_millisecond_are_two(tmp_path: Path) -> None:
+    played = Simulation(1, tmp_path)
+    played.event(played.bootstrap)
+    plant = played.plant
+    plant.judge(plant.bundles[1], is_accepted=True)
+    plant.start(plant.bundles[1])
+    plant.person("RejectRollout")
+    assert plant.start(plant.bundles[1]) == "evaluated"
+    plant.close()
+
+
 class TestTheCheckItself:
     """A check that cannot fail proves nothing."""
 
