@@ -202,6 +202,8 @@ class RolloutSettings:
         mistake_margin: Share of decisions beyond the primary's that outcomes, once due, may show another
             decision to have been cheaper than.
         disagreement_limit: Share of decisions that may differ from the primary's in shadow.
+        drill_beyond_bp: A rollout with a canary stage above it waits in shadow until its way back was rehearsed on
+            every gateway (``interlock rollout drill``); 10000 asks for no drill.
     """
 
     stages_bp: tuple[int, ...]
@@ -212,6 +214,7 @@ class RolloutSettings:
     failure_margin: float
     mistake_margin: float
     disagreement_limit: float
+    drill_beyond_bp: int = BASIS_POINTS
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -227,6 +230,7 @@ class RolloutSettings:
             failure_margin=read.number("failure_margin", 0.001, 1, 0.02),
             mistake_margin=read.number("mistake_margin", 0.001, 1, 0.05),
             disagreement_limit=read.number("disagreement_limit", 0.01, 1, 0.5),
+            drill_beyond_bp=read.integer("drill_beyond_bp", 0, BASIS_POINTS, BASIS_POINTS),
         )
         read.done()
         numbers = all(isinstance(s, int) and not isinstance(s, bool) and 1 <= s <= BASIS_POINTS // 2 for s in stages)

@@ -190,7 +190,7 @@ class GateReading(_message.Message):
     def __init__(self, gate: _Optional[str] = ..., verdict: _Optional[str] = ..., value: _Optional[float] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ..., limit: _Optional[float] = ..., sample: _Optional[int] = ..., sample_missing: _Optional[int] = ..., summary: _Optional[str] = ...) -> None: ...
 
 class Rollout(_message.Message):
-    __slots__ = ("id", "specialist", "phase", "held", "primary_digest", "candidate_digest", "canary_bp", "shadow_bp", "stages_bp", "waiting_for", "gates", "approvals", "evidence_path", "evidence_digest", "started_by", "started_at", "ended_at", "end_reason", "needs_approval_for", "required_approvals", "rollback_ms")
+    __slots__ = ("id", "specialist", "phase", "held", "primary_digest", "candidate_digest", "canary_bp", "shadow_bp", "stages_bp", "waiting_for", "gates", "approvals", "evidence_path", "evidence_digest", "started_by", "started_at", "ended_at", "end_reason", "needs_approval_for", "required_approvals", "rollback_ms", "drills")
     ID_FIELD_NUMBER: _ClassVar[int]
     SPECIALIST_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -212,6 +212,7 @@ class Rollout(_message.Message):
     NEEDS_APPROVAL_FOR_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_APPROVALS_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_MS_FIELD_NUMBER: _ClassVar[int]
+    DRILLS_FIELD_NUMBER: _ClassVar[int]
     id: str
     specialist: str
     phase: str
@@ -233,7 +234,20 @@ class Rollout(_message.Message):
     needs_approval_for: str
     required_approvals: int
     rollback_ms: int
-    def __init__(self, id: _Optional[str] = ..., specialist: _Optional[str] = ..., phase: _Optional[str] = ..., held: bool = ..., primary_digest: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., canary_bp: _Optional[int] = ..., shadow_bp: _Optional[int] = ..., stages_bp: _Optional[_Iterable[int]] = ..., waiting_for: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[GateReading, _Mapping]]] = ..., approvals: _Optional[_Iterable[_Union[ApprovalInfo, _Mapping]]] = ..., evidence_path: _Optional[str] = ..., evidence_digest: _Optional[str] = ..., started_by: _Optional[str] = ..., started_at: _Optional[str] = ..., ended_at: _Optional[str] = ..., end_reason: _Optional[str] = ..., needs_approval_for: _Optional[str] = ..., required_approvals: _Optional[int] = ..., rollback_ms: _Optional[int] = ...) -> None: ...
+    drills: _containers.RepeatedCompositeFieldContainer[DrillInfo]
+    def __init__(self, id: _Optional[str] = ..., specialist: _Optional[str] = ..., phase: _Optional[str] = ..., held: bool = ..., primary_digest: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., canary_bp: _Optional[int] = ..., shadow_bp: _Optional[int] = ..., stages_bp: _Optional[_Iterable[int]] = ..., waiting_for: _Optional[str] = ..., gates: _Optional[_Iterable[_Union[GateReading, _Mapping]]] = ..., approvals: _Optional[_Iterable[_Union[ApprovalInfo, _Mapping]]] = ..., evidence_path: _Optional[str] = ..., evidence_digest: _Optional[str] = ..., started_by: _Optional[str] = ..., started_at: _Optional[str] = ..., ended_at: _Optional[str] = ..., end_reason: _Optional[str] = ..., needs_approval_for: _Optional[str] = ..., required_approvals: _Optional[int] = ..., rollback_ms: _Optional[int] = ..., drills: _Optional[_Iterable[_Union[DrillInfo, _Mapping]]] = ...) -> None: ...
+
+class DrillInfo(_message.Message):
+    __slots__ = ("at", "took_ms", "gateways", "person")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    TOOK_MS_FIELD_NUMBER: _ClassVar[int]
+    GATEWAYS_FIELD_NUMBER: _ClassVar[int]
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    at: str
+    took_ms: int
+    gateways: _containers.RepeatedScalarFieldContainer[str]
+    person: str
+    def __init__(self, at: _Optional[str] = ..., took_ms: _Optional[int] = ..., gateways: _Optional[_Iterable[str]] = ..., person: _Optional[str] = ...) -> None: ...
 
 class ApprovalInfo(_message.Message):
     __slots__ = ("person", "step", "ceiling_bp", "expires", "reason", "statement_digest")

@@ -258,6 +258,8 @@ def _table(r: pb.Rollout) -> RenderableType:
         lines.append(f"ended: {r.end_reason}")
     if r.rollback_ms:
         lines.append(f"back on the primary {r.rollback_ms} ms after the decision")
+    for d in r.drills:
+        lines.append(f"way back rehearsed by {d.person} at {d.at}: {d.took_ms} ms on {', '.join(d.gateways)}")
     parts: list[RenderableType] = [marked("\n".join(lines), "")]
     if r.gates:
         rows = [

@@ -7,7 +7,7 @@ along. What is measured is the whole way that a rollback takes.
 
 from dataclasses import dataclass, replace
 
-from controlplane.domain.rollout import Phase
+from controlplane.domain.rollout import GateReading, Phase, Verdict
 from controlplane.errors import StepRefused
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.publish import publish, standing_split
@@ -16,6 +16,7 @@ from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos.contract.plan import Split
 
+GATE = "rollback_drill"
 ABANDONED_MS = 60_000  # a drill that took longer was cut short: the shadow is put back
 
 
@@ -96,6 +97,23 @@ def repair(unit: Unit, deployment: Deployment, row: RolloutRow) -> None:
     if unit.now_ms - rehearsed[-1].started_ms > ABANDONED_MS:
         shadow = replace(split, candidate=row.state.candidate, shadow_bp=row.state.shadow_bp)
         put_back(unit, deployment, row.state.id, shadow)
+
+
+def reading(unit: Unit, deployment: Deployment, row: RolloutRow) -> GateReading | None:
+    """Say whether a shadowing rollout's way back was rehearsed; None where nobody asks for that.
+
+    A drill is for the shadow: later it would take a weight back that people approved.
+    """
+    beyond = deployment.settings.rollout.drill_beyond_bp
+    if row.state.phase is not Phase.SHADOW or row.state.stages_bp[-1] <= beyond:
+        return None
+    took = [d.took_ms / 1000 for d in drills.of_rollout(unit, row.state.id) if d.took_ms is not None]
+    limit = ABANDONED_MS / 1000
+    if not took:
+        words = f"no way back was rehearsed, and a stage goes beyond {beyond / 100:g} %: interlock rollout drill"
+        return GateReading(GATE, Verdict.NOT_YET, 0.0, 0.0, limit, limit, 0, 1, words)
+    words = f"the way back took {took[-1]:.3f} s in the last of {len(took)} drills"
+    return GateReading(GATE, Verdict.PASS, took[-1], took[-1], took[-1], limit, len(took), 0, words)
 
 
 def report(unit: Unit, rollout: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from controlplane.loop.evidence import evidence_shown
 from controlplane.loop.publish import standing_split
 from controlplane.rpc.status import translated
 from controlplane.rpc.transactions import Transactions, check_text, find_rollout, gate_message, time_text
-from controlplane.store import jobs, plans, records, rollouts
+from controlplane.store import drills, jobs, plans, records, rollouts
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos import control_pb2 as pb
@@ -191,6 +191,11 @@ class RolloutCalls(Transactions):
             needs_approval_for=needs,
             required_approvals=self._deployment.operators().required_approvals,
             rollback_ms=row.rollback_ms or 0,
+            drills=[
+                pb.DrillInfo(at=time_text(d.started_ms), took_ms=d.took_ms, gateways=d.gateways, person=d.person)
+                for d in drills.of_rollout(unit, state.id)
+                if d.took_ms is not None
+            ],
         )
 
 

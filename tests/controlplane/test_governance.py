@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.domain.rollout import Phase
+from controlplane.domain.rollout import GateReading, Phase, Verdict
 from controlplane.loop import advance
 from controlplane.loop.arms import BOUNDS_US
 from controlplane.store import ledger, plans
@@ -70,8 +70,31 @@ def test_a_drill_takes_the_real_way_back_and_the_shadow_returns(site: Governed) 
     assert code == 0 and found["took_ms"] >= 1 and found["gateways"] == ["g"]
     site.until(lambda: site.split().candidate == new, "the shadow again")  # type: ignore[union-attr]
     assert entries(site, "rollback.drilled")[0]["took_ms"] == found["took_ms"]
+    shown = said("rollout", "status", name, *control(site))[1]["drills"]
+    assert [(d["took_ms"], d["gateways"], d["person"]) for d in shown] == [(found["took_ms"], ["g"], "ann")]
+    assert f"rehearsed by ann at {shown[0]['at']}" in interlock("rollout", "status", name, *control(site))[1]
     with site.deployment.store.reading() as unit:
         assert plans.get(unit, found["generation"]).state == plans.APPLIED  # type: ignore[union-attr]
+
+
+def test_no_wide_stage_is_reached_without_a_drill_where_one_is_asked_for(tmp_path: Path) -> None:
+    with governed(tmp_path, rollout={"stages_bp": [100, 600], "drill_beyond_bp": 500}) as site:
+        name, _, _ = site.shadowing()
+
+        def drilled() -> GateReading:
+            advance.advance(site.deployment)
+            return next(reading for reading in site.rollout(name).gates if reading.gate == "rollback_drill")
+
+        before = drilled()
+        assert (before.verdict, before.sample_missing) == (Verdict.NOT_YET, 1) and "rollout drill" in before.summary
+        assert said("rollout", "drill", name, "--as", "ann", *control(site))[0] == 0
+        site.until(lambda: site.split().candidate is not None, "the shadow again")  # type: ignore[union-attr]
+        assert (drilled().verdict, drilled().sample) == (Verdict.PASS, 1)
+    (tmp_path / "other").mkdir()
+    with governed(tmp_path / "other", rollout={"stages_bp": [100, 500], "drill_beyond_bp": 500}) as site:
+        name, _, _ = site.shadowing()
+        advance.advance(site.deployment)
+        assert "rollback_drill" not in {reading.gate for reading in site.rollout(name).gates}
 
 
 def test_a_drill_cut_short_puts_its_shadow_back(site: Governed) -> None:
