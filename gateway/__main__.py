@@ -46,10 +46,11 @@ from gateway.serving.witness import Witness, witness_key
 from gateway.settings import FRONTS, GatewaySettings
 from protos.contract.access import AccessFile
 from protos.contract.attestation import KeyInvalid, Operators, read_public
-from protos.contract.bundle import BundleStore
+from protos.contract.bundle import BundleInvalid
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
 from protos.contract.seal import read_seal_key
+from protos.contract.url_store import cached
 
 if TYPE_CHECKING:
     from gateway.tracing import Tracing
@@ -76,7 +77,7 @@ class Gateway:
         run_id = secrets.token_hex(4)
         self._settings = settings
         self._metrics = metrics = Metrics()
-        store = BundleStore(settings.bundles_dir)
+        self._store = store = cached(settings.bundles_dir, settings.bundles_url)
         workers = [WorkerLink(socket) for socket in settings.worker_sockets]
         self._pool = pool = Pool([*workers, *remote_links(settings.engines, store)], store.manifest, settings.preload)
         self._capture = capture = CaptureLane(
@@ -183,10 +184,17 @@ class Gateway:
         self._background = [asyncio.create_task(link.run()) for link in self._pool.links]
         self._background.append(asyncio.create_task(_watch_health(self._health, self._dispatcher)))
         await self.plan.restore()
-        if self.plan.routes is None:  # a plan that was restored has asked for them already
-            self._pool.preload()
+        self._background.append(asyncio.create_task(self._preload()))
         if self._watch is not None:
             self._background.append(asyncio.create_task(self._watch.run()))
+
+    async def _preload(self) -> None:
+        for bundle in self._settings.preload if self._store.is_filled else ():
+            try:
+                await asyncio.to_thread(self._store.fetch, bundle)
+            except (BundleInvalid, OSError) as error:
+                log.warning("preload_refused", bundle=bundle, error=str(error))
+        self._pool.preload()
 
     def count_open(self, open_calls: Callable[[], int]) -> None:
         """Tell the metrics how many calls the front has."""

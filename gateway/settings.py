@@ -27,8 +27,9 @@ class GatewaySettings:
     ``access`` names who may call; without it anybody on this machine may, and nobody elsewhere. ``front`` "auto" is
     Envoy where it is installed, else grpcio. Paths in the file are relative to the file. ``control`` may be empty:
     such a gateway serves its last good plan and takes no new one. ``mutation_network_ms`` is kept back from an
-    auction's ``tmax`` for the way there and back. ``preload`` names bundles to have loaded and warm whatever the plan
-    says, such as the next candidate.
+    auction's ``tmax`` for the way there and back. ``bundles_url`` is a store from which bundles come that are not in
+    ``bundles_dir``. ``preload`` names bundles to have loaded and warm whatever the plan says, such as the next
+    candidate.
     """
 
     deployment: str
@@ -46,6 +47,7 @@ class GatewaySettings:
     control: str
     worker_sockets: tuple[str, ...]
     bundles_dir: Path
+    bundles_url: str
     preload: tuple[str, ...]
     capture_dir: Path
     state_dir: Path
@@ -104,6 +106,7 @@ class GatewaySettings:
             control=read.maybe_text("control") or "",
             worker_sockets=tuple(str(root / s) for s in read.texts("worker_sockets")),
             bundles_dir=path("bundles_dir"),
+            bundles_url=read.maybe_text("bundles_url") or "",
             preload=_digests(read.texts("preload", ()), "gateway.preload"),
             capture_dir=path("capture_dir"),
             state_dir=path("state_dir"),

@@ -1,6 +1,8 @@
 """``interlock bundle``: make, look at, check, copy and clear away what engines serve."""
 
+import contextlib
 import json
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -10,6 +12,7 @@ import typer
 
 from controlplane.cli.output import REFUSED, JsonFlag, Problem, command, marked, say, say_json, short, table
 from controlplane.cli.processes import CONFIG, ConfigOption
+from controlplane.domain.retention import Found
 from protos import traffic_pb2
 from protos.contract.base import FOLDER, BaseInvalid, BaseStore
 from protos.contract.bundle import SUFFIXES, BundleInvalid, BundleStore, Manifest
@@ -18,7 +21,7 @@ from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.plan import TrafficPlan
 from protos.contract.probe import PROBES, Probe, probes_json, read_probes
 from protos.contract.task import TaskSpec
-from protos.contract.url_store import UrlStore, open_store
+from protos.contract.url_store import UrlStore, bases_of, open_store
 
 app = typer.Typer(help="What engines serve: immutable, named by its content.", no_args_is_help=True)
 
@@ -72,12 +75,7 @@ def build(
     there = _store(store, must_exist=False)
     task, engine, named, lineage = _definition(folder)
     if base is not None:
-        if isinstance(there, UrlStore):
-            raise FieldInvalid(f"--base is given with the store {store!r}, expected a directory as the store")
-        try:
-            digest = BaseStore(there.root / FOLDER).add(base_name or base.resolve().name, base)
-        except BaseInvalid as error:
-            raise FieldInvalid(str(error)) from error
+        digest = _add_base(there, base_name or base.resolve().name, base)
         named = {"name": base_name or base.resolve().name, "digest": digest}
     contents = _contents(folder)
     _check_contents(task, contents)
@@ -89,6 +87,19 @@ def build(
         say_json({"digest": manifest.digest, "files": dict(manifest.files), "base": dict(manifest.base)})
         return
     say(f"{manifest.digest}\n{manifest.task.name} on {manifest.backend}, {len(manifest.files)} files, by {author}")
+
+
+def _add_base(store: BundleStore, name: str, folder: Path) -> str:
+    bases = bases_of(store)
+    try:
+        if not isinstance(store, UrlStore):
+            return bases.add(name, folder)
+        with tempfile.TemporaryDirectory(prefix="interlock-build-") as scratch:
+            digest = BaseStore(Path(scratch)).add(name, folder)
+            bases.take(BaseStore(Path(scratch)), digest)
+            return digest
+    except BaseInvalid as error:
+        raise FieldInvalid(str(error)) from error
 
 
 def _definition(folder: Path) -> tuple[TaskSpec, dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -152,8 +163,6 @@ def _check_safetensors(name: str, data: bytes) -> None:
 
 def _record(store: BundleStore, texts: list[str], contents: dict[str, bytes], made: dict[str, Any]) -> bytes:
     """Serve the bundle without probes for a moment and keep what it answers."""
-    import tempfile
-
     from controlplane.evals.engine import WORKER, Engine, EngineFailed
     from protos.decide_pb2 import Input
 
@@ -164,7 +173,9 @@ def _record(store: BundleStore, texts: list[str], contents: dict[str, bytes], ma
         trial = BundleStore(Path(scratch))
         digest = trial.add(contents=contents, **made).digest
         command = list(WORKER)
-        if not isinstance(store, UrlStore):
+        if isinstance(store, UrlStore):
+            command += ["--bundles-url", store.url]
+        else:
             command += ["--bases", str((store.root / FOLDER).resolve())]
         try:
             with Engine(Path(scratch), command) as engine:
@@ -227,8 +238,8 @@ def _problem(store: BundleStore, digest: str) -> str:
         bundle = store.load(digest)
         _check_contents(bundle.manifest.task, dict(bundle.contents))
         base = str(bundle.manifest.base.get("digest", ""))
-        bases = BaseStore(store.root / FOLDER)
-        if base and not isinstance(store, UrlStore) and base in bases.digests():
+        bases = bases_of(store)
+        if base and base in bases.digests():
             listing = bases.listing(base)
             for name in listing.files:
                 bases.read(base, listing, name)
@@ -275,14 +286,17 @@ def export(
     store: StoreOption = STORE,
     as_json: JsonFlag = False,
 ) -> None:
-    """Copy a bundle to another store; it is verified before and after."""
+    """Copy a bundle, and the base it refers to, to another store; every byte is verified on the way."""
     there, other = _store(store), _store(to, must_exist=False)
     found = _find(there, digest)
     try:
         bundle = there.load(found)
         other.write(bundle.manifest, bundle.contents)
         other.load(found)
-    except BundleInvalid as error:
+        base = str(bundle.manifest.base.get("digest", ""))
+        if base in bases_of(there).digests():
+            bases_of(other).take(bases_of(there), base)
+    except (BundleInvalid, BaseInvalid) as error:
         raise Problem(str(error), "DATA_LOSS") from error
     if as_json:
         say_json({"digest": found, "to": to, "bytes": other.size(found)})
@@ -294,60 +308,102 @@ def export(
 @command
 def gc(
     config: ConfigOption = CONFIG,
-    keep_days: Annotated[float, typer.Option(min=0, help="Younger bundles stay whatever needs them.")] = 7.0,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it nothing is changed.")] = False,
+    store: Annotated[
+        str, typer.Option("--store", help="A directory or fsspec URL; the control plane's own without.")
+    ] = "",
+    keep_days: Annotated[float, typer.Option(min=0, help="Younger ones stay whatever needs them.")] = 7.0,
+    delete: Annotated[bool, typer.Option("--delete/--dry-run", help="Remove them, or only say what would go.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find bundles that no plan, rollout, job or way back needs, and with --delete remove them."""
-    from controlplane.domain.retention import Found, removable
+    """Find bundles that no plan, rollout, job or way back needs, and bases that no bundle refers to; remove them."""
+    from controlplane.domain.retention import removable, removable_bases
     from controlplane.settings import ControlSettings
     from controlplane.store.retention import bundles_needed
     from controlplane.store.store import Store
 
     settings = ControlSettings.read(config)
-    bundles = BundleStore(settings.bundles_dir)
+    bundles = _store(store) if store else BundleStore(settings.bundles_dir)
+    bases = bases_of(bundles)
     memory = Store(settings.database)
     try:
         # As a writer, so that no plan or rollout begins between the look and the removal.
         with memory.writing(int(time.time() * 1000)) as unit:
+            now, keep_s = time.time(), keep_days * DAY_S
             needed = bundles_needed(unit) | _at_gateway(config)
-            found = [Found(d, bundles.made(d), bundles.size(d)) for d in bundles.digests()]
-            parents = {d: p for d in bundles.digests() if (p := _parent(bundles, d))}
-            gone, reasons = removable(found, needed, parents, time.time(), keep_days * DAY_S)
-            for bundle in gone if delete else ():
-                bundles.remove(bundle.digest)
-            if delete and gone:
-                unit.record("operator", "bundles_removed", {"bundles": [bundle.digest for bundle in gone]})
+            found = _found(bundles)
+            manifests = _manifests(bundles, [bundle.digest for bundle in found])
+            parents = {digest: str(found.lineage.get("parent", "")) for digest, found in manifests.items()}
+            gone, reasons = removable(found, needed, parents, now, keep_s)
+            staying = {bundle.digest for bundle in found} - {bundle.digest for bundle in gone}
+            # What a manifest that cannot be read refers to is not known: then every base stays.
+            references = {d: str(manifests[d].base.get("digest", "")) if d in manifests else None for d in staying}
+            gone_bases, base_reasons = removable_bases(_found(bases), references, now, keep_s)
+            if delete:
+                for bundle in gone:
+                    bundles.remove(bundle.digest)
+                for base in gone_bases:
+                    bases.remove(base.digest)
+                if gone or gone_bases:
+                    names = {"bundles": [b.digest for b in gone], "bases": [b.digest for b in gone_bases]}
+                    where = bundles.url if isinstance(bundles, UrlStore) else str(bundles.root)
+                    unit.record("operator", "bundles_removed", {"store": where, **names})
     finally:
         memory.close()
-    missing = sorted(set(needed) - {bundle.digest for bundle in found})
+    missing = {digest: needed[digest] for digest in sorted(set(needed) - {bundle.digest for bundle in found})}
+    _show_gc(delete, (gone, reasons), (gone_bases, base_reasons), missing, as_json=as_json)
+
+
+def _found(store: BundleStore | BaseStore) -> list[Found]:
+    return [Found(digest, store.made(digest), store.size(digest)) for digest in store.digests()]
+
+
+def _manifests(store: BundleStore, digests: list[str]) -> dict[str, Manifest]:
+    read = {}
+    for digest in digests:
+        with contextlib.suppress(BundleInvalid):
+            read[digest] = store.manifest(digest)
+    return read
+
+
+def _show_gc(
+    deleted: bool,
+    bundles: tuple[list[Found], dict[str, str]],
+    bases: tuple[list[Found], dict[str, str]],
+    missing: dict[str, str],
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
-        kept = [{"digest": b.digest, "reason": reasons[b.digest]} for b in found if b.digest in reasons]
-        listed = [{"digest": b.digest, "bytes": b.size} for b in gone]
-        say_json({"deleted": delete, "removable": listed, "kept": kept, "missing": missing})
+        told: dict[str, Any] = {"deleted": deleted, "missing": sorted(missing)}
+        for prefix, (gone, reasons) in (("", bundles), ("bases_", bases)):
+            told[f"{prefix}removable"] = [{"digest": b.digest, "bytes": b.size} for b in gone]
+            kept = {digest: reason for digest, reason in reasons.items() if digest not in missing}
+            told[f"{prefix}kept"] = [{"digest": digest, "reason": kept[digest]} for digest in sorted(kept)]
+        say_json(told)
         return
-    rows = [(short(b.digest), "removed" if delete else "removable", f"{b.size:,} bytes") for b in gone]
-    rows += [(short(b.digest), "kept", reasons[b.digest]) for b in found if b.digest in reasons]
-    say(table("", ("bundle", "", ""), rows))
-    for digest in missing:
-        say(f"{digest} is needed ({needed[digest]}) and not in the store")
+    word = marked("removed" if deleted else "would go", "red")
+    rows: list[tuple[object, ...]] = []
+    for what, (gone, reasons) in (("bundle", bundles), ("base", bases)):
+        rows += [(what, short(b.digest), word, f"{b.size:,} bytes: nothing needs it") for b in gone]
+        staying = sorted((reason, digest) for digest, reason in reasons.items() if digest not in missing)
+        rows += [(what, short(digest), marked("stays", "green"), reason) for reason, digest in staying]
+    total = sum(b.size for b in (*bundles[0], *bases[0]))
+    sum_up = f"{total:,} bytes removed" if deleted else f"{total:,} bytes would go; --delete removes them"
+    say(table("", ("", "digest", "", "why"), rows), sum_up)
+    for digest, reason in missing.items():
+        say(f"{digest} is needed ({reason}) and not in the store")
 
 
 def _at_gateway(config: Path) -> dict[str, str]:
-    """Read the last good plan of the gateway that the same file sets up, where it is on this machine."""
+    """Read what the gateway of the same file needs: its preloads, and its last good plan where that is here."""
     from controlplane.domain.retention import needed_by_plan
 
-    tables = tomllib.loads(config.read_text())
-    state = tables.get("gateway", {}).get("state_dir")
+    gateway = tomllib.loads(config.read_text()).get("gateway", {})
+    needed = {str(digest): "preloaded by the gateway" for digest in gateway.get("preload", [])}
+    state = gateway.get("state_dir")
     path = config.parent / str(state) / "plan.pb"
     if state is None or not path.is_file():
-        return {}
+        return needed
     offer = traffic_pb2.PlanOffer.FromString(path.read_bytes())
-    return needed_by_plan(TrafficPlan.from_json(parse_json_object(offer.plan.payload)), "the gateway's last good plan")
-
-
-def _parent(store: BundleStore, digest: str) -> str:
-    try:
-        return str(store.manifest(digest).lineage.get("parent", ""))
-    except BundleInvalid:
-        return ""
+    plan = TrafficPlan.from_json(parse_json_object(offer.plan.payload))
+    return needed | needed_by_plan(plan, "the gateway's last good plan")

@@ -70,6 +70,8 @@ def worker_command(config: Path) -> list[str]:
             arguments += [f"--{name.replace('_', '-')}", str(value)]
     if worker_id := read.text("worker_id", ""):
         arguments += ["--worker-id", worker_id]
+    if url := read.text("bundles_url", ""):
+        arguments += ["--bundles-url", url]
     if bases := read.text("bases_dir", ""):
         arguments += ["--bases", str(root / bases)]
     if read.flag("allow_faults", False):

@@ -52,3 +52,29 @@ def removable(
         else:
             gone.append(bundle)
     return gone, reasons
+
+
+def removable_bases(
+    found: Iterable[Found], references: Mapping[str, str | None], now: float, keep_s: float
+) -> tuple[list[Found], dict[str, str]]:
+    """Divide a store's base models into those to remove and those that stay.
+
+    Args:
+        references: Each bundle that stays to the base it refers to; None where that cannot be read.
+        keep_s: A base younger than this stays: a bundle on it may be in the making.
+    Returns:
+        What may go, oldest first, and for each that stays, why.
+    """
+    unread = next((bundle for bundle, base in references.items() if base is None), None)
+    users = {base: bundle for bundle, base in sorted(references.items(), reverse=True) if base}
+    gone, reasons = [], {}
+    for base in sorted(found, key=lambda b: (b.made, b.digest)):
+        if base.digest in users:
+            reasons[base.digest] = f"base of {users[base.digest]}"
+        elif unread is not None:
+            reasons[base.digest] = f"what {unread} is based on cannot be read"
+        elif now - base.made < keep_s:
+            reasons[base.digest] = "younger than the age to keep"
+        else:
+            gone.append(base)
+    return gone, reasons

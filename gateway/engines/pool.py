@@ -23,6 +23,7 @@ class Pool:
     ) -> None:
         self.links = list(links)
         self.preloads = tuple(preload)  # bundles to have ready whatever the plan says
+        self._needed: Collection[str] = ()
         self._manifest_of = manifest_of
         # Of one engine there is nothing to choose, so nothing to learn.
         self.breakers = Breakers() if len(self.links) > 1 else None
@@ -95,18 +96,18 @@ class Pool:
 
     def keep_only(self, bundles: set[str]) -> None:
         """Forget bundles that no plan needs any more, but for those that are to stay ready."""
-        kept = bundles.union(self.preloads)
+        self._needed, kept = bundles, bundles.union(self.preloads)
         for link in self.links:
             for bundle in link.wanted - kept:  # one that is still loading, too
                 link.unload(bundle)
-        self.preload(bundles)
+        self.preload()
         if self.breakers is not None:
             self.breakers.keep_only(bundles)
 
-    def preload(self, needed: Collection[str] = ()) -> None:
-        """Have the bundles ready that are to be, besides those that a plan needs."""
+    def preload(self) -> None:
+        """Have the bundles ready that are to be, besides those that the plan needs."""
         for bundle in self.preloads:
-            if bundle in needed:
+            if bundle in self._needed:
                 continue
             try:
                 links = self._eligible(bundle)

@@ -187,12 +187,13 @@ class CurrentPlan:
             return
         async with self._applying:
             try:
-                self._restore(state.offer)
+                await self._restore(state.offer)
             except PlanRefused as refused:
                 log.error("stored_plan_refused", reason=refused.reason, error=str(refused))
 
-    def _restore(self, offer: traffic_pb2.PlanOffer) -> None:
+    async def _restore(self, offer: traffic_pb2.PlanOffer) -> None:
         judged = self._judge(offer, is_stored=True)
+        await self._fetch(_needed(judged.plan))
         self._check(None, judged, was_in_force=True)
         # Serving may start before any worker does; until one has the bundle, callers get fallbacks.
         for bundle in _needed(judged.plan):
@@ -203,6 +204,7 @@ class CurrentPlan:
     async def _take(self, offer: traffic_pb2.PlanOffer) -> TrafficPlan:
         judged = self._judge(offer, is_stored=False)
         plan = judged.plan
+        await self._fetch(_needed(plan))  # of a plan whose signatures are good only
         self._check(self._in_force(), judged)
         if digest_bytes(offer.plan.payload) not in judged.recorded.plans:
             raise PlanRefused("plan_not_recorded", f"the ledger is not shown to hold plan {plan.generation}")
@@ -309,6 +311,17 @@ class CurrentPlan:
                 )
         cache = self._cache.for_task(task.name, task.cache_ttl_ms)
         return Route(split, task, generation, self._lanes.of(split, task), cache)
+
+    async def _fetch(self, needed: set[str]) -> None:
+        """Have the bundles in this machine's store, on a thread of its own: requests go on."""
+        for bundle in sorted(needed) if self._store.is_filled else ():
+            try:
+                async with asyncio.timeout(LOAD_TIMEOUT_S):
+                    await asyncio.to_thread(self._store.fetch, bundle)
+            except (BundleInvalid, OSError) as error:
+                raise PlanRefused("bundle_invalid", str(error)) from error
+            except TimeoutError as error:
+                raise PlanRefused("engine_unavailable", f"{bundle} was not fetched in time") from error
 
     async def _load(self, needed: set[str]) -> None:
         for bundle in sorted(needed):

@@ -25,11 +25,12 @@ from gateway.worker.queue import Queue
 from gateway.worker.runner import DeviceThread, IdInUse, Runner
 from gateway.worker.settings import Settings
 from protos import engine_pb2
-from protos.contract.base import FOLDER, BaseStore
-from protos.contract.bundle import BundleStore
+from protos.contract.base import FOLDER
+from protos.contract.fields import FieldInvalid
 from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
 from protos.contract.given import Given
 from protos.contract.rows import JobRow, ResultRow, read_job, write_result
+from protos.contract.url_store import cached, cached_bases
 
 log = structlog.get_logger()
 
@@ -68,10 +69,10 @@ class Worker:
                 )
             )
         )
-        self._store = BundleStore(settings.bundles)
+        self._store = cached(settings.bundles, settings.bundles_url)
         self._host = Host(
             threads=settings.threads,
-            bases=BaseStore(settings.bases or settings.bundles / FOLDER),
+            bases=cached_bases(settings.bases or settings.bundles / FOLDER, settings.bundles_url),
             max_rank=settings.max_rank,
             max_adapters=settings.max_adapters,
         )
@@ -367,6 +368,9 @@ def main() -> int:
     except (SocketInUse, OSError) as error:
         log.error("worker_failed", socket=str(settings.socket), error=str(error))
         return 1
+    except FieldInvalid as error:
+        log.error("settings_invalid", error=str(error))
+        return 2
     return 0
 
 

@@ -17,6 +17,7 @@ class Settings:
         max_queue: Jobs that may wait; more are answered OVERLOADED.
         token_budget: Most tokens in one batch, counted as rows times the longest row.
         threads: CPU threads one inference may use.
+        bundles_url: Where bundles and bases come from that are not in the directories; empty: from nowhere.
         bases: Directory of base models; None for the folder ``bases`` of the bundle store.
         max_rank: Highest rank of a LoRA adapter.
         max_adapters: Most adapters on one base.
@@ -30,6 +31,7 @@ class Settings:
     max_queue: int = 1024
     token_budget: int = 512
     threads: int = 1
+    bundles_url: str = ""
     bases: Path | None = None
     max_rank: int = 64
     max_adapters: int = 8
@@ -64,6 +66,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--max-queue", type=_whole(1, 1 << 20), default=1024, help="jobs that may wait")
     parser.add_argument("--token-budget", type=_whole(1, 1 << 24), default=512, help="most tokens in one batch")
     parser.add_argument("--threads", type=_whole(1, 1024), default=1, help="CPU threads one inference may use")
+    parser.add_argument("--bundles-url", default="", help="fsspec URL of a store that fills those directories")
     parser.add_argument("--bases", type=Path, help="directory of base models, BUNDLES/bases unless told")
     parser.add_argument("--max-rank", type=_whole(1, 1024), default=64, help="highest rank of a LoRA adapter")
     parser.add_argument("--max-adapters", type=_whole(1, 1024), default=8, help="most adapters on one base")

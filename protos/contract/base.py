@@ -4,6 +4,7 @@ A store is a directory; a base lives in ``<store>/<64 hex digits>/`` and holds `
 files it lists: ``config.json``, ``tokenizer.json`` and safetensors, as Hugging Face lays them out.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -99,7 +100,7 @@ class BaseStore:
     def listing(self, digest: str) -> Base:
         """Read one listing, checking that it hashes to its name; raises BaseInvalid."""
         try:
-            value = parse_json_object((self.path(digest) / LISTING).read_bytes())
+            value = parse_json_object(self._bytes(digest, LISTING))
             base = Base.from_json(value)
         except OSError as error:
             raise BaseInvalid(digest, f"{LISTING} cannot be read: {error.strerror}") from error
@@ -112,12 +113,53 @@ class BaseStore:
     def read(self, digest: str, base: Base, name: str) -> bytes:
         """Read one file and verify it: the bytes returned are the bytes that were hashed; raises BaseInvalid."""
         try:
-            data = (self.path(digest) / name).read_bytes()
+            data = self._bytes(digest, name)
         except OSError as error:
             raise BaseInvalid(digest, f"{name} cannot be read: {error.strerror}") from error
         if digest_bytes(data) != base.files[name]:
             raise BaseInvalid(digest, f"{name} hashes to {digest_bytes(data)}, expected {base.files[name]}")
         return data
+
+    def _bytes(self, digest: str, name: str) -> bytes:
+        return (self.path(digest) / name).read_bytes()
+
+    def copy_out(self, digest: str, name: str, to: Path) -> None:
+        """Copy one file, unverified and without holding it in memory; raises OSError."""
+        shutil.copyfile(self.path(digest) / name, to)
+
+    def size(self, digest: str) -> int:
+        """Return how many bytes a base takes."""
+        return sum(path.lstat().st_size for path in self.path(digest).iterdir())
+
+    def made(self, digest: str) -> float:
+        """Return when a base was written here, Unix seconds."""
+        return (self.path(digest) / LISTING).lstat().st_mtime
+
+    def remove(self, digest: str) -> None:
+        """Delete a base: out of sight in one step, then file by file."""
+        gone = Path(tempfile.mkdtemp(prefix=".removing-", dir=self.root))
+        os.replace(self.path(digest), gone / "base")
+        shutil.rmtree(gone)
+
+    def take(self, other: "BaseStore", digest: str) -> None:
+        """Copy a base from another store, every byte verified; one that is here stays as it is.
+
+        Raises:
+            BaseInvalid: Missing there, or altered.
+        """
+        if (self.path(digest) / LISTING).is_file():
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".adding-", dir=self.root))
+        try:
+            copy_verified(other, digest, staging)
+            try:
+                os.replace(staging, self.path(digest))
+            except OSError:
+                if not (self.path(digest) / LISTING).is_file():  # lost a race with another writer of the same: fine
+                    raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
     def add(self, name: str, directory: Path) -> str:
         """Copy a model's directory in and return its digest; adding the same content twice is harmless.
@@ -141,8 +183,27 @@ class BaseStore:
                 raise BaseInvalid(str(directory), str(error)) from error
             (staging / LISTING).write_bytes(canonical_json(base.to_json()))
             final = self.path(base.digest)
-            if not final.is_dir():
+            if final.is_dir():
+                os.utime(final / LISTING)  # as new: somebody is about to need it
+            else:
                 os.replace(staging, final)
             return base.digest
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def copy_verified(store: BaseStore, digest: str, folder: Path) -> Base:
+    """Copy a base's files and listing into a folder, hashing what arrived; raises BaseInvalid."""
+    base = store.listing(digest)
+    for name, expected in base.files.items():
+        try:
+            store.copy_out(digest, name, folder / name)
+            with (folder / name).open("rb+") as file:
+                found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise BaseInvalid(digest, f"{name} cannot be read: {error}") from error
+        if found != expected:
+            raise BaseInvalid(digest, f"{name} hashes to {found}, expected {expected}")
+    (folder / LISTING).write_bytes(canonical_json(base.to_json()))
+    return base

@@ -138,7 +138,13 @@ def _check_base(base: dict[str, Any]) -> dict[str, Any]:
 
 
 class BundleStore:
-    """Content-addressed directory of bundles. Adding is atomic; nothing is changed in place."""
+    """Content-addressed directory of bundles. Adding is atomic; nothing is changed in place.
+
+    Attributes:
+        is_filled: Whether bundles that are not here may be fetched from elsewhere.
+    """
+
+    is_filled = False
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -230,6 +236,12 @@ class BundleStore:
         if file.is_symlink():
             raise OSError(f"{name} is a link")
         return file.read_bytes()
+
+    def fetch(self, digest: str) -> None:
+        """Have a bundle here that is kept elsewhere too; a plain store has what it has.
+
+        May take long: never on an event loop. Raises BundleInvalid, OSError.
+        """
 
     def size(self, digest: str) -> int:
         """Return how many bytes a bundle takes."""

@@ -1,10 +1,16 @@
-"""A bundle store at any fsspec URL: an object store, a share, memory. The same names and checks as a directory's."""
+"""Bundles and bases at any fsspec URL: an object store, a share, memory. The same names and checks as a directory's.
 
+A gateway and its workers serve from such a URL through a directory of theirs: what is not there is fetched, every
+byte of it verified against its digest, and kept.
+"""
+
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from protos.contract.bundle import MANIFEST, BundleStore, Manifest
+from protos.contract.base import FOLDER, LISTING, Base, BaseInvalid, BaseStore, copy_verified
+from protos.contract.bundle import MANIFEST, Bundle, BundleInvalid, BundleStore, Manifest
 from protos.contract.digest import canonical_json, hex_of
 from protos.contract.fields import FieldInvalid
 
@@ -14,59 +20,199 @@ def open_store(where: str) -> BundleStore:
     return UrlStore(where) if "://" in where else BundleStore(Path(where))
 
 
+def bases_of(store: BundleStore) -> BaseStore:
+    """Return the bases that lie beside a store's bundles."""
+    return UrlBases(f"{store.url}/{FOLDER}") if isinstance(store, UrlStore) else BaseStore(store.root / FOLDER)
+
+
+def cached(root: Path, url: str) -> BundleStore:
+    """Return a directory of bundles, filled from a URL where one is given; raises FieldInvalid."""
+    return CachedStore(root, UrlStore(url)) if url else BundleStore(root)
+
+
+def cached_bases(root: Path, url: str) -> BaseStore:
+    """Return a directory of bases, filled from those beside a URL's bundles where one is given; raises FieldInvalid."""
+    return CachedBases(root, bases_of(UrlStore(url))) if url else BaseStore(root)
+
+
+class _Files:
+    """Folders of files behind a URL, each named by 64 hex digits and marked as whole by a file written last."""
+
+    def __init__(self, url: str, mark: str) -> None:
+        import fsspec
+
+        self.url = url.rstrip("/")
+        self._mark = mark
+        try:
+            self.system: Any
+            self.system, root = fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise FieldInvalid(f"store is {url!r}, expected a directory or a URL that fsspec opens: {error}") from error
+        self._root = str(root).rstrip("/")
+
+    def at(self, digest: str, name: str = "") -> str:
+        return "/".join(filter(None, (self._root, hex_of(digest), name)))
+
+    def digests(self) -> list[str]:
+        if not self.system.exists(self._root):
+            return []
+        names = [str(path).rstrip("/").rpartition("/")[2] for path in self.system.ls(self._root, detail=False)]
+        found = [n for n in names if len(n) == 64 and self.system.exists(f"{self._root}/{n}/{self._mark}")]
+        return sorted("sha256:" + name for name in found)
+
+    def names(self, digest: str) -> set[str]:
+        root = self.at(digest)
+        return {str(path).partition(root + "/")[2] for path in self.system.find(root)}
+
+    def read(self, digest: str, name: str) -> bytes:
+        data: bytes = self.system.cat_file(self.at(digest, name))
+        return data
+
+    def size(self, digest: str) -> int:
+        return sum(int(self.system.size(self.at(digest, name))) for name in self.names(digest))
+
+    def made(self, digest: str) -> float:
+        return float(self.system.modified(self.at(digest, self._mark)).timestamp())
+
+    def remove(self, digest: str) -> None:
+        self.system.rm_file(self.at(digest, self._mark))
+        if self.names(digest):
+            self.system.rm(self.at(digest), recursive=True)
+
+    def is_whole(self, digest: str) -> bool:
+        return bool(self.system.exists(self.at(digest, self._mark)))
+
+    def put(self, digest: str, name: str, data: bytes | Path) -> None:
+        path = self.at(digest, name)
+        self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if isinstance(data, bytes):
+            self.system.pipe_file(path, data)
+        else:
+            self.system.put_file(str(data), path)
+
+
 class UrlStore(BundleStore):
     """Bundles behind a URL. Object stores cannot rename, so a manifest is written last: without it, there is none."""
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
         super().__init__(Path(url))
-        self.url = url.rstrip("/")
-        try:
-            self._files: Any
-            self._files, self._root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise FieldInvalid(f"store is {url!r}, expected a directory or a URL that fsspec opens: {error}") from error
-
-    def _at(self, digest: str, name: str = "") -> str:
-        return "/".join(filter(None, (self._root.rstrip("/"), hex_of(digest), name)))
+        self.files = _Files(url, MANIFEST)
+        self.url = self.files.url
 
     def digests(self) -> list[str]:
         """List the bundles present, unverified."""
-        if not self._files.exists(self._root):
-            return []
-        names = [str(path).rstrip("/").rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
-        found = [name for name in names if len(name) == 64 and self._files.exists(f"{self._root}/{name}/{MANIFEST}")]
-        return sorted("sha256:" + name for name in found)
+        return self.files.digests()
 
     def names(self, digest: str) -> set[str]:
         """List what lies in a bundle's folder."""
-        root = self._at(digest)
-        return {str(path).partition(root + "/")[2] for path in self._files.find(root)}
+        return self.files.names(digest)
 
     def read(self, digest: str, name: str) -> bytes:
         """Read one file, unverified; raises OSError."""
-        data: bytes = self._files.cat_file(self._at(digest, name))
-        return data
+        return self.files.read(digest, name)
 
     def size(self, digest: str) -> int:
         """Return how many bytes a bundle takes."""
-        return sum(int(self._files.size(self._at(digest, name))) for name in self.names(digest))
+        return self.files.size(digest)
 
     def made(self, digest: str) -> float:
         """Return when a bundle was written here, Unix seconds."""
-        return float(self._files.modified(self._at(digest, MANIFEST)).timestamp())
+        return self.files.made(digest)
 
     def remove(self, digest: str) -> None:
         """Delete a bundle, its manifest first."""
-        self._files.rm_file(self._at(digest, MANIFEST))
-        self._files.rm(self._at(digest), recursive=True)
+        self.files.remove(digest)
 
     def write(self, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
         """Write a bundle's files, its manifest last."""
-        if self._files.exists(self._at(manifest.digest, MANIFEST)):
+        if self.files.is_whole(manifest.digest):
             return
         for name, data in [*contents.items(), (MANIFEST, canonical_json(manifest.to_json()))]:
-            path = self._at(manifest.digest, name)
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(path, data)
+            self.files.put(manifest.digest, name, data)
+
+
+class UrlBases(BaseStore):
+    """Base models behind a URL; a listing is written last."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(Path(url))
+        self.files = _Files(url, LISTING)
+
+    def digests(self) -> list[str]:
+        """List the bases present, unverified."""
+        return self.files.digests()
+
+    def copy_out(self, digest: str, name: str, to: Path) -> None:
+        """Copy one file to a path, unverified; raises OSError."""
+        self.files.system.get_file(self.files.at(digest, name), str(to))
+
+    def size(self, digest: str) -> int:
+        """Return how many bytes a base takes."""
+        return self.files.size(digest)
+
+    def made(self, digest: str) -> float:
+        """Return when a base was written here, Unix seconds."""
+        return self.files.made(digest)
+
+    def remove(self, digest: str) -> None:
+        """Delete a base, its listing first."""
+        self.files.remove(digest)
+
+    def take(self, other: BaseStore, digest: str) -> None:
+        """Copy a base from another store, verified, its listing last; raises BaseInvalid."""
+        if self.files.is_whole(digest):
+            self.files.put(digest, LISTING, self.files.read(digest, LISTING))  # as new: somebody is about to need it
+            return
+        with tempfile.TemporaryDirectory(prefix="interlock-base-") as folder:
+            base = copy_verified(other, digest, Path(folder))
+            for name in (*base.files, LISTING):
+                self.files.put(digest, name, Path(folder) / name)
+
+    def _bytes(self, digest: str, name: str) -> bytes:
+        return self.files.read(digest, name)
+
+
+class CachedStore(BundleStore):
+    """A directory that is filled from another store. Only ``fetch`` and ``load`` go there: the rest never waits."""
+
+    is_filled = True
+
+    def __init__(self, root: Path, origin: BundleStore) -> None:
+        super().__init__(root)
+        self._origin = origin
+
+    def fetch(self, digest: str) -> None:
+        """Have a bundle here, whole and verified, in place of one that was altered here; raises BundleInvalid."""
+        self.load(digest)
+
+    def load(self, digest: str) -> Bundle:
+        """Read a bundle, from the origin where it is not here as it should be; raises BundleInvalid."""
+        try:
+            return super().load(digest)
+        except BundleInvalid:
+            pass
+        try:
+            bundle = self._origin.load(digest)
+        except (OSError, ValueError) as error:
+            raise BundleInvalid(digest, f"{getattr(self._origin, 'url', self._origin.root)}: {error}") from error
+        if self.path(digest).is_dir():  # altered here: what replaces it was verified
+            self.remove(digest)
+        self.write(bundle.manifest, bundle.contents)
+        return bundle
+
+
+class CachedBases(BaseStore):
+    """A directory of bases that is filled from another store, one file at a time."""
+
+    def __init__(self, root: Path, origin: BaseStore) -> None:
+        super().__init__(root)
+        self._origin = origin
+
+    def listing(self, digest: str) -> Base:
+        """Read a listing, having fetched the base where it is not here; raises BaseInvalid."""
+        if not (self.path(digest) / LISTING).is_file():
+            try:
+                self.take(self._origin, digest)
+            except OSError as error:
+                raise BaseInvalid(digest, f"cannot be fetched: {error}") from error
+        return super().listing(digest)

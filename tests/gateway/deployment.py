@@ -168,9 +168,10 @@ class Deployment:
             self.kill(name)
         await self._server.stop(None)
 
-    def start_worker(self, name: str = "worker") -> None:
+    def start_worker(self, name: str = "worker", *options: str) -> None:
         """Start an engine worker on the socket of its name."""
-        self._start(name, "gateway.worker", "--socket", f"{name}.sock", "--bundles", "bundles", "--allow-faults")
+        line = ("--socket", f"{name}.sock", "--bundles", "bundles", "--allow-faults", *options)
+        self._start(name, "gateway.worker", *line)
 
     async def start_gateway(self) -> None:
         """Start the gateway and wait until it listens."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from controlplane.cli.app import app
 from perf.processes import free_port
 from protos.contract.plan import Split
+from protos.contract.url_store import open_store
 from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.gateway.test_processes import first_split, run
 
@@ -65,3 +67,32 @@ def test_status_says_where_nobody_listens(tmp_path: Path) -> None:
     config.write_text('[gateway]\nworker_sockets = ["gone.sock"]\n')
     done: Any = CliRunner().invoke(app, ["engine", "status", "--config", str(config)])
     assert (done.exit_code, "gone.sock: nobody listens" in done.stdout) == (0, True)
+
+
+def test_gateway_and_worker_serve_from_a_url_and_keep_what_they_fetched(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        origin = f"file://{tmp_path}/origin"
+        here, deployment.store = deployment.store, open_store(origin)
+        first, named, missing = deployment.bundle(seed=1), deployment.bundle(seed=2), "sha256:" + "0" * 64
+        deployment.settings |= {"bundles_url": origin, "preload": [named]}
+        deployment.start_worker("worker", "--bundles-url", origin)
+        await deployment.start_gateway()
+        split = first_split(first)
+        deployment.control.approve(split, first)
+        said = await deployment.control.publish(split)
+        assert said.applied, said.message
+        await until(deployment, {first: False, named: True})
+        assert (await deployment.decide()).bundle_digest == first
+        assert set(here.digests()) == {first, named}
+        lost = Split("brand", missing, None, first, 0, 0, 10_000, 0, "second")
+        deployment.control.approve(lost, missing)
+        said = await deployment.control.publish(lost)
+        assert (said.applied, said.reason) == (False, "bundle_invalid")
+        assert "cannot be read" in said.message
+        shutil.rmtree(tmp_path / "origin")  # answers need it no more, not even after a restart
+        deployment.kill("gateway")
+        await deployment.start_gateway()
+        await deployment.until_serving()
+        assert (await deployment.decide()).bundle_digest == first
+
+    run(tmp_path, story)

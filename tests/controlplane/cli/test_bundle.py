@@ -17,10 +17,11 @@ from controlplane.store import jobs, plans, rollouts
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Store
 from protos import traffic_pb2
-from protos.contract.bundle import BundleStore
+from protos.contract.base import BaseInvalid, BaseStore
+from protos.contract.bundle import BundleInvalid, BundleStore
 from protos.contract.digest import canonical_json
 from protos.contract.plan import Split, TrafficPlan
-from protos.contract.url_store import UrlStore, open_store
+from protos.contract.url_store import UrlStore, bases_of, cached, cached_bases, open_store
 from tests.tasks import TASK
 
 SAFETENSORS = struct.pack("<Q", 2) + b"{}"
@@ -142,7 +143,7 @@ def test_a_bundle_goes_to_another_store_and_back_unchanged(kind: str, tmp_path: 
     other = open_store(there)
     assert abs(other.made(digest) - time.time()) < 600
     if isinstance(other, UrlStore):
-        other._files.pipe_file(other._at(digest, "adapter/adapter_model.safetensors"), b"changed")
+        other.files.put(digest, "adapter/adapter_model.safetensors", b"changed")
         assert "hashes to" in run("bundle", "verify", "--store", there, code=1)["bundles"][0]["problem"]
     other.remove(digest)
     assert other.digests() == []
@@ -247,3 +248,84 @@ def test_a_gateway_that_lags_behind_keeps_its_plans_bundles_and_young_ones_stay(
     assert deployment.gc("--delete")["removable"] == []
     assert len(deployment.store.digests()) == 3
     assert [b["digest"] for b in deployment.gc("--keep-days", "0")["removable"]] == [young]
+
+
+def base_folder(root: Path, name: str) -> Path:
+    folder = root / name
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"name": name}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(SAFETENSORS)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["memory", "directory"])
+def test_bases_go_when_no_bundle_that_stays_refers_to_them(kind: str, tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    where = f"memory://interlock-{tmp_path.name}" if kind == "memory" else str(tmp_path / "bundles")
+    made = {}
+    for name in ("served", "spare"):
+        folder = definition(tmp_path / f"bundle-{name}", f'backend = "simulator"\nseed = {len(made)}')
+        base = ("--base", str(base_folder(tmp_path, name)))
+        built = run("bundle", "build", str(folder), "--author", "ann", "--store", where, *base)
+        made[name] = built["digest"], built["base"]["digest"]
+    with deployment.memory.writing(1) as unit:
+        plans.add(unit, *deployment.envelope(1, made["served"][0], None, None), None)
+        plans.settle(unit, 1, plans.APPLIED)
+    store = open_store(where)
+    bases = bases_of(store)
+
+    def gc(*words: str) -> Any:
+        return deployment.gc("--store", where, *words)
+
+    assert gc()["removable"] == gc()["bases_removable"] == []  # too young, both
+    looked = gc("--keep-days", "0", "--dry-run")
+    assert [b["digest"] for b in looked["removable"]] == [made["spare"][0]]
+    assert [b["digest"] for b in looked["bases_removable"]] == [made["spare"][1]]
+    assert {b["digest"]: b["reason"] for b in looked["bases_kept"]} == {
+        made["served"][1]: f"base of {made['served'][0]}"
+    }
+    assert set(bases.digests()) == {made["served"][1], made["spare"][1]}
+    shown = CliRunner().invoke(app, ["bundle", "gc", "--config", str(deployment.config), "--store", where])
+    assert "bytes would go; --delete removes them" in shown.stdout
+    gc("--keep-days", "0", "--delete")
+    assert (store.digests(), bases.digests()) == ([made["served"][0]], [made["served"][1]])
+    assert run("bundle", "verify", "--store", where)["verified"]
+
+
+def test_no_base_goes_while_a_bundle_that_stays_cannot_be_read(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    needed = deployment.bundle(1)
+    with deployment.memory.writing(1) as unit:
+        plans.add(unit, *deployment.envelope(1, needed, None, None), None)
+        plans.settle(unit, 1, plans.APPLIED)
+    (deployment.store.path(needed) / "manifest.json").write_text("{}")
+    base = BaseStore(tmp_path / "bundles" / "bases").add("base", base_folder(tmp_path, "base"))
+    looked = deployment.gc("--keep-days", "0", "--delete")
+    assert looked["bases_kept"] == [{"digest": base, "reason": f"what {needed} is based on cannot be read"}]
+
+
+def test_an_exported_bundle_takes_its_base_along_and_a_cache_fetches_both(tmp_path: Path, store: str) -> None:
+    url = f"memory://interlock-{tmp_path.name}"
+    base = ("--base", str(base_folder(tmp_path, "base")))
+    built = run("bundle", "build", str(definition(tmp_path / "b")), "--author", "ann", "--store", store, *base)
+    digest, base_digest = built["digest"], built["base"]["digest"]
+    run("bundle", "export", digest, "--store", store, "--to", url)
+
+    here, bases = cached(tmp_path / "here", url), cached_bases(tmp_path / "here" / "bases", url)
+    with pytest.raises(BundleInvalid, match="manifest.json cannot be read"):
+        here.manifest(digest)  # asked where nothing may wait
+    here.fetch(digest)
+    assert here.manifest(digest).digest == digest
+    assert bases.read(base_digest, bases.listing(base_digest), "model.safetensors") == SAFETENSORS
+    (here.path(digest) / "manifest.json").write_text("{}")  # altered here: fetched again
+    assert here.load(digest) == BundleStore(Path(store)).load(digest)
+    origin = open_store(url)
+    origin.remove(digest)
+    assert here.load(digest).digest == digest  # the origin may be gone
+    with pytest.raises(BundleInvalid, match="cannot be read"):
+        here.load("sha256:" + "2" * 64)
+    bases_of(origin).files.put(base_digest, "model.safetensors", b"changed")  # type: ignore[attr-defined]
+    with pytest.raises(BaseInvalid, match="model.safetensors hashes to"):
+        cached_bases(tmp_path / "elsewhere", url).listing(base_digest)
+    assert BaseStore(tmp_path / "elsewhere").digests() == []  # nothing half-written
