@@ -17,9 +17,11 @@ from controlplane.evals.engine import WORKER, Engine, EngineFailed
 from controlplane.packs.example import Example
 from controlplane.training.calibration import fit_head
 from controlplane.training.dataset import dataset_digest
+from controlplane.training.probes import record_probes
 from protos.contract.base import FOLDER, TOKENIZER, BaseInvalid, BaseStore
 from protos.contract.bundle import Bundle, BundleInvalid, BundleStore
 from protos.contract.head import HEAD, LEAST
+from protos.contract.probe import PROBES
 from protos.contract.prompt import Prompt, PromptInvalid
 
 PRECISIONS = ("auto", "int8")
@@ -91,9 +93,11 @@ def convert(
         compared = {"float": accuracies[0], "int8": accuracies[1], "rows": len(dev), "data": data}
         engine = {**engine, "accuracy": compared}
     # Probabilities without a head are the softmax of the logits: their logarithms are logits too.
-    head = fit_head(np.log(np.maximum(after, LEAST)), targets, source.manifest.task, data)
+    logits = np.log(np.maximum(after, LEAST))
+    head = fit_head(logits, targets, source.manifest.task, data)
+    probes = record_probes(_rendered(source, dev), logits, head)
     lineage = {**source.manifest.lineage, "parent": digest, "author": author}
-    made = _add(store, source, engine, {**contents, HEAD: head.to_bytes()}, lineage)
+    made = _add(store, source, engine, {**contents, HEAD: head.to_bytes(), PROBES: probes}, lineage)
     progress(1.0, "done")
     return Converted(made, len(dev), accuracies[0], accuracies[1], float(np.abs(after - before).max()))
 
@@ -119,7 +123,9 @@ def _scores(
     dev: Sequence[Example],
 ) -> np.ndarray:
     """Ask a worker for what a bundle without its head says, shape [texts, labels]; raises EngineFailed."""
-    made = _add(scratch, source, engine, {name: data for name, data in contents.items() if name != HEAD})
+    # Nor its probes: those are answers with the head.
+    bare = {name: data for name, data in contents.items() if name not in (HEAD, PROBES)}
+    made = _add(scratch, source, engine, bare)
     worker.load(made)
     return worker.score(made, [example.text for example in dev]).probabilities
 
@@ -185,10 +191,14 @@ def _quantised(source: Bundle, contents: Mapping[str, bytes], dev: Sequence[Exam
 
     task = source.manifest.task
     tokenizer = _tokenizer(contents[TOKENIZER])
-    texts = [task.template.format_map({field.name: example.text for field in task.fields}) for example in dev]
-    rows = [tokenizer.encode(text).ids[: task.max_tokens] for text in texts]
+    rows = [tokenizer.encode(text).ids[: task.max_tokens] for text in _rendered(source, dev)]
     graph = quantise(Graph(contents["model.xml"], contents["model.bin"]), rows)
     return {"model.xml": graph.xml, "model.bin": graph.weights}
+
+
+def _rendered(source: Bundle, dev: Sequence[Example]) -> list[str]:
+    task = source.manifest.task
+    return [task.template.format_map({field.name: example.text for field in task.fields}) for example in dev]
 
 
 def _tokenizer(data: bytes) -> Tokenizer:

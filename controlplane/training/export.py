@@ -24,16 +24,15 @@ from controlplane.training.lora import (
     to_batch,
     token_rows,
 )
+from controlplane.training.probes import PROBED, record_probes
 from protos.contract.base import FOLDER, BaseStore
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
 from protos.contract.head import HEAD, Head
-from protos.contract.probe import PROBES, Probe, probes_json
+from protos.contract.probe import PROBES
 from protos.contract.task import TaskSpec
 
 COMPARED = 8  # texts
-PROBED = 4  # texts whose answers an engine must still give before it serves
-PROBE_TOLERANCE = 0.1  # half precision, and curves that are steep somewhere; another model is far beyond it
 MAX_DIFFERENCE = 0.05  # of a probability: half precision stays far below it, a wrong conversion does not
 
 
@@ -65,12 +64,10 @@ def export(
     targets = np.array([task.labels.index(example.label) for example in dev])
     rows = token_rows(base, task, [example.text for example in dev])
     calibration = fit_head(logits_of(model, rows).numpy(), targets, task, dataset_digest(dev))
-    answers = calibration.probabilities(logits_of(model, rows[:PROBED]).numpy())
     prompts = [example.text if isinstance(model, Classifier) else as_prompt(task, example.text) for example in dev]
-    probes = [Probe(text, tuple(row), PROBE_TOLERANCE) for text, row in zip(prompts, answers.tolist(), strict=False)]
     contents = {
         HEAD: calibration.to_bytes(),
-        PROBES: probes_json(probes),
+        PROBES: record_probes(prompts, logits_of(model, rows[:PROBED]).numpy(), calibration),
         "adapter/adapter_model.safetensors": save(adapter),
         "adapter/adapter_config.json": canonical_json(plain_config(wrapped.peft_config["default"], base.name)),
     }

@@ -19,6 +19,8 @@ from controlplane.training.dataset import dataset_digest, write_dataset  # noqa:
 from gateway.worker.backend import Engine, Host, open_engine  # noqa: E402
 from protos.contract.base import BaseStore  # noqa: E402
 from protos.contract.bundle import BundleStore  # noqa: E402
+from protos.contract.head import Head  # noqa: E402
+from protos.contract.probe import Probe, probes_json, read_probes  # noqa: E402
 from tests.gateway.worker import tiny_models  # noqa: E402
 
 WORDS = ("lemons", "news", "a page", "knock twice", "safe", "tonight", "5 per head", "advertisement", "goes on")
@@ -45,6 +47,14 @@ class Made:
         sure = np.argsort(-np.abs(found[:, 0] - 0.5))[:40]
         labels = tiny_models.DECODER_TASK.labels
         self.dev = [Example(texts[i], labels[int(found[i].argmax())], "") for i in sure]
+        # As training leaves it: with a head, and probes that were answered with the head.
+        head = Head(temperature=2.0)
+        rendered = tiny_models.DECODER_TASK.template.format(text=self.dev[0].text)
+        told = head.probabilities(np.log(found[sure[:1]]))[0]
+        files |= {"head.json": head.to_bytes(), "probes.json": probes_json([Probe(rendered, tuple(told), 0.01)])}
+        self.digest = self.store.add(
+            task=tiny_models.DECODER_TASK, engine=engine, contents=files, base=base, lineage=lineage
+        ).digest
         self.file = root / "dev.jsonl"
         write_dataset(self.file, self.dev)
 
@@ -78,6 +88,7 @@ def test_a_decoder_becomes_an_openvino_bundle_that_answers_alike(made: Made, con
     manifest = made.store.manifest(converted)
     assert (manifest.backend, manifest.author, manifest.lineage["parent"]) == ("openvino", "ann", made.digest)
     engine = made.engine(converted)
+    assert len(read_probes(made.store.load(converted).contents, engine.task)) == 4  # its own, with its own head
     assert engine.head.fit["data"] == dataset_digest(made.dev)
     texts = [example.text for example in made.dev] + ["lemons " * 60]
     found, expected = made.answers(converted, texts), made.answers(made.digest, texts)
