@@ -87,7 +87,7 @@ async def serve(settings: ControlSettings) -> None:
         return partial(loop.run_in_executor, pools[name])
 
     if settings.metrics_port:
-        metrics.serve(settings.metrics_port)
+        metrics.serve(settings.metrics_port, settings.metrics_address)
     bell = PlanBell()
     deployment = build(settings, bell.ring)
     server = ControlServer(deployment, in_pool("calls"), bell)

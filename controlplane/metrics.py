@@ -8,6 +8,6 @@ access_refusals = Counter(
 )
 
 
-def serve(port: int) -> None:
-    """Answer scrapes on loopback."""
-    start_http_server(port, addr="127.0.0.1", registry=registry)
+def serve(port: int, address: str) -> None:
+    """Answer scrapes."""
+    start_http_server(port, addr=address, registry=registry)

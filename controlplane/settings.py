@@ -258,6 +258,7 @@ class ControlSettings:
     listen: str
     access: Path | None
     metrics_port: int
+    metrics_address: str
     tls_certificate: Path | None
     tls_key: Path | None
     tls_client_ca: Path | None
@@ -300,6 +301,7 @@ class ControlSettings:
             listen=read.text("listen", "127.0.0.1:8600"),
             access=None if who in ("", OPEN) else root / who,
             metrics_port=read.integer("metrics_port", 0, 65535, 0),
+            metrics_address=read.text("metrics_address", "127.0.0.1"),
             tls_certificate=maybe_path("tls_certificate"),
             tls_key=maybe_path("tls_key"),
             tls_client_ca=maybe_path("tls_client_ca"),

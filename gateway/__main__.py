@@ -180,7 +180,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self._metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         if self._settings.metrics_port:
-            self._metrics.serve(self._settings.metrics_port)
+            self._metrics.serve(self._settings.metrics_port, self._settings.metrics_address)
         self._background = [asyncio.create_task(link.run()) for link in self._pool.links]
         self._background.append(asyncio.create_task(_watch_health(self._health, self._dispatcher)))
         await self.plan.restore()

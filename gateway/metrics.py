@@ -129,9 +129,9 @@ class Metrics:
         """Add what is counted anyway, so that it costs the request path nothing."""
         self.registry.register(_AtScrape(sources))
 
-    def serve(self, port: int) -> None:
-        """Answer scrapes on loopback."""
-        start_http_server(port, addr="127.0.0.1", registry=self.registry)
+    def serve(self, port: int, address: str) -> None:
+        """Answer scrapes."""
+        start_http_server(port, addr=address, registry=self.registry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The gateway's settings: one TOML file, read once; anything unknown stops the process."""
 
+import socket
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from protos.contract.digest import DigestMalformed, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
 
 OPEN = "open"
+HOST = "host"
 FRONTS = ("auto", "envoy", "grpcio")
 
 
@@ -25,9 +27,10 @@ class GatewaySettings:
     """Everything a gateway needs to start.
 
     ``access`` names who may call; without it anybody on this machine may, and nobody elsewhere. ``front`` "auto" is
-    Envoy where it is installed, else grpcio. Paths in the file are relative to the file. ``control`` may be empty:
-    such a gateway serves its last good plan and takes no new one. ``mutation_network_ms`` is kept back from an
-    auction's ``tmax`` for the way there and back. ``bundles_url`` is a store from which bundles come that are not in
+    Envoy where it is installed, else grpcio. Paths in the file are relative to the file. ``gateway_id`` tells gateways
+    of one deployment apart; "host" takes this machine's name. ``control`` may be empty: such a gateway serves its last
+    good plan and takes no new one. ``mutation_network_ms`` is kept back from an auction's ``tmax`` for the way there
+    and back. ``bundles_url`` is a store from which bundles come that are not in
     ``bundles_dir``. ``preload`` names bundles to have loaded and warm whatever the plan says, such as the next
     candidate.
     """
@@ -54,6 +57,7 @@ class GatewaySettings:
     operators: Path
     plan_key: Path
     metrics_port: int
+    metrics_address: str
     trace_endpoint: str
     trace_ratio: float
     max_message_bytes: int
@@ -92,7 +96,7 @@ class GatewaySettings:
         who = read.maybe_text("access") or ""
         settings = cls(
             deployment=read.text("deployment"),
-            gateway_id=read.text("gateway_id", "gateway-1"),
+            gateway_id=_gateway_id(read.text("gateway_id", "gateway-1")),
             listen=read.text("listen", "127.0.0.1:8500"),
             front=read.text("front", "auto", choices=FRONTS),
             access=None if who in ("", OPEN) else root / who,
@@ -113,6 +117,7 @@ class GatewaySettings:
             operators=path("operators"),
             plan_key=path("plan_key"),
             metrics_port=read.integer("metrics_port", 0, 65535, 0),
+            metrics_address=read.text("metrics_address", "127.0.0.1"),
             trace_endpoint=read.maybe_text("trace_endpoint") or "",
             trace_ratio=read.number("trace_ratio", 0, 1, 0.01),
             max_message_bytes=read.integer("max_message_bytes", 1024, 1 << 26, 256 << 10),
@@ -182,6 +187,10 @@ class GatewaySettings:
         if "gateway" not in tables:
             raise FieldInvalid(f"{path}: has no table [gateway]")
         return cls.from_json(tables["gateway"], path.parent.resolve())
+
+
+def _gateway_id(given: str) -> str:
+    return socket.gethostname() if given == HOST else given
 
 
 def _digests(given: Sequence[str], where: str) -> tuple[str, ...]:
