@@ -9,10 +9,12 @@ import typer
 from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from controlplane.cli.eval_ask import ask
 from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, console, marked, say, say_json, short, table
 from protos.contract.bundle import BundleInvalid, BundleStore
 
 app = typer.Typer(help="Evaluate bundles on labelled files.", no_args_is_help=True)
+app.command("ask")(ask)
 _MOST_SLICES = 30
 
 
@@ -59,7 +61,7 @@ def run(
     load_metrics()
     store = BundleStore(bundles)
     try:
-        digest = _find(store, bundle)
+        digest = find_bundle(store, bundle)
         found = store.manifest(digest).task.name
         if found != specialist:
             raise Problem(
@@ -71,17 +73,17 @@ def run(
             data=data,
             columns=Columns(
                 label=label,
-                fields=_pairs(field, "--field"),
+                fields=pairs(field, "--field"),
                 slices=tuple(slice_by),
                 weight=weight,
                 name=name,
                 kept=tuple(keep),
-                labels=_pairs(label_value, "--label-value"),
+                labels=pairs(label_value, "--label-value"),
             ),
-            rival=_find(store, rival) if rival else None,
-            groups={name: tuple(labels.split(",")) for name, labels in _pairs(group, "--group").items()},
+            rival=find_bundle(store, rival) if rival else None,
+            groups={name: tuple(labels.split(",")) for name, labels in pairs(group, "--group").items()},
             train=train,
-            answers={what: Path(path) for what, path in _pairs(answers, "--answers").items()},
+            answers={what: Path(path) for what, path in pairs(answers, "--answers").items()},
             metrics=tuple(metric),
             rounds=rounds,
             confidence=confidence,
@@ -127,7 +129,7 @@ def metrics(as_json: JsonFlag = False) -> None:
     say(table("", ("metric", "better", "meaning"), rows))
 
 
-def _find(store: BundleStore, name: str) -> str:
+def find_bundle(store: BundleStore, name: str) -> str:
     """Return the digest that begins as given."""
     wanted = name if name.startswith("sha256:") else f"sha256:{name}"
     found = [digest for digest in store.digests() if digest.startswith(wanted)]
@@ -140,14 +142,15 @@ def _find(store: BundleStore, name: str) -> str:
     return found[0]
 
 
-def _pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    pairs = {}
+def pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    """Read NAME=VALUE options; raises Problem."""
+    found = {}
     for one in given:
         name, equals, value = one.partition("=")
-        if not (name and equals and value) or name in pairs:
+        if not (name and equals and value) or name in found:
             raise Problem(f"{option} is {one!r}, expected NAME=VALUE, each name once", "INVALID_ARGUMENT", WRONG_USE)
-        pairs[name] = value
-    return pairs
+        found[name] = value
+    return found
 
 
 def _shown(report: dict[str, Any]) -> list[RenderableType]:
