@@ -21,24 +21,27 @@ class SpecialistSettings:
     """One specialist to look after, by the pack that describes it: a name, or the path of a folder, with a slash.
 
     ``suite`` replaces the pack's own, and so does ``trainer``: "encoder" fine-tunes the language model,
-    "additive" and "trees" fit the classical control to be served itself.
+    "additive" and "trees" fit the classical control to be served itself. ``dataset`` is the folder of a training set
+    (``interlock dataset build``) that every training learns from besides.
     """
 
     pack: str
     data: Path | None
     suite: Path | None
     trainer: str | None = None
+    dataset: Path | None = None
 
     @classmethod
     def from_json(cls, value: Any, where: str, root: Path) -> Self:
         """Read one specialist; raises FieldInvalid."""
         read = Reader(value, where)
-        data, suite = read.maybe_text("data"), read.maybe_text("suite")
+        data, suite, dataset = read.maybe_text("data"), read.maybe_text("suite"), read.maybe_text("dataset")
         specialist = cls(
             pack=_pack_at(read.text("pack"), root),
             data=None if data is None else root / data,
             suite=None if suite is None else root / suite,
             trainer=read.text("trainer", None, choices=("encoder", "additive", "trees")),
+            dataset=None if dataset is None else root / dataset,
         )
         read.done()
         return specialist

@@ -12,7 +12,7 @@ from protos.contract.digest import digest_json
 from protos.contract.fields import Reader
 
 SCHEMA = "interlock.dataset/1"
-KINDS = ("pack", "captured", "hard", "file")
+KINDS = ("pack", "captured", "hard", "file", "dataset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class Source:
     """Where rows came from.
 
     Attributes:
-        kind: Scenarios of the pack, captured and labelled traffic, hard cases among it, or an imported file.
+        kind: Scenarios of the pack, captured and labelled traffic, hard cases among it, an imported file, or another
+            training set.
         digest: Of the file, or of the rows where there is none.
         rows: Taken from it, before the fence.
     """

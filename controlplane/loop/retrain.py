@@ -1,11 +1,11 @@
 """Ask for a training and prepare it: lock the suite, keep held-out texts out, write the data down."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from controlplane.datasets.build import ROWS, Part, build, write
+from controlplane.datasets.build import ROWS, DatasetRefused, Part, build, verify, write
 from controlplane.evals.suite import LIVE
 from controlplane.loop import evaluate, label_check
 from controlplane.loop.deployment import LOOP, Deployment
@@ -13,8 +13,9 @@ from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
 from controlplane.store import jobs, observations, rollouts
 from controlplane.store.store import Unit
-from controlplane.training.dataset import dataset_digest, fence, write_dataset
+from controlplane.training.dataset import dataset_digest, fence, read_dataset, write_dataset
 from protos.contract.digest import canonical_json
+from protos.contract.task import TaskSpec
 
 DEV_SEED = 2
 LOOKED_AT = 20_000  # newest labelled samples: beyond them nothing is mined for hard cases
@@ -67,6 +68,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     with deployment.store.reading() as unit:
         split = standing_split(unit, job.specialist)
         rows = observations.labelled_cases(unit, job.specialist, LOOKED_AT) if split else []
+        pairs = observations.disagreements(unit, job.specialist, LOOKED_AT) if split else {}
     parts = evaluate.held_out_parts(deployment, job.specialist)
     held = [example for part in parts.values() for example in part]
     dev, _ = fence(pack.held_out(MOST_DEV, DEV_SEED), held)
@@ -74,10 +76,10 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     # Live examples come on top: what the base set teaches must not be lost for what is new.
     if LIVE in pack.suite.parts:
         rows = [row for row in rows if not evaluate.is_held_live(row.text)]
-    given = [*_live(rows, pack.task.labels, settings.live_examples)]
-    given.append(
-        Part("pack", deployment.sources[job.specialist].pack, tuple(pack.training_set(settings.examples, seed)))
-    )
+    given = _live(rows, pairs, pack.task, settings.live_examples)
+    if source.dataset is not None:
+        given.append(_dataset(source.dataset, pack.task, held + dev))
+    given.append(Part("pack", source.pack, tuple(pack.training_set(settings.examples, seed))))
     built = build(pack.task, given, held + dev)
     manifest = write(built, folder)
     dev_file = folder / "dev.jsonl"
@@ -93,7 +95,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "dataset": manifest.rows_digest,
         "manifest": described,
         "examples": manifest.rows,
-        "live_examples": sum(part.kind != "pack" and len(part.rows) for part in given),
+        "live_examples": sum(len(part.rows) for part in given if part.kind in ("captured", "hard")),
         "fenced_out": {"exact": manifest.exact, "near": manifest.near},
         "artifact": kept,
     }
@@ -124,24 +126,50 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def _live(rows: Sequence[Any], labels: Sequence[str], limit: int) -> list[Part]:
-    """Return captured and labelled traffic, and from longer ago the cases that were answered wrong."""
-    known = [row for row in rows if row.label in labels]
+def _dataset(folder: Path, task: TaskSpec, held: Sequence[Example]) -> Part:
+    """Return the rows of a training set that was built before, once every byte of it is checked.
+
+    Raises:
+        DatasetRefused: It was altered, is of another specialist, or holds what is held out.
+    """
+    manifest = verify(folder, held, near=len(task.fields) == 1)
+    if manifest.specialist != task.name:
+        raise DatasetRefused(f"{folder} is a training set of {manifest.specialist!r}, expected {task.name!r}")
+    licences = sorted({source.licence for source in manifest.sources if source.licence})
+    rows = tuple(read_dataset(folder / ROWS, task.labels))
+    return Part("dataset", folder.name, rows, licence="; ".join(licences), digest=manifest.digest)
+
+
+def _live(rows: Sequence[Any], pairs: Mapping[str, tuple[str, str]], task: TaskSpec, limit: int) -> list[Part]:
+    """Return captured and labelled traffic, and from longer ago the cases that were hard.
+
+    Args:
+        rows: Labelled samples, newest first.
+        pairs: What primary and candidate decided where a shadow of them differed, by decision.
+    """
+    known = [row for row in rows if row.label in task.labels]
     recent, older = known[:limit], known[limit:]
-    hard = [row for row in older if row.answered and row.answered != row.label][: limit // 2]
-    parts = []
-    for kind, chosen in (("captured", recent), ("hard", hard)):
+    hard: dict[str, list[Any]] = {"regression": [], "disagreement": [], "wrong": []}
+    for row in older:
+        kind = _hardness(row, pairs, task)
+        if kind:
+            hard[kind].append(row)
+    parts = [Part("captured", "live", tuple(Example(row.text, row.label, "live") for row in recent))] if recent else []
+    left = limit // 2
+    for kind, found in hard.items():
+        chosen, left = found[:left], left - len(found[:left])
         if chosen:
-            parts.append(
-                Part(
-                    kind=kind,
-                    name="live",
-                    rows=tuple(
-                        Example(row.text, row.label, "live" if kind == "captured" else "hard") for row in chosen
-                    ),
-                )
-            )
+            parts.append(Part("hard", kind, tuple(Example(row.text, row.label, "hard") for row in chosen)))
     return parts
+
+
+def _hardness(row: Any, pairs: Mapping[str, tuple[str, str]], task: TaskSpec) -> str:
+    """Say what makes a case hard: a candidate lost it, two bundles differed over it, or it was answered wrong."""
+    if row.decision_id in pairs:
+        costs = dict(zip(task.decisions, task.cost[task.labels.index(row.label)], strict=True))
+        primary, candidate = (costs.get(decision, 0.0) for decision in pairs[row.decision_id])
+        return "regression" if candidate > primary else "disagreement"
+    return "wrong" if row.answered and row.answered != row.label else ""
 
 
 def finished(unit: Unit, deployment: Deployment, job: Any, result: dict[str, Any]) -> None:

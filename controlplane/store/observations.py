@@ -206,11 +206,12 @@ def _of_day(day: str) -> tuple[int, int]:
 def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
     """Return the newest samples with a known outcome, newest first, a text once.
 
-    Rows are (id, text, label, answered, at_ms): the truth, what the engine answered, when it did. Labels that are held
-    back are not among them.
+    Rows are (id, decision_id, text, label, answered, at_ms): the truth, what the engine answered, when it did. Labels
+    that are held back are not among them.
     """
+    columns = (sample.c.id, sample.c.decision_id, sample.c.text, outcome.c.label, sample.c.label.label("answered"))
     query = (
-        select(sample.c.id, sample.c.text, outcome.c.label, sample.c.label.label("answered"), sample.c.at_ms)
+        select(*columns, sample.c.at_ms)
         .join(outcome, _with_outcomes(sample))
         .where(sample.c.specialist == specialist, sample.c.text != "", *_not_held_back(unit, specialist))
         .order_by(sample.c.id.desc())
@@ -220,6 +221,25 @@ def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
     for row in unit.connection.execute(query):
         newest.setdefault(row.text, row)
     return list(newest.values())
+
+
+def disagreements(unit: Unit, specialist: str, limit: int) -> dict[str, tuple[str, str]]:
+    """Return the newest shadow pairs that differ, by decision: what the primary and what the candidate decided."""
+    query = (
+        select(shadow_pair.c.decision_id, shadow_pair.c.primary_decision, shadow_pair.c.candidate_decision)
+        .where(
+            shadow_pair.c.specialist == specialist,
+            shadow_pair.c.failure == "",
+            shadow_pair.c.primary_fallback.is_(False),
+            shadow_pair.c.primary_decision != shadow_pair.c.candidate_decision,
+        )
+        .order_by(shadow_pair.c.id.desc())
+        .limit(limit)
+    )
+    found: dict[str, tuple[str, str]] = {}
+    for row in unit.connection.execute(query):
+        found.setdefault(row.decision_id, (row.primary_decision, row.candidate_decision))
+    return found
 
 
 def arm_decisions(unit: Unit, specialist: str, salt: str, generation: int, due_ms: int | None) -> list[Any]:

@@ -1,15 +1,21 @@
 """What a training is prepared from: live days, hard cases, scenarios, behind the fence; and the lock on its suite."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from controlplane.datasets.build import DatasetRefused, Part, build, write
 from controlplane.evals.suite import Suite, SuiteInvalid
 from controlplane.loop import evaluate, observe, retrain
-from controlplane.store import ledger
+from controlplane.packs.example import Example
+from controlplane.packs.registry import load_pack
+from controlplane.settings import SpecialistSettings
+from controlplane.store import ledger, observations
 from controlplane.training.dataset import read_dataset
+from protos import capture_pb2
 from protos.contract.digest import parse_json_object
 from tests.controlplane.loop.fixture import NAME, World, outcome, world
 
@@ -94,3 +100,54 @@ def test_live_cases_that_a_suite_asks_for_are_judged_on_and_never_trained_on(pre
     assert {case.text for case in live} & seen, "they came in as any other traffic"
     learned = {row.text for row in read_dataset(Path(config["train_file"])) if row.slice in ("live", "hard")}
     assert learned and not learned & {case.text for case in live}
+
+
+def test_from_longer_ago_the_cases_two_bundles_differed_over_are_learned_from_first() -> None:
+    task = load_pack(NAME).task
+    rows = [
+        SimpleNamespace(decision_id=f"d-{i}", text=f"case {i}", label="unsafe", answered="unsafe" if i < 30 else "safe")
+        for i in range(40)
+    ]
+    pairs = {"d-2": ("allow", "block"), "d-21": ("allow", "block"), "d-22": ("block", "allow")}
+    found = {part.name: part for part in retrain._live(rows, pairs, task, 10)}
+    assert [row.text for row in found["live"].rows] == [f"case {i}" for i in range(10)], "recent ones come anyway"
+    assert [row.text for row in found["regression"].rows] == ["case 22"], "the candidate lost it"
+    assert [row.text for row in found["disagreement"].rows] == ["case 21"]
+    assert len(found["wrong"].rows) == 3 and {part.kind for part in found.values()} == {"captured", "hard"}
+
+
+def test_a_training_set_of_a_folder_is_learned_from_once_it_is_checked(
+    prepared: tuple[World, Path], tmp_path: Path
+) -> None:
+    made, _ = prepared
+    pack = made.deployment.pack(NAME)
+    rows = tuple(Example(f"a page that somebody wrote down, number {i}", "safe", "file") for i in range(30))
+    write(build(pack.task, [Part("file", "pages", rows, licence="CC BY 4.0")], []), tmp_path / "v1")
+    source = SpecialistSettings(NAME, None, None, dataset=tmp_path / "v1")
+    deployment = replace(made.deployment, sources={NAME: source})
+    config = retrain.prepare(deployment, job(), tmp_path / "job")
+    assert {row.text for row in rows} <= {row.text for row in read_dataset(Path(config["train_file"]))}
+    manifest = parse_json_object(deployment.artifacts.get(config["data_manifest"]))
+    named = [source for source in manifest["sources"] if source["kind"] == "dataset"]
+    assert [(one["name"], one["licence"], one["rows"]) for one in named] == [("v1", "CC BY 4.0", 30)]
+    (tmp_path / "v1" / "train.jsonl").write_text('{"text": "other", "label": "safe", "slice": ""}\n')
+    with pytest.raises(DatasetRefused, match="hashes to"):
+        retrain.prepare(deployment, job(), tmp_path / "again")
+
+
+def test_shadow_pairs_that_differ_are_found_by_decision(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    pairs = [("d-1", "allow", "block", False), ("d-2", "allow", "allow", False), ("d-3", "allow", "block", True)]
+    made.capture(
+        [
+            capture_pb2.CaptureRecord(
+                shadow_pair=capture_pb2.ShadowPair(
+                    decision_id=name, specialist=NAME, primary_decision=a, candidate_decision=b, primary_fallback=fell
+                )
+            )
+            for name, a, b, fell in pairs
+        ]
+    )
+    observe.observe(made.deployment)
+    with made.deployment.store.reading() as unit:
+        assert observations.disagreements(unit, NAME, 100) == {"d-1": ("allow", "block")}
