@@ -16,8 +16,9 @@ from typing import Any
 import structlog
 
 from controlplane import metrics
+from controlplane.errors import DatabaseInvalid
 from controlplane.evals.suite import SuiteInvalid
-from controlplane.loop import advance, drift, observe, recheck, triggers
+from controlplane.loop import advance, drift, erasure, observe, recheck, triggers
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.embedding import best_embedder
 from controlplane.loop.schedule import Schedule
@@ -28,8 +29,8 @@ from controlplane.rpc.server import ControlServer
 from controlplane.rpc.traffic import PlanBell
 from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store.artifacts import Artifacts
-from controlplane.store.database import DatabaseInvalid
 from controlplane.store.store import Store
+from controlplane.store.vault import Vault
 from protos.contract.attestation import KeyInvalid, read_private
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
@@ -58,10 +59,11 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
         sources[pack.task.name] = source
     if settings.database.startswith("sqlite:///"):
         Path(settings.database.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    vault = Vault(settings.capture_vault)
     deployment = Deployment(
         settings=settings,
-        store=Store(settings.database),
-        artifacts=Artifacts(settings.artifacts_dir),
+        store=Store(settings.database, vault),
+        artifacts=Artifacts(settings.artifacts_dir, vault),
         bundles=BundleStore(settings.bundles_dir),
         key=key,
         packs=packs,
@@ -104,6 +106,7 @@ async def serve(settings: ControlSettings) -> None:
     schedule.every(settings.tick_s, "tick", partial(in_pool("steps"), tick))
     looks = max(1.0, settings.tick_s)
     schedule.every(looks, "recheck", partial(in_pool("steps"), partial(recheck.watch, deployment)))
+    schedule.every(max(60.0, settings.tick_s), "expire", partial(in_pool("steps"), partial(erasure.expire, deployment)))
     schedule.every(looks, "triggers", partial(in_pool("steps"), partial(triggers.watch, deployment)))
     schedule.every(max(1.0, settings.tick_s), "drift", partial(in_pool("drift"), partial(drift.watch, deployment)))
     jobs = asyncio.create_task(_work(worker, settings.tick_s))

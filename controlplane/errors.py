@@ -8,6 +8,10 @@ ControlError
 """
 
 
+class DatabaseInvalid(ValueError):
+    """A database cannot be used. The message never holds its URL, which may hold a password."""
+
+
 class ControlError(Exception):
     """Any fact a caller may be told."""
 

@@ -23,6 +23,7 @@ class SpecialistSettings:
     ``suite`` replaces the pack's own, and so does ``trainer``: "encoder" fine-tunes the language model,
     "additive" and "trees" fit the classical control to be served itself. ``dataset`` is the folder of a training set
     (``interlock dataset build``) that every training learns from besides.
+    What callers sent can be read for ``keep_inputs_days`` whole days; then its keys are destroyed.
     """
 
     pack: str
@@ -30,6 +31,7 @@ class SpecialistSettings:
     suite: Path | None
     trainer: str | None = None
     dataset: Path | None = None
+    keep_inputs_days: int = 30
 
     @classmethod
     def from_json(cls, value: Any, where: str, root: Path) -> Self:
@@ -42,6 +44,7 @@ class SpecialistSettings:
             suite=None if suite is None else root / suite,
             trainer=read.text("trainer", None, choices=("encoder", "additive", "trees")),
             dataset=None if dataset is None else root / dataset,
+            keep_inputs_days=read.integer("keep_inputs_days", 0, 3650, 30),
         )
         read.done()
         return specialist
@@ -251,6 +254,7 @@ class ControlSettings:
 
     Attributes:
         capture_key: Private key that opens capture segments sealed for it; null where they are not sealed.
+        capture_vault: File of the keys that captured inputs are sealed under; never part of a backup.
         access: File of who may do what; without it anybody on this machine may do all of it, and nobody elsewhere.
         plan_key: Private key that signs plans and ledger checkpoints; gateways hold its public half.
         sketch_window_s: Seconds of traffic that one sketch sums up; sketches are kept for ``keep_sketches_s``.
@@ -271,6 +275,7 @@ class ControlSettings:
     bundles_dir: Path
     capture_dir: Path
     capture_key: Path | None
+    capture_vault: Path
     operators: Path
     plan_key: Path
     tick_s: float
@@ -314,6 +319,7 @@ class ControlSettings:
             bundles_dir=root / read.text("bundles_dir"),
             capture_dir=root / read.text("capture_dir"),
             capture_key=None if (sealed_for := read.maybe_text("capture_key")) is None else root / sealed_for,
+            capture_vault=root / read.text("capture_vault", "capture.keys"),
             operators=root / read.text("operators"),
             plan_key=root / read.text("plan_key"),
             tick_s=read.number("tick_s", 0.05, 3600, 0.5),

@@ -26,6 +26,7 @@ from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store import observations, plans, records, rollouts
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.store import Store
+from controlplane.store.vault import Vault
 from gateway.domain.assignment import Arm, Assignment, assign
 from gateway.metrics import Metrics
 from gateway.serving.cache import DecisionCache
@@ -132,8 +133,8 @@ class Site:
         (root / "capture").mkdir()
         self.deployment = Deployment(
             settings=ControlSettings.from_json(given, root),
-            store=Store(f"sqlite:///{root / 'control.db'}"),
-            artifacts=Artifacts(root / "artifacts"),
+            store=Store(f"sqlite:///{root / 'control.db'}", vault := Vault(None)),
+            artifacts=Artifacts(root / "artifacts", vault),
             bundles=BundleStore(root / "bundles"),
             key=read_private(root / "plan.key"),
             packs={pack.task.name: pack},

@@ -6,6 +6,46 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class EraseCapturedRequest(_message.Message):
+    __slots__ = ("specialist", "caller", "decision_id", "everything", "requested_by", "reason")
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    EVERYTHING_FIELD_NUMBER: _ClassVar[int]
+    REQUESTED_BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    caller: str
+    decision_id: str
+    everything: bool
+    requested_by: str
+    reason: str
+    def __init__(self, specialist: _Optional[str] = ..., caller: _Optional[str] = ..., decision_id: _Optional[str] = ..., everything: bool = ..., requested_by: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ErasedCaptured(_message.Message):
+    __slots__ = ("keys", "data_sets")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    DATA_SETS_FIELD_NUMBER: _ClassVar[int]
+    keys: int
+    data_sets: int
+    def __init__(self, keys: _Optional[int] = ..., data_sets: _Optional[int] = ...) -> None: ...
+
+class GetRetentionRequest(_message.Message):
+    __slots__ = ("specialist",)
+    SPECIALIST_FIELD_NUMBER: _ClassVar[int]
+    specialist: str
+    def __init__(self, specialist: _Optional[str] = ...) -> None: ...
+
+class Retention(_message.Message):
+    __slots__ = ("days", "keys", "oldest")
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_FIELD_NUMBER: _ClassVar[int]
+    days: int
+    keys: int
+    oldest: str
+    def __init__(self, days: _Optional[int] = ..., keys: _Optional[int] = ..., oldest: _Optional[str] = ...) -> None: ...
+
 class SketchWindow(_message.Message):
     __slots__ = ("rows", "quantiles", "frequent", "callers", "moments")
     class QuantilesEntry(_message.Message):

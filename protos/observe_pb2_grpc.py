@@ -44,6 +44,16 @@ class ObserveServiceStub(object):
                 request_serializer=protos_dot_observe__pb2.ReleaseLabelsRequest.SerializeToString,
                 response_deserializer=protos_dot_observe__pb2.ReleaseLabelsResponse.FromString,
                 _registered_method=True)
+        self.EraseCaptured = channel.unary_unary(
+                '/interlock.observe.v1.ObserveService/EraseCaptured',
+                request_serializer=protos_dot_observe__pb2.EraseCapturedRequest.SerializeToString,
+                response_deserializer=protos_dot_observe__pb2.ErasedCaptured.FromString,
+                _registered_method=True)
+        self.GetRetention = channel.unary_unary(
+                '/interlock.observe.v1.ObserveService/GetRetention',
+                request_serializer=protos_dot_observe__pb2.GetRetentionRequest.SerializeToString,
+                response_deserializer=protos_dot_observe__pb2.Retention.FromString,
+                _registered_method=True)
 
 
 class ObserveServiceServicer(object):
@@ -61,6 +71,18 @@ class ObserveServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseCaptured(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRetention(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObserveServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +95,16 @@ def add_ObserveServiceServicer_to_server(servicer, server):
                     servicer.ReleaseLabels,
                     request_deserializer=protos_dot_observe__pb2.ReleaseLabelsRequest.FromString,
                     response_serializer=protos_dot_observe__pb2.ReleaseLabelsResponse.SerializeToString,
+            ),
+            'EraseCaptured': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseCaptured,
+                    request_deserializer=protos_dot_observe__pb2.EraseCapturedRequest.FromString,
+                    response_serializer=protos_dot_observe__pb2.ErasedCaptured.SerializeToString,
+            ),
+            'GetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetention,
+                    request_deserializer=protos_dot_observe__pb2.GetRetentionRequest.FromString,
+                    response_serializer=protos_dot_observe__pb2.Retention.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +161,60 @@ class ObserveService(object):
             '/interlock.observe.v1.ObserveService/ReleaseLabels',
             protos_dot_observe__pb2.ReleaseLabelsRequest.SerializeToString,
             protos_dot_observe__pb2.ReleaseLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseCaptured(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlock.observe.v1.ObserveService/EraseCaptured',
+            protos_dot_observe__pb2.EraseCapturedRequest.SerializeToString,
+            protos_dot_observe__pb2.ErasedCaptured.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/interlock.observe.v1.ObserveService/GetRetention',
+            protos_dot_observe__pb2.GetRetentionRequest.SerializeToString,
+            protos_dot_observe__pb2.Retention.FromString,
             options,
             channel_credentials,
             insecure,

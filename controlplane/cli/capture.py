@@ -87,14 +87,12 @@ def export(
 ) -> None:
     """Write samples with their outcomes as Parquet, each with the probability that such a request was recorded."""
     from controlplane.settings import ControlSettings
-    from controlplane.store.database import DatabaseInvalid
     from controlplane.store.export import export_samples
     from controlplane.store.store import Store
+    from controlplane.store.vault import Vault
 
-    try:
-        store = Store(ControlSettings.read(config).database)
-    except DatabaseInvalid as error:
-        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
+    settings = ControlSettings.read(config)
+    store = Store(settings.database, Vault(settings.capture_vault))
     try:
         rows = export_samples(store, specialist, out)
     finally:
@@ -126,6 +124,53 @@ def release(
         say_json({"released": True, "specialist": specialist, "source": source, "day": day})
         return
     say(f"labels of {source} on {day} may be trained on")
+
+
+@app.command("erase")
+@command
+def erase(
+    specialist: Annotated[str, typer.Argument(help="Of this specialist.")],
+    person: Annotated[str, typer.Option("--as", help="Your name, for the ledger.")],
+    reason: Annotated[str, typer.Option(help="Why, for the ledger; do not name the caller.")],
+    caller: Annotated[str, typer.Option(help="The routing key its requests carried.")] = "",
+    decision: Annotated[str, typer.Option(help="Id of a decision: everything of whoever asked for it.")] = "",
+    everything: Annotated[bool, typer.Option("--everything", help="Of every caller.")] = False,
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make captured inputs unreadable, in every backup too, by destroying their keys; there is no way back."""
+    request = observe_pb2.EraseCapturedRequest(
+        specialist=specialist,
+        caller=caller,
+        decision_id=decision,
+        everything=everything,
+        requested_by=person,
+        reason=reason,
+    )
+    with observe_at(control) as server:
+        found = server.EraseCaptured(request)
+    if as_json:
+        say_json(as_dict(found))
+        return
+    sets = f", and {found.data_sets} training sets that held their inputs" if found.data_sets else ""
+    say(f"{found.keys} keys destroyed{sets}. Models that were trained on them are as they were.")
+
+
+@app.command("retention")
+@command
+def retention(
+    specialist: Annotated[str, typer.Argument(help="Of this specialist.")],
+    control: ControlOption = CONTROL,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how long captured inputs can be read, and what can be read now."""
+    with observe_at(control) as server:
+        found = server.GetRetention(observe_pb2.GetRetentionRequest(specialist=specialist))
+    if as_json:
+        say_json(as_dict(found))
+        return
+    now = f"{found.keys:,} keys, the oldest of {found.oldest}" if found.keys else "nothing"
+    say(f"inputs of {specialist} can be read for {found.days} days (keep_inputs_days); now {now}")
 
 
 def _news(folder: Path, offsets: dict[Path, int], key: Path | None) -> Iterator[capture_pb2.CaptureRecord]:

@@ -10,6 +10,7 @@ import grpc
 import typer
 
 from controlplane.cli.output import REFUSED, WRONG_USE, Problem
+from controlplane.errors import DatabaseInvalid
 from protos import (
     control_pb2_grpc,
     decide_pb2_grpc,
@@ -143,7 +144,7 @@ def as_problem(error: Exception) -> Problem | None:
         code = error.code()
         is_use = code is grpc.StatusCode.INVALID_ARGUMENT
         return Problem(str(error.details()), code.name, WRONG_USE if is_use else REFUSED)
-    if isinstance(error, FieldInvalid | KeyInvalid | JsonMalformed | DigestMalformed):
+    if isinstance(error, FieldInvalid | KeyInvalid | JsonMalformed | DigestMalformed | DatabaseInvalid):
         return Problem(str(error), "INVALID_ARGUMENT", WRONG_USE)
     if isinstance(error, ModuleNotFoundError):
         return Problem(f"{error.name} is not installed here; pip install 'interlock[control]'", "UNIMPLEMENTED")

@@ -65,16 +65,12 @@ def _built_offline(config: Path, rollout: str, *, with_files: bool) -> pb.Eviden
     from controlplane.loop.evidence import whole_files
     from controlplane.rpc.transactions import find_rollout
     from controlplane.settings import ControlSettings
-    from controlplane.store.database import DatabaseInvalid
 
     settings = ControlSettings.read(config)
     file = sqlite_file(settings.database)
     if file is not None and not file.is_file():
         raise Problem(f"{settings.database} is no file", "NOT_FOUND")  # opening it would create one
-    try:
-        deployment = opened(settings, lambda: None)
-    except DatabaseInvalid as error:
-        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
+    deployment = opened(settings, lambda: None)
     try:
         with deployment.store.writing(deployment.clock()) as unit:
             row = find_rollout(unit, deployment, rollout)

@@ -50,8 +50,9 @@ def verify(
     if export is not None:
         _verify_export(export, plan_key, deployment, checkpoint or [], witness or [], as_json)
         return
+    from controlplane.errors import DatabaseInvalid
     from controlplane.store import ledger_audit
-    from controlplane.store.database import DatabaseInvalid, open_database, reading
+    from controlplane.store.database import open_database, reading
 
     if config is not None and (database or deployment):
         raise Problem("--config names the database and the deployment itself", "INVALID_ARGUMENT", WRONG_USE)

@@ -164,7 +164,7 @@ def _begin(deployment: Deployment, specialist: str, step: _Step, frame: Frame) -
     values = {
         "first_sample": step.rows[0].id,
         "last_sample": step.rows[-1].id,
-        "texts": [row.text for row in step.rows],
+        "texts": [row.sealed_text for row in step.rows if row.sealed_text],
         "embedding": deployment.embedder.name,
         "frame": frame.to_bytes(),
         "state": monitor.state(),

@@ -180,6 +180,7 @@ def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
             for name, value in said.input.fields.items()
             if value.WhichOneof("kind") not in (None, "text")
         },
+        "subject": said.routing_key_hash,
         "input_digest": said.input_digest,
         "probabilities": [p.probability for p in answer.probabilities],
         "reasons": [[reason.field, reason.log_odds] for reason in answer.reasons],

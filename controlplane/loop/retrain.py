@@ -13,6 +13,7 @@ from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
 from controlplane.store import jobs, observations, rollouts
 from controlplane.store.store import Unit
+from controlplane.store.vault import key_of
 from controlplane.training.dataset import dataset_digest, fence, read_dataset, write_dataset
 from protos.contract.digest import canonical_json
 from protos.contract.task import TaskSpec
@@ -84,7 +85,10 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     manifest = write(built, folder)
     dev_file = folder / "dev.jsonl"
     write_dataset(dev_file, dev)
-    kept = deployment.artifacts.put((folder / ROWS).read_bytes())
+    # Sealed with whoever's inputs are in it: where one of them is erased, so is the set.
+    texts = {example.text for example in built.rows}
+    captured = {name for row in rows if row.text in texts and (name := key_of(row.sealed_text)) is not None}
+    kept = deployment.artifacts.put_captured((folder / ROWS).read_bytes(), captured)
     described = deployment.artifacts.put(canonical_json(manifest.to_json()))
     locked = {
         "job": job.id,

@@ -37,6 +37,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "GovernanceService/Cosign": ("auditor",),
     "GovernanceService/ExplainDecision": ("steward", "auditor"),  # it may show what a caller sent
     "GovernanceService/Drill": SAFE,
+    "ObserveService/EraseCaptured": ("steward",),
     "ObserveService/ReleaseLabels": ("labeller", "steward"),
     "LearningService/RetryJob": WORK,
     "LearningService/CancelJob": WORK,

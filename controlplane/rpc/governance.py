@@ -183,7 +183,7 @@ def _decision(found: Explained) -> Any:
         specialist=row.specialist,
         at=at(row.at_ms),
         input=row.text,
-        input_state="kept" if row.text else "not_kept",
+        input_state="kept" if row.text else "erased" if row.sealed_text else "not_kept",
         arm=ARMS.get(row.arm, str(row.arm)),
         bundle_digest=row.bundle,
         plan_generation=row.generation,

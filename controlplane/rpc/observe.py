@@ -10,7 +10,7 @@ import numpy as np
 from controlplane.detectors.delay import DelayCurve
 from controlplane.detectors.weighting import weighted_mean
 from controlplane.errors import RequestInvalid, StepRefused
-from controlplane.loop import label_check
+from controlplane.loop import erasure, label_check
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.maturity import Maturity, maturity
 from controlplane.loop.sketches import WindowSketch
@@ -61,6 +61,35 @@ class ObserveService(observe_pb2_grpc.ObserveServiceServicer):
         if not await self._in_thread(release):
             raise StepRefused(f"no labels of source {request.source!r} on {request.day!r} are held back")
         return pb.ReleaseLabelsResponse()
+
+    @translated
+    async def EraseCaptured(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Destroy the keys of captured inputs."""
+        for name in ("requested_by", "reason"):
+            if not getattr(request, name).strip():
+                raise RequestInvalid(f"{name} is empty, expected text")
+
+        def erase() -> erasure.Erased:
+            with self._deployment.store.writing(self._deployment.clock()) as unit:
+                return erasure.erase(
+                    unit,
+                    self._deployment,
+                    request.specialist,
+                    caller=request.caller,
+                    decision=request.decision_id,
+                    everything=request.everything,
+                    person=request.requested_by,
+                    reason=request.reason,
+                )
+
+        found = await self._in_thread(erase)
+        return pb.ErasedCaptured(keys=found.keys, data_sets=found.data_sets)
+
+    @translated
+    async def GetRetention(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Say how long inputs can be read."""
+        found = erasure.retention(self._deployment, request.specialist)
+        return pb.Retention(days=found.days, keys=found.keys, oldest=found.oldest)
 
 
 def _observation(unit: Unit, task: TaskSpec, now_ms: int) -> pb.Observation:

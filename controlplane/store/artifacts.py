@@ -3,9 +3,10 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from controlplane.store.vault import KeyId, Vault
 from protos.contract.digest import digest_bytes, hex_of
 
 MANIFEST = "manifest.json"
@@ -18,8 +19,9 @@ class ArtifactMissing(Exception):
 class Artifacts:
     """A directory of artifacts; nothing in it is changed in place."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, vault: Vault | None = None) -> None:
         self.root = root
+        self._vault = vault
 
     def path(self, digest: str) -> Path:
         """Return where an artifact lives, present or not."""
@@ -28,7 +30,23 @@ class Artifacts:
     def put(self, data: bytes) -> str:
         """Keep bytes and return their digest; keeping them twice is harmless."""
         digest = digest_bytes(data)
-        final = self.path(digest)
+        self._write(self.path(digest), data)
+        return digest
+
+    def put_captured(self, data: bytes, of: Collection[KeyId]) -> str:
+        """Keep bytes that hold captured records, and return their digest; sealed, until one of them is erased."""
+        if not of:
+            return self.put(data)
+        assert self._vault is not None
+        digest = digest_bytes(data)
+        self._write(self._sealed(digest), self._vault.seal_set(digest, data, of))
+        return digest
+
+    def _sealed(self, digest: str) -> Path:
+        return self.path(digest).with_suffix(".sealed")
+
+    @staticmethod
+    def _write(final: Path, data: bytes) -> None:
         if not final.exists():
             final.parent.mkdir(parents=True, exist_ok=True)
             descriptor, partial = tempfile.mkstemp(dir=final.parent, prefix=".adding-")
@@ -37,14 +55,20 @@ class Artifacts:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, final)
-        return digest
 
     def get(self, digest: str) -> bytes:
         """Return an artifact's bytes, verified; raises ArtifactMissing."""
+        sealed = self._sealed(digest)
         try:
-            data = self.path(digest).read_bytes()
+            data = sealed.read_bytes() if sealed.exists() else self.path(digest).read_bytes()
         except OSError as error:
             raise ArtifactMissing(f"artifact {digest} cannot be read: {error.strerror}") from error
+        if sealed.exists():
+            assert self._vault is not None
+            opened = self._vault.open_set(digest, data)
+            if opened is None:
+                raise ArtifactMissing(f"artifact {digest} held captured records that were erased")
+            data = opened
         if digest_bytes(data) != digest:
             raise ArtifactMissing(f"artifact {digest} has been altered")
         return data

@@ -6,13 +6,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError
 
+from controlplane.errors import DatabaseInvalid
+
 BUSY_TIMEOUT_MS = 5_000
 POSTGRES_LOCK = 0x1E06E5  # any number, the same for every writer of this database
 _READS = "interlock_reads"
-
-
-class DatabaseInvalid(ValueError):
-    """A database URL cannot be used. The message never holds the URL, which may hold a password."""
 
 
 def is_wal_safe(version: tuple[int, ...]) -> bool:

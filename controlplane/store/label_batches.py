@@ -55,4 +55,4 @@ def labelled(unit: Unit, specialist: str, limit: int) -> list[Any]:
         .order_by(sample.c.id.desc())
         .limit(limit)
     )
-    return list(reversed(unit.connection.execute(query).all()))
+    return [row for row in reversed(unit.connection.execute(query).all()) if row.text]  # the others are erased

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import LargeBinary, exists, func, insert, select, type_coerce, update
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import given_label, outcome, sample, shadow_pair
@@ -37,20 +37,22 @@ def candidates(unit: Unit, specialist: str, person: str) -> list[Any]:
     query = select(*columns, pair.label("disagrees"), labels.label("labels")).where(
         sample.c.specialist == specialist, sample.c.text != "", ~known, ~mine
     )
-    return list(unit.connection.execute(query.order_by(sample.c.id.desc()).limit(LOOKED_AT)))
+    found = unit.connection.execute(query.order_by(sample.c.id.desc()).limit(LOOKED_AT))
+    return [row for row in found if row.text]  # the others are erased
 
 
-def text_of(unit: Unit, specialist: str, decision_id: str) -> str | None:
-    """Return the text of a sample or of a case labelled before; None for neither."""
+def text_of(unit: Unit, specialist: str, decision_id: str) -> bytes | None:
+    """Return the text, sealed, of a sample or of a case labelled before; None for neither."""
     for table in (sample, given_label):
-        query = select(table.c.text).where(table.c.specialist == specialist, table.c.decision_id == decision_id)
+        query = select(type_coerce(table.c.text, LargeBinary))
+        query = query.where(table.c.specialist == specialist, table.c.decision_id == decision_id)
         if (found := unit.connection.execute(query.limit(1)).scalar()) is not None:
-            return str(found)
+            return bytes(found)
     return None
 
 
-def give(unit: Unit, specialist: str, decision_id: str, person: str, label: str, text: str) -> None:
-    """Keep one person's label; a second word of the same person replaces the first."""
+def give(unit: Unit, specialist: str, decision_id: str, person: str, label: str, text: bytes) -> None:
+    """Keep one person's label of a text, as ``text_of`` returns it; a second word of the same person replaces it."""
     key = (
         given_label.c.specialist == specialist,
         given_label.c.decision_id == decision_id,

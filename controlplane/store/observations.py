@@ -1,10 +1,10 @@
 """What gateways recorded and counted: samples, shadow pairs, outcomes, arm counters, drift readings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, case, delete, func, insert, literal_column, not_, select, update
+from sqlalchemy import LargeBinary, and_, case, delete, func, insert, literal_column, not_, select, type_coerce, update
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import (
@@ -20,10 +20,14 @@ from controlplane.store.tables import (
     shadow_counter,
     shadow_pair,
 )
+from controlplane.store.vault import KeyId, day_of
 from protos import traffic_pb2
+from protos.contract.digest import canonical_json
 
 BY_RATE = "rate"
+SEALED = type_coerce(sample.c.text, LargeBinary).label("sealed_text")  # as it is stored, to be kept elsewhere
 QUARANTINED = 10_000  # records kept in quarantine
+QUARANTINE = ""  # no specialist's: whose keys they are under
 MAIN_ARMS = (1, 2)  # decide.v1 ARM_PRIMARY and ARM_BASELINE: what the primary answered
 
 
@@ -47,9 +51,16 @@ def forget_offsets(unit: Unit, segments: Iterable[str]) -> None:
 
 
 def add_samples(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep samples."""
-    if rows:
-        unit.connection.execute(insert(sample), rows)
+    """Keep samples, what callers sent sealed."""
+    if not rows:
+        return
+    names = [KeyId(row["specialist"], day_of(row["at_ms"]), row.get("subject", "")) for row in rows]
+    inputs = [(name, row.get(part)) for name, row in zip(names, rows, strict=True) for part in ("text", "fields")]
+    given = [(name, part.encode() if isinstance(part, str) else canonical_json(part)) for name, part in inputs if part]
+    sealed = iter(unit.vault.seal(given))
+    kept = [next(sealed) if part else b"" for _, part in inputs]
+    rows = [{**row, "text": kept[2 * i], "fields": kept[2 * i + 1]} for i, row in enumerate(rows)]
+    unit.connection.execute(insert(sample), rows)
 
 
 def add_pairs(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
@@ -60,9 +71,12 @@ def add_pairs(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
 
 def quarantine_records(unit: Unit, segment: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
     """Keep records that could not be used: (reason, detail, bytes). The oldest beyond ``QUARANTINED`` are forgotten."""
+    # Nobody's in particular: it goes with its day.
+    name = KeyId(QUARANTINE, day_of(unit.now_ms), "")
+    bodies = unit.vault.seal([(name, body) for _, _, body in refused])
     rows = [
         {"reason": reason, "segment": segment, "detail": detail[:2000], "body": body, "at_ms": unit.now_ms}
-        for reason, detail, body in refused
+        for (reason, detail, _), body in zip(refused, bodies, strict=True)
     ]
     unit.connection.execute(insert(quarantine), rows)
     edge = unit.connection.execute(
@@ -96,6 +110,20 @@ def not_captured_by_cause(unit: Unit) -> list[Any]:
         func.max(not_captured.c.last_ms).label("last_ms"),
     )
     return list(unit.connection.execute(select(*columns).group_by(not_captured.c.cause)))
+
+
+def salts(unit: Unit, specialist: str) -> set[str]:
+    """Return the salts under which callers of a specialist have pseudonyms."""
+    query = select(sample.c.salt).where(sample.c.specialist == specialist).distinct()
+    return {str(row.salt) for row in unit.connection.execute(query)}
+
+
+def forget_subjects(unit: Unit, specialist: str, subjects: Collection[str] | None) -> None:
+    """Forget which samples are of these subjects, or of whom any is, and what their inputs hashed to."""
+    where = [sample.c.specialist == specialist]
+    if subjects is not None:
+        where.append(sample.c.subject.in_(list(subjects)))
+    unit.connection.execute(update(sample).where(*where).values(subject="", input_digest=""))
 
 
 def prune(unit: Unit, specialist: str, keep: int) -> None:
@@ -151,7 +179,7 @@ def samples_between(unit: Unit, specialist: str, bundle: str, first_id: int, las
 def _primary(specialist: str, bundle: str) -> Any:
     names = ("id", "text", "fields", "decision", "label", "score", "confidence", "at_ms")
     return (
-        select(*(sample.c[name] for name in names), outcome.c.label.label("outcome"))
+        select(*(sample.c[name] for name in names), SEALED, outcome.c.label.label("outcome"))
         .outerjoin(outcome, _with_outcomes(sample))
         .where(
             sample.c.specialist == specialist,
@@ -173,17 +201,18 @@ def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any
     Labels of a source's day that are held back are not among them.
     """
     query = (
-        select(sample.c.text, outcome.c.label, func.max(sample.c.id).label("last"))
+        select(sample.c.text, outcome.c.label)
         .join(outcome, _with_outcomes(sample))
         .where(sample.c.specialist == specialist, sample.c.id > after_id, sample.c.text != "")
         .where(*_not_held_back(unit, specialist))
-        .group_by(sample.c.text, outcome.c.label)
-        .order_by(func.max(sample.c.id).desc())
-        .limit(limit)
+        .order_by(sample.c.id.desc())
     )
     newest: dict[str, Any] = {}
     for row in unit.connection.execute(query):
-        newest.setdefault(row.text, row)  # callers may have disagreed about a text: the last word counts
+        if row.text:
+            newest.setdefault(row.text, row)  # callers may have disagreed about a text: the last word counts
+        if len(newest) == limit:
+            break
     return list(newest.values())
 
 
@@ -211,7 +240,7 @@ def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
     """
     columns = (sample.c.id, sample.c.decision_id, sample.c.text, outcome.c.label, sample.c.label.label("answered"))
     query = (
-        select(*columns, sample.c.at_ms)
+        select(*columns, sample.c.at_ms, SEALED)
         .join(outcome, _with_outcomes(sample))
         .where(sample.c.specialist == specialist, sample.c.text != "", *_not_held_back(unit, specialist))
         .order_by(sample.c.id.desc())
@@ -219,7 +248,8 @@ def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
     )
     newest: dict[str, Any] = {}
     for row in unit.connection.execute(query):
-        newest.setdefault(row.text, row)
+        if row.text:  # else it was erased
+            newest.setdefault(row.text, row)
     return list(newest.values())
 
 
@@ -433,7 +463,7 @@ def readings(unit: Unit, specialist: str = "", bundle: str = "", signal: str = "
 
 def decision(unit: Unit, decision_id: str, specialist: str = "") -> tuple[Any, Any] | None:
     """Return the newest sample of a decision and its outcome or None; None where nothing of it was kept."""
-    query = select(sample).where(sample.c.decision_id == decision_id).order_by(sample.c.id.desc())
+    query = select(sample, SEALED).where(sample.c.decision_id == decision_id).order_by(sample.c.id.desc())
     if specialist:
         query = query.where(sample.c.specialist == specialist)
     row = unit.connection.execute(query).first()

@@ -9,15 +9,18 @@ from sqlalchemy import Connection
 
 from controlplane.store import ledger
 from controlplane.store.database import lock_writers, open_database, reading
+from controlplane.store.sealed import opened_by
 from controlplane.store.tables import create_tables
+from controlplane.store.vault import Vault
 
 
 class Unit:
     """One open transaction; ends with all of its changes or none."""
 
-    def __init__(self, connection: Connection, now_ms: int) -> None:
+    def __init__(self, connection: Connection, now_ms: int, vault: Vault) -> None:
         self.connection = connection
         self.now_ms = now_ms
+        self.vault = vault
 
     def record(self, actor: str, action: str, detail: dict[str, Any]) -> int:
         """Write a ledger entry beside the change it speaks of; return its number."""
@@ -27,8 +30,11 @@ class Unit:
 class Store:
     """An open database whose tables exist."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, vault: Vault | None = None) -> None:
+        """Open it; without a vault what is captured can be read by this process alone."""
+        self.vault = vault or Vault(None)
         self.engine = open_database(url)
+        opened_by(self.engine, self.vault)
         create_tables(self.engine)
         self._reading = reading(self.engine)
 
@@ -37,14 +43,15 @@ class Store:
         """Open a transaction that may write; it excludes every other writer until it ends."""
         with self.engine.begin() as connection:
             lock_writers(connection)
-            yield Unit(connection, now_ms)
+            yield Unit(connection, now_ms, self.vault)
 
     @contextmanager
     def reading(self) -> Iterator[Unit]:
         """Open a transaction that only looks."""
         with self._reading.begin() as connection:
-            yield Unit(connection, 0)
+            yield Unit(connection, 0, self.vault)
 
     def close(self) -> None:
         """Return every connection."""
         self.engine.dispose()
+        self.vault.close()

@@ -25,10 +25,12 @@ from sqlalchemy import (
     select,
 )
 
-from controlplane.store.database import DatabaseInvalid, lock_writers
+from controlplane.errors import DatabaseInvalid
+from controlplane.store.database import lock_writers
 from controlplane.store.ledger import ledger_metadata
+from controlplane.store.sealed import SealedJson, SealedText, SealedTexts
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 _DIGEST = String(71)
@@ -125,7 +127,7 @@ given_label = Table(
     Column("decision_id", _NAME, primary_key=True),
     Column("person", _NAME, primary_key=True),
     Column("label", _NAME, nullable=False),
-    Column("text", Text, nullable=False),  # kept here: samples are pruned
+    Column("text", SealedText, nullable=False),  # kept here: samples are pruned
     Column("at_ms", BigInteger, nullable=False),
 )
 bundle = Table(
@@ -204,8 +206,9 @@ sample = Table(
     Column("arm", Integer, nullable=False),
     Column("bundle", _DIGEST, nullable=False),
     Column("generation", Integer, nullable=False),
-    Column("text", Text, nullable=False),  # rendered, declared fields only
-    Column("fields", JSON, nullable=False, default=dict),  # declared numbers and categories
+    Column("text", SealedText, nullable=False),  # rendered, declared fields only
+    Column("fields", SealedJson, nullable=False),  # declared numbers and categories
+    Column("subject", String(16), nullable=False, default=""),  # the caller's pseudonym under this salt
     Column("input_digest", String(71), nullable=False, default=""),  # of the whole input, kept or not
     Column("probabilities", JSON, nullable=False, default=list),  # in the order of the task's labels; none: a fallback
     Column("reasons", JSON, nullable=False, default=list),  # [field, its part of the log odds], the strongest first
@@ -275,7 +278,7 @@ drift_reference = Table(
     Column("bundle", _DIGEST, primary_key=True),
     Column("last_sample", Integer, nullable=False),  # windows begin after it
     Column("first_sample", Integer, nullable=False),
-    Column("texts", JSON, nullable=False),
+    Column("texts", SealedTexts, nullable=False),
     Column("embedding", _NAME, nullable=False),  # by what texts became vectors; of another kind, nothing compares
     Column("frame", LargeBinary, nullable=False),
     Column("state", LargeBinary, nullable=False),  # thresholds, and the evidence of every row since
@@ -316,7 +319,7 @@ quarantine = Table(
     Column("reason", _NAME, nullable=False, index=True),
     Column("segment", _NAME, nullable=False),
     Column("detail", Text, nullable=False),
-    Column("body", LargeBinary, nullable=False),  # the record as it was read, for whoever mends it
+    Column("body", LargeBinary, nullable=False),  # the record as it was read, sealed, for whoever mends it
     Column("at_ms", BigInteger, nullable=False),
 )
 not_captured = Table(

@@ -50,8 +50,9 @@ def test_the_commands_a_user_was_promised_exist() -> None:
         "dataset build, dataset show, dataset verify, "
         "shadow report, holdback report, "
         "plan status, drift status, drift backtest, drift report, engine convert, engine status, eval run, "
-        "eval metrics, jobs list, jobs show, jobs retry, jobs cancel, jobs decisions, label next, label import, "
-        "label export, capture tail, capture stats, capture export, capture release, evidence build, evidence show, "
+        "eval ask, eval metrics, jobs list, jobs show, jobs retry, jobs cancel, jobs decisions, label next, label import, "
+        "label export, capture tail, capture stats, capture export, capture release, "
+        "capture erase, capture retention, evidence build, evidence show, "
         "evidence verify, evidence report, evidence diff, ledger show, ledger verify, operator keygen, operator list"
     )
     assert set(COMMANDS) == {tuple(name.split()) for name in promised.split(", ")}

@@ -12,6 +12,7 @@ from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store import plans, records
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.store import Store
+from controlplane.store.vault import Vault
 from protos import capture_pb2, decide_pb2
 from protos.contract.attestation import (
     Approval,
@@ -143,10 +144,11 @@ def world(root: Path, **settings: Any) -> World:
         "specialists": [{"pack": NAME}],
         **settings,
     }
+    vault = Vault(root / "capture.keys")
     made = Deployment(
         settings=ControlSettings.from_json(value, root),
-        store=Store(f"sqlite:///{root / 'control.db'}"),
-        artifacts=Artifacts(root / "artifacts"),
+        store=Store(f"sqlite:///{root / 'control.db'}", vault),
+        artifacts=Artifacts(root / "artifacts", vault),
         bundles=BundleStore(root / "bundles"),
         key=read_private(root / "plan.key"),
         packs={NAME: load_pack(NAME)},

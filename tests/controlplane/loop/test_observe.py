@@ -57,7 +57,8 @@ def test_what_cannot_be_used_is_quarantined_whole_and_the_rest_is_kept(tmp_path:
     with found.deployment.store.reading() as unit:
         assert observations.count(unit, NAME) == (1, 1)
         counts = {row.reason: row.records for row in observations.quarantined(unit)}
-        bodies = [row.body for row in unit.connection.execute(select(quarantine.c.body).order_by(quarantine.c.id))]
+        kept = unit.connection.execute(select(quarantine.c.body).order_by(quarantine.c.id)).scalars()
+        bodies = [unit.vault.open(body) for body in kept]
     assert counts == {"unknown_record": 1, "unknown_specialist": 1, "label_unknown": 1}
     assert bodies == [newer.SerializeToString(), stranger.SerializeToString(), outcome(1, "maybe").SerializeToString()]
 

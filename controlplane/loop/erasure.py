@@ -1,0 +1,126 @@
+"""Make captured inputs unreadable by destroying their keys: because somebody asks, or because their time is over."""
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from controlplane.errors import RequestInvalid, StepRefused
+from controlplane.loop.deployment import LOOP, Deployment
+from controlplane.loop.observe import ASIDE
+from controlplane.store import jobs, observations, rollouts
+from controlplane.store.store import Unit
+from controlplane.store.vault import day_of
+from protos.contract.draws import pseudonym
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was destroyed: keys of inputs, and training sets that held one of them."""
+
+    keys: int
+    data_sets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a specialist's inputs can be read, and what can be read now."""
+
+    days: int
+    keys: int
+    oldest: str  # day; empty where nothing can be read
+
+
+def erase(
+    unit: Unit,
+    deployment: Deployment,
+    specialist: str,
+    *,
+    caller: str = "",
+    decision: str = "",
+    everything: bool = False,
+    person: str,
+    reason: str,
+) -> Erased:
+    """Erase what was captured of one caller, of the caller of one decision, or all of it.
+
+    The ledger says that it was done, by whom and why; it never names the caller.
+
+    Args:
+        caller: The routing key that the caller's requests carried.
+    Raises:
+        UnknownSpecialist, RequestInvalid: Not exactly one of the three is given.
+        StepRefused: Nothing is kept of that decision or caller, or the decision named no caller.
+    """
+    deployment.pack(specialist)
+    if sum((bool(caller), bool(decision), everything)) != 1:
+        raise RequestInvalid("caller, decision_id and everything: expected exactly one of them")
+    subjects = None if everything else _subjects(unit, specialist, caller, decision)
+    keys, sets = unit.vault.destroy(specialist, subjects=subjects)
+    if not keys and not everything:
+        raise StepRefused("nothing of it can be read: it was never captured, or is erased already")
+    observations.forget_subjects(unit, specialist, subjects)
+    what = "everything" if everything else "caller" if caller else "caller of a decision"
+    said = {"specialist": specialist, "what": what, "keys": keys, "data_sets": sets, "reason": reason}
+    unit.record(person, "capture.erased", said)
+    _forget_work(unit, deployment, specialist)
+    return Erased(keys, sets)
+
+
+def expire(deployment: Deployment) -> None:
+    """Destroy the keys of inputs that are older than their specialist keeps them, and delete what nobody read."""
+    now = deployment.clock()
+    longest = max(source.keep_inputs_days for source in deployment.sources.values())
+    kept = {name: source.keep_inputs_days for name, source in deployment.sources.items()}
+    for specialist, days in (*kept.items(), (observations.QUARANTINE, longest)):
+        before = day_of(now - days * DAY_MS)
+        keys, oldest = deployment.store.vault.kept(specialist)
+        if not keys or oldest >= before:
+            continue
+        with deployment.store.writing(now) as unit:
+            keys, sets = unit.vault.destroy(specialist, before=before)
+            said = {"specialist": specialist, "before": before, "keys": keys, "data_sets": sets}
+            unit.record(LOOP, "capture.expired", said)
+            _forget_work(unit, deployment, specialist)
+    old = [path for path in _segments(deployment) if path.stat().st_mtime * 1000 < now - longest * DAY_MS]
+    if old:
+        # Damaged ones, and those that no key was ever there for.
+        with deployment.store.writing(now) as unit:
+            for path in old:
+                path.unlink()
+            unit.record(LOOP, "capture.expired", {"segments": len(old), "before": day_of(now - longest * DAY_MS)})
+
+
+def retention(deployment: Deployment, specialist: str) -> Retention:
+    """Say how long a specialist's inputs are kept; raises UnknownSpecialist."""
+    deployment.pack(specialist)
+    keys, oldest = deployment.store.vault.kept(specialist)
+    return Retention(deployment.sources[specialist].keep_inputs_days, keys, oldest)
+
+
+def _subjects(unit: Unit, specialist: str, caller: str, decision: str) -> set[str]:
+    """Return the pseudonyms a caller went by: one for every salt there was."""
+    if decision:
+        found = observations.decision(unit, decision, specialist)
+        if found is None or not found[0].subject:
+            raise StepRefused(f"decision {decision!r} was not captured, is erased already, or named no caller")
+        return {str(found[0].subject)}
+    salts = observations.salts(unit, specialist) | {row.state.id for row in rollouts.listed(unit, specialist)}
+    return {pseudonym(salt, caller) for salt in salts}
+
+
+def _forget_work(unit: Unit, deployment: Deployment, specialist: str) -> None:
+    """Delete the cases that ended jobs left in their folders; one that is tried again prepares them again."""
+    names = [job.id for job in jobs.listed(unit, specialist) if job.state not in (jobs.QUEUED, jobs.RUNNING)]
+    for name in names:
+        folder = deployment.settings.work_dir / name
+        for path in (*folder.glob("*.jsonl"), folder / "config.json"):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+
+def _segments(deployment: Deployment) -> Iterable[Path]:
+    folder = deployment.settings.capture_dir
+    return [*folder.glob("*.seg"), *(folder / ASIDE).glob("*.seg")]

@@ -1,0 +1,199 @@
+"""Keys of what was captured, one for each subject and day, in a file of their own: to destroy a key is to erase.
+
+The database and every backup of it hold ciphertext only. The file of keys (mode 0600, deleted rows overwritten) stays
+out of backups. Records are sealed by AES-256-GCM with a random 96-bit nonce; what is sealed names its key.
+"""
+
+import os
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+NONCE_BYTES = 12
+MOST_CACHED = 50_000  # ciphers held in memory
+_VERSION = b"\x01"
+_TABLES = """
+CREATE TABLE IF NOT EXISTS data_key (
+  specialist TEXT, day TEXT, subject TEXT, key BLOB NOT NULL, PRIMARY KEY (specialist, day, subject)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS data_set (
+  digest TEXT, specialist TEXT, day TEXT, subject TEXT, PRIMARY KEY (digest, specialist, day, subject)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS data_set_key (digest TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class KeyId(NamedTuple):
+    """Whose key, of which UTC day; ``subject`` is a caller's pseudonym, or empty where none was recorded."""
+
+    specialist: str
+    day: str
+    subject: str
+
+
+class VaultBroken(Exception):
+    """Sealed bytes are malformed or were changed."""
+
+
+def day_of(at_ms: int) -> str:
+    """Return the UTC day of Unix milliseconds."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()
+
+
+class Vault:
+    """Seals and opens what was captured; safe to use from several threads."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open or create the file; None keeps keys in memory, for as long as this process lives."""
+        self.path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
+        for pragma in ("busy_timeout=5000", "secure_delete=ON", "synchronous=FULL"):
+            self._database.execute(f"PRAGMA {pragma}")
+        self._database.executescript(_TABLES)
+        self._ciphers: OrderedDict[KeyId, AESGCM] = OrderedDict()
+
+    def seal(self, items: Sequence[tuple[KeyId, bytes]]) -> list[bytes]:
+        """Seal each under its key; keys that do not exist yet are drawn and kept first, in one transaction."""
+        with self._lock:
+            ciphers = {name: self._cipher(name) for name, _ in items}
+            missing = [name for name, cipher in ciphers.items() if cipher is None]
+            if missing:
+                drawn = [(*name, AESGCM.generate_key(256)) for name in missing]
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.executemany("INSERT OR IGNORE INTO data_key VALUES (?, ?, ?, ?)", drawn)
+                self._database.execute("COMMIT")
+                ciphers |= {name: self._cipher(name) for name in missing}
+        sealed = []
+        for name, data in items:
+            cipher, nonce = ciphers[name], os.urandom(NONCE_BYTES)
+            assert cipher is not None
+            head = _VERSION + "\x1f".join(name).encode()
+            sealed.append(head + b"\x00" + nonce + cipher.encrypt(nonce, data, head))
+        return sealed
+
+    def open(self, sealed: bytes) -> bytes | None:
+        """Open what was sealed; None where its key was destroyed.
+
+        Raises:
+            VaultBroken: The bytes are not what was sealed.
+        """
+        head, separator, rest = bytes(sealed).partition(b"\x00")
+        name = _name(head)
+        if name is None or not separator or len(rest) < NONCE_BYTES:
+            raise VaultBroken("sealed bytes are malformed")
+        with self._lock:
+            cipher = self._cipher(name)
+        if cipher is None:
+            return None
+        try:
+            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], head)
+        except InvalidTag as error:
+            raise VaultBroken("sealed bytes were changed") from error
+
+    def seal_set(self, digest: str, data: bytes, of: Iterable[KeyId]) -> bytes:
+        """Seal a set of records under a key of its own, which is destroyed with that of any record in it."""
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(
+                "INSERT OR IGNORE INTO data_set_key VALUES (?, ?)", (digest, AESGCM.generate_key(256))
+            )
+            self._database.executemany(
+                "INSERT OR IGNORE INTO data_set VALUES (?, ?, ?, ?)", [(digest, *name) for name in set(of)]
+            )
+            self._database.execute("COMMIT")
+            key = self._set_key(digest)
+        nonce = os.urandom(NONCE_BYTES)
+        assert key is not None
+        return nonce + AESGCM(key).encrypt(nonce, data, digest.encode())
+
+    def open_set(self, digest: str, sealed: bytes) -> bytes | None:
+        """Open a set; None where its key was destroyed. Raises VaultBroken."""
+        with self._lock:
+            key = self._set_key(digest)
+        if key is None:
+            return None
+        try:
+            return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], digest.encode())
+        except InvalidTag as error:
+            raise VaultBroken(f"data set {digest} was changed") from error
+
+    def destroy(self, specialist: str, *, subjects: Iterable[str] | None = None, before: str = "") -> tuple[int, int]:
+        """Destroy a specialist's keys, and those of every set that holds a record under one of them.
+
+        Args:
+            subjects: Of these subjects, whatever the day; None: of every one.
+            before: Of days before this one only; empty: of every day.
+        Returns:
+            Numbers of keys and of sets.
+        """
+        where, values = ["specialist = ?"], [specialist]
+        if subjects is not None:
+            wanted = sorted(set(subjects))
+            where.append(f"subject IN ({', '.join('?' * len(wanted))})")
+            values += wanted
+        if before:
+            where.append("day < ?")
+            values.append(before)
+        chosen = " AND ".join(where)
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            sets = self._database.execute(
+                f"DELETE FROM data_set_key WHERE digest IN (SELECT digest FROM data_set WHERE {chosen})",  # noqa: S608
+                values,
+            ).rowcount
+            keys = self._database.execute(f"DELETE FROM data_key WHERE {chosen}", values).rowcount  # noqa: S608
+            self._database.execute("DELETE FROM data_set WHERE digest NOT IN (SELECT digest FROM data_set_key)")
+            self._database.execute("COMMIT")
+            self._ciphers.clear()
+        return keys, sets
+
+    def kept(self, specialist: str) -> tuple[int, str]:
+        """Return how many keys of a specialist there are, and their oldest day; empty where there is none."""
+        with self._lock:
+            found = self._database.execute(
+                "SELECT count(*), min(day) FROM data_key WHERE specialist = ?", (specialist,)
+            ).fetchone()
+        return int(found[0]), str(found[1] or "")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def _cipher(self, name: KeyId) -> AESGCM | None:
+        known = self._ciphers.get(name)
+        if known is not None:
+            self._ciphers.move_to_end(name)
+            return known
+        found = self._database.execute(
+            "SELECT key FROM data_key WHERE specialist = ? AND day = ? AND subject = ?", name
+        ).fetchone()
+        if found is None:
+            return None
+        cipher = self._ciphers[name] = AESGCM(found[0])
+        if len(self._ciphers) > MOST_CACHED:
+            self._ciphers.popitem(last=False)
+        return cipher
+
+    def _set_key(self, digest: str) -> bytes | None:
+        found = self._database.execute("SELECT key FROM data_set_key WHERE digest = ?", (digest,)).fetchone()
+        return None if found is None else bytes(found[0])
+
+
+def key_of(sealed: bytes) -> KeyId | None:
+    """Return which key something was sealed under; None for nothing."""
+    return _name(bytes(sealed).partition(b"\x00")[0]) if sealed else None
+
+
+def _name(head: bytes) -> KeyId | None:
+    parts = head[len(_VERSION) :].decode("utf-8", "replace").split("\x1f")
+    return KeyId(*parts) if head.startswith(_VERSION) and len(parts) == 3 else None

@@ -1,0 +1,176 @@
+"""What was erased can be read nowhere: not in the database, not in a backup of it, not in what was trained on."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.errors import RequestInvalid, StepRefused
+from controlplane.loop import erasure, labelling, retrain
+from controlplane.loop.observe import observe
+from controlplane.store import jobs, labels, ledger, observations
+from controlplane.store.artifacts import ArtifactMissing, Artifacts
+from controlplane.store.store import Store
+from controlplane.store.vault import KeyId, Vault, VaultBroken, key_of
+from protos.contract.draws import pseudonym
+from tests.controlplane.loop.fixture import NAME, ZERO, World, outcome, world
+
+SECRET = "canary words of one caller"
+DAY_MS = 86_400_000
+
+
+def sample(made: World, text: str, caller: str) -> Any:
+    record = made.sample(text, bundle=ZERO)
+    record.sample.routing_key_hash = pseudonym("r-0", caller)
+    record.sample.input_digest = "sha256:" + "d" * 64
+    return record
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> World:
+    """Return a world where two callers' texts were captured, labelled and prepared for a training."""
+    found = world(tmp_path)
+    segment = found.capture(
+        [sample(found, SECRET, "eve"), sample(found, "words of another", "bob"), outcome(1, "safe")]
+    )
+    observe(found.deployment)
+    segment.unlink(missing_ok=True)  # read to its end; its gateway has moved on
+    with found.deployment.store.writing(found.clock()) as unit:
+        labelling.import_labels(unit, found.deployment, NAME, [("d-1", "ann", "safe"), ("d-2", "ann", "safe")])
+    found.first_plan(found.bundle(1))
+    return found
+
+
+def texts(store: Store) -> set[str]:
+    """Return everything that callers sent and that can still be read."""
+    with store.reading() as unit:
+        rows = [observations.decision(unit, name, NAME) for name in ("d-1", "d-2")]
+        found = [row[0].text for row in rows if row is not None] + [row.text for row in labels.given(unit, NAME)]
+        found += [row.text for row in observations.labelled_cases(unit, NAME, 10)]
+    return set(found) - {""}
+
+
+def erase(made: World, **what: Any) -> erasure.Erased:
+    with made.deployment.store.writing(made.clock()) as unit:
+        return erasure.erase(unit, made.deployment, NAME, person="stu", reason="asked to", **what)
+
+
+def files_with(root: Path, words: str) -> list[Path]:
+    return [p for p in root.rglob("*") if p.is_file() and words.encode() in p.read_bytes()]
+
+
+def trained_on(made: World) -> str:
+    """Prepare a training and return the digest of its rows."""
+    with made.deployment.store.writing(made.clock()) as unit:
+        name = retrain.ask(unit, made.deployment, NAME, cause="operator", reason="r", author="a", start_rollout=False)
+    folder = made.deployment.settings.work_dir / name
+    folder.mkdir(parents=True)
+    with made.deployment.store.reading() as unit:
+        job = jobs.get(unit, name)
+    config = retrain.prepare(made.deployment, job, folder)
+    with made.deployment.store.writing(made.clock()) as unit:
+        jobs.finish(unit, name, jobs.DONE, "", {})
+    return str(config["dataset_digest"])
+
+
+def test_a_backup_made_before_does_not_bring_an_erased_caller_back(made: World, tmp_path: Path) -> None:
+    dataset = trained_on(made)
+    assert SECRET.encode() in made.deployment.artifacts.get(dataset)
+    assert files_with(made.deployment.settings.work_dir, SECRET)
+    (tmp_path / "backup").mkdir()
+    shutil.copy(tmp_path / "control.db", tmp_path / "backup")
+    shutil.copytree(tmp_path / "artifacts", tmp_path / "backup" / "artifacts")
+    assert not files_with(tmp_path / "backup", SECRET)  # even before, a backup alone says nothing
+    found = erase(made, caller="eve")
+    assert (found.keys, found.data_sets) == (1, 1)
+    assert texts(made.deployment.store) == {"words of another"}
+    assert not files_with(tmp_path, SECRET)
+    restored = Store(f"sqlite:///{tmp_path / 'backup' / 'control.db'}", Vault(tmp_path / "capture.keys"))
+    assert texts(restored) == {"words of another"}
+    artifacts = Artifacts(tmp_path / "backup" / "artifacts", restored.vault)
+    for one in (artifacts, made.deployment.artifacts):
+        with pytest.raises(ArtifactMissing, match="erased"):
+            one.get(dataset)
+    restored.close()
+
+
+def test_the_ledger_says_who_erased_and_why_and_never_whom(made: World) -> None:
+    erase(made, decision="d-1")
+    with made.deployment.store.reading() as unit:
+        said = [e for e in ledger.entries(unit.connection, 0, 1000) if e.action == "capture.erased"]
+        row = observations.decision(unit, "d-1", NAME)
+    assert [(e.actor, e.detail["reason"], e.detail["what"]) for e in said] == [
+        ("stu", "asked to", "caller of a decision")
+    ]
+    assert b"eve" not in said[0].body and pseudonym("r-0", "eve").encode() not in said[0].body
+    assert row is not None and (row[0].text, row[0].subject, row[0].input_digest) == ("", "", "")
+    assert row[0].decision == "allow" and row[0].sealed_text  # the decision itself is still explained
+
+
+def test_everything_goes_and_what_comes_later_is_kept(made: World) -> None:
+    erase(made, everything=True)
+    assert texts(made.deployment.store) == set()
+    made.capture([sample(made, "a later text", "eve")], "000000000000002-run-000001.seg")
+    observe(made.deployment)
+    with made.deployment.store.reading() as unit:
+        row = observations.decision(unit, "d-3", NAME)
+    assert row is not None and row[0].text == "a later text"
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ({"caller": "nobody"}, StepRefused),
+        ({"decision": "d-9"}, StepRefused),
+        ({}, RequestInvalid),
+        ({"caller": "eve", "everything": True}, RequestInvalid),
+    ],
+    ids=["an unknown caller", "an unknown decision", "nothing", "two at once"],
+)
+def test_a_request_that_says_not_exactly_whom_erases_nothing(made: World, what: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        erase(made, **what)
+    assert texts(made.deployment.store) == {SECRET, "words of another"}
+
+
+def test_inputs_expire_by_the_day_with_a_ledger_entry_and_unread_segments_with_them(
+    made: World, tmp_path: Path
+) -> None:
+    left = tmp_path / "capture" / "damaged" / "000000000000009-x-000000.seg"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(b"damaged")
+    erasure.expire(made.deployment)
+    assert texts(made.deployment.store) and left.exists()
+    made.clock.now_ms += 32 * DAY_MS
+    os.utime(left, (0, 0))
+    erasure.expire(made.deployment)
+    erasure.expire(made.deployment)
+    assert texts(made.deployment.store) == set() and not left.exists()
+    with made.deployment.store.reading() as unit:
+        said = [e.detail for e in ledger.entries(unit.connection, 0, 1000) if e.action == "capture.expired"]
+    assert [one.get("keys", one.get("segments")) for one in said] == [2, 1]
+    assert erasure.retention(made.deployment, NAME).keys == 0
+
+
+def test_the_file_of_keys_is_its_owner_s_alone(made: World, tmp_path: Path) -> None:
+    assert (tmp_path / "capture.keys").stat().st_mode & 0o777 == 0o600
+
+
+@settings(max_examples=30)
+@given(st.binary(max_size=200), st.integers(0, 400), st.integers(0, 7))
+def test_whatever_is_sealed_opens_as_it_was_or_not_at_all(data: bytes, place: int, bit: int) -> None:
+    vault = Vault(None)
+    name = KeyId("words", "2026-01-02", "0123456789abcdef")
+    (sealed,) = vault.seal([(name, data)])
+    assert vault.open(sealed) == data and key_of(sealed) == name
+    changed = bytearray(sealed)
+    changed[place % len(sealed)] ^= 1 << bit
+    with contextlib.suppress(VaultBroken):
+        assert vault.open(bytes(changed)) is None  # it names a key that there is not
+    vault.destroy("words")
+    assert vault.open(sealed) is None
