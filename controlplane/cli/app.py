@@ -21,6 +21,7 @@ from controlplane.cli import (
     jobs,
     label,
     ledger_proofs,
+    note,
     operator,
     plan,
     processes,
@@ -46,6 +47,7 @@ app.command("init")(init.init)
 app.command("up")(up.up)
 app.command("decide")(decide.decide)
 app.command("outcome")(decide.outcome)
+app.command("note")(note.note)
 specialist.app.command("init")(specialist_pack.init)
 specialist.app.command("try")(specialist_pack.try_pack)
 app.add_typer(specialist.app, name="specialist")

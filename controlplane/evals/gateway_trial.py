@@ -93,7 +93,8 @@ class GatewayTrial:
             stack.callback(self._stop)
             self._start("worker", [*WORKER, "--socket", str(self._folder / "w.sock"), "--bundles", str(self._bundles)])
             self._start("gateway", [*GATEWAY, "--config", str(self._folder / "gateway.toml"), "--front", self._front])
-            channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{self._port()}"))
+            self.address = f"127.0.0.1:{self._port()}"
+            channel = stack.enter_context(grpc.insecure_channel(self.address))
             self._stub = decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
             self._warm()
             self._open = stack.pop_all()

@@ -1,5 +1,7 @@
 """Does a note say what was said? Facts by words: numbers, medicines, sides, negated findings, and other content words.
 
+Numbers, sides and medicines are critical: a wrong one may harm.
+
 A cheap check for notes that a model wrote. How far it agrees with people is measured on MTS-Dialog's human scores
 (``python -m controlplane.packs.clinical_note.factuality FILE``): it is a screen, not a judge.
 """
@@ -19,6 +21,16 @@ _NUMBERS = {
     "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "twenty": "20", "thirty": "30", "forty": "40",
     "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90",
 }  # fmt: skip
+# By the stems that the United States Adopted Names council gives to kinds of substances, and well-known names without.
+_MEDICINE = re.compile(
+    r"[a-z]{2,}(?:pril|sartan|olol|statin|cillin|mycin|floxacin|cycline|conazole|prazole|tidine|gliptin|gliflozin|glutide|"
+    r"triptan|setron|xaban|parin|dronate|zepam|zolam|oxetine|traline|pramine|thiazide|dipine|profen|sone|solone|terol)|"
+    r"aspirin|tylenol|acetaminophen|advil|motrin|aleve|naproxen|insulin|metformin|lantus|warfarin|coumadin|plavix|"
+    r"clopidogrel|lasix|furosemide|digoxin|lipitor|synthroid|levothyroxine|albuterol|advair|zoloft|prozac|lexapro|xanax|"
+    r"ativan|gabapentin|neurontin|tramadol|vicodin|percocet|oxycodone|hydrocodone|morphine|codeine|nexium|prilosec|zantac|"
+    r"benadryl|claritin|zyrtec|flonase|bactrim|keflex|cipro|zithromax|amoxicillin|penicillin|plaquenil|methotrexate|"
+    r"glucophage|zestril|potassium|coreg|cymbalta"
+)
 SIDES = ("left", "right", "bilateral")
 NEGATIONS = ("no", "not", "denies", "denied", "never", "without", "none", "negative", "nor")
 _STOP = frozenset(
@@ -38,18 +50,21 @@ class Facts:
 
     words: frozenset[str]
     critical: frozenset[str]  # numbers and sides
+    medicines: frozenset[str]  # by name; their stems are among the words
     negated: frozenset[str]
 
 
 def facts_of(text: str) -> Facts:
     """Read a text's facts."""
-    found, critical, negated = set(), set(), set()
+    found, critical, medicines, negated = set(), set(), set(), set()
     reach = 0
     for raw in _WORD.findall(text.lower()):
         if raw in NEGATIONS:
             reach = _WINDOW
             continue
         word = _NUMBERS.get(raw, raw)
+        if _MEDICINE.fullmatch(word):
+            medicines.add(word)
         if word[0].isdigit() or word in SIDES:
             critical.add(word)
         elif word not in _STOP and len(word) > 2:
@@ -58,7 +73,21 @@ def facts_of(text: str) -> Facts:
             if reach:
                 negated.add(stem)
         reach = max(0, reach - 1)
-    return Facts(frozenset(found), frozenset(critical), frozenset(negated))
+    return Facts(frozenset(found), frozenset(critical), frozenset(medicines), frozenset(negated))
+
+
+def critical_facts(note: str, source: str) -> dict[str, float]:
+    """Compare numbers, sides and medicines of a note with its source's.
+
+    Returns:
+        ``precision`` and ``recall``, each 1 where there is nothing that could be wrong.
+    """
+    ours, theirs = (facts.critical | facts.medicines for facts in (facts_of(note), facts_of(source)))
+    common = len(ours & theirs)
+    return {
+        "precision": common / len(ours) if ours else 1.0,
+        "recall": common / len(theirs) if theirs else 1.0,
+    }
 
 
 def _stem(word: str) -> str:

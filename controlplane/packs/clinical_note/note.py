@@ -2,17 +2,11 @@
 
 Every statement of a note is a stretch of the transcript with its place, so the note cannot say what nobody said,
 and its schema holds whatever a model answers.
-
-``python -m controlplane.packs.clinical_note.note FILE --gateway ADDRESS`` writes one from a gateway's answers.
 """
 
-import argparse
-import json
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from protos import decide_pb2
@@ -71,21 +65,33 @@ def _pieces(start: int, end: int, text: str) -> Iterator[tuple[int, int]]:
         yield at, min(at + most, end)
 
 
-def write_note(transcript: str, decide: Decide) -> dict[str, Any]:
-    """Return the note: sections in a fixed order, each a list of statements with text, span and score."""
+def statements(transcript: str, decide: Decide) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield section and statement in the order of the transcript, as answers come; "" for a sentence left out."""
     turns = list(turns_of(transcript))
-    note: dict[str, Any] = {"version": 1, "sections": {name: [] for name in SECTIONS}, "omitted": 0}
     for at in range(0, len(turns), BATCH):
         part = turns[at : at + BATCH]
         for turn, answer in zip(part, decide(part), strict=True):
-            if not answer.is_kept or answer.section not in SECTIONS:
-                note["omitted"] += 1
-                continue
+            is_kept = answer.is_kept and answer.section in SECTIONS
             statement = {"text": turn.said, "span": [turn.start, turn.end], "score": round(answer.score, 4)}
             if turn.asked:
                 statement["asked"] = turn.asked
-            note["sections"][answer.section].append(statement)
+            yield (answer.section if is_kept else ""), statement
+
+
+def note_of(stated: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Gather statements into the note: sections in a fixed order, each a list with text, span and score."""
+    note: dict[str, Any] = {"version": 1, "sections": {name: [] for name in SECTIONS}, "omitted": 0}
+    for section, statement in stated:
+        if section:
+            note["sections"][section].append(statement)
+        else:
+            note["omitted"] += 1
     return note
+
+
+def write_note(transcript: str, decide: Decide) -> dict[str, Any]:
+    """Return the whole note of a transcript."""
+    return note_of(statements(transcript, decide))
 
 
 def check_note(note: Any, transcript: str) -> list[str]:
@@ -131,27 +137,3 @@ def request_of(turn: Turn) -> decide_pb2.DecideRequest:
     if turn.asked:
         request.input.fields["asked"].text = turn.asked
     return request
-
-
-def main() -> None:
-    """Write the note of a transcript, by a gateway's answers."""
-    from controlplane.cli.connection import gateway_at
-
-    parser = argparse.ArgumentParser("python -m controlplane.packs.clinical_note.note", description=write_note.__doc__)
-    parser.add_argument("transcript", type=Path)
-    parser.add_argument("--gateway", default="127.0.0.1:8500")
-    parser.add_argument("--timeout-s", type=float, default=30.0)
-    chosen = parser.parse_args()
-    transcript = chosen.transcript.read_text("utf-8")
-    with gateway_at(chosen.gateway) as stub:
-
-        def decide(turns: Sequence[Turn]) -> Sequence[Answer]:
-            batch = decide_pb2.DecideBatchRequest(requests=[request_of(turn) for turn in turns])
-            return [answer_of(r) for r in stub.DecideBatch(batch, timeout=chosen.timeout_s).responses]
-
-        note = write_note(transcript, decide)
-    sys.stdout.write(json.dumps(note, indent=1, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,112 @@
+"""``interlock note``: chosen or generated, a note says nothing that nobody said, or says that it does."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.evals.gateway_trial import GatewayTrial
+from controlplane.packs.clinical_note.note import SECTIONS, check_note
+from controlplane.packs.registry import load_pack
+from controlplane.training.additive import fit
+from protos.contract.base import BaseStore
+from protos.contract.bundle import BundleStore
+from tests.controlplane.cli.fake import interlock
+
+ENCOUNTER = (
+    "Doctor: Good morning, please have a seat.\n"
+    "Doctor: What are you taking?\n"
+    "Patient: metformin 500 milligrams every morning.\n"
+    "Doctor: Any allergies?\n"
+    "Patient: I am allergic to peanuts, my face swells.\n"
+    "Doctor: We will start lisinopril 10 milligrams twice a day.\n"
+)
+
+
+@pytest.fixture(scope="module")
+def transcript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("encounter") / "encounter.txt"
+    path.write_text(ENCOUNTER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def chooser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    root, pack = tmp_path_factory.mktemp("chooser"), load_pack("clinical-note")
+    fitted = fit(pack.task, pack.training_set(700, 1), pack.held_out(80, 2), seed=1)
+    digest = fitted.export(pack.task, BundleStore(root), {"author": "trainer"})
+    with GatewayTrial(root, digest, "grpcio") as gateway:
+        yield gateway.address
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    for needed in ("torch", "transformers", "tokenizers", "llguidance"):
+        pytest.importorskip(needed)
+    from tests.gateway.worker.tiny_models import DECODER_TASK, write_base
+
+    root = tmp_path_factory.mktemp("writer")
+    write_base(root / "llama", "llama", max_position_embeddings=2048)
+    base = BaseStore(root / "bundles" / "bases").add("llama", root / "llama")
+    task = replace(
+        DECODER_TASK, name="writer", max_tokens=512, max_input_bytes=65536, deadline_us=60_000_000, service_class="soft"
+    )
+    made = BundleStore(root / "bundles").add(
+        task=task,
+        engine={"backend": "transformers"},
+        contents={},
+        base={"name": "llama", "digest": base},
+        lineage={"author": "trainer"},
+    )
+    with GatewayTrial(root / "bundles", made.digest, "grpcio") as gateway:
+        yield gateway.address
+
+
+def said(*words: str) -> dict[str, Any]:
+    code, shown = interlock(*words, "--json")
+    assert code == 0, shown
+    found: dict[str, Any] = json.loads(shown)
+    return found
+
+
+def test_a_chosen_note_is_shown_as_it_is_answered_and_is_grounded(transcript: Path, chooser: str) -> None:
+    code, shown = interlock("note", str(transcript), "--gateway", chooser)
+    assert code == 0, shown
+    assert "medications  metformin 500 milligrams every morning." in shown
+    assert "0 of them not in the transcript" in shown
+    note = said("note", str(transcript), "--gateway", chooser)
+    assert check_note(note, ENCOUNTER) == []
+    assert [one["text"] for one in note["sections"]["allergies"]] == ["I am allergic to peanuts, my face swells."]
+
+
+def statements(note: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for name in SECTIONS for one in note["sections"][name]]
+
+
+def test_a_model_of_noise_under_the_constraint_cannot_say_what_was_not_said(transcript: Path, writer: str) -> None:
+    note = said("note", str(transcript), "--specialist", "writer", "--generate", "--gateway", writer)
+    assert statements(note), "a model of noise that writes nothing proves nothing"
+    assert note["ungrounded"] == 0 and check_note(note, ENCOUNTER) == []
+
+
+def test_a_model_of_noise_in_its_own_words_keeps_the_schema_and_is_found_out(transcript: Path, writer: str) -> None:
+    options = ("--specialist", "writer", "--generate", "--free", "--gateway", writer)
+    note = said("note", str(transcript), *options)
+    assert list(note["sections"]) == list(SECTIONS)
+    assert note["ungrounded"] == len([one for one in statements(note) if "span" not in one]) > 0
+    assert check_note(note, ENCOUNTER)  # whoever checks it again finds the same
+    assert "not in the transcript" in interlock("note", str(transcript), *options)[1]
+
+
+def test_a_specialist_of_sentences_is_not_given_a_whole_transcript_to_write_of(transcript: Path, chooser: str) -> None:
+    code, shown = interlock("note", str(transcript), "--generate", "--gateway", chooser)
+    assert code == 1 and "expected asked, said" in shown
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(b"\xff\xfe\x00")
+    code, shown = interlock("note", str(tmp_path / "x.bin"))
+    assert code == 2 and "x.bin" in shown
