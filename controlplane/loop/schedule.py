@@ -1,5 +1,6 @@
 """When each step runs. The scheduler holds timers only: what is to be done is in the store."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -23,6 +24,8 @@ class Schedule:
         async def guarded() -> None:
             try:
                 await step()
+            except asyncio.CancelledError:  # the process is ending; what was not finished is still in the store
+                log.debug("step_left", step=name)
             except Exception:  # one failing step must not stop the others, or itself the next time
                 log.exception("step_failed", step=name)
 
