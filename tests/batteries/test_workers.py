@@ -20,9 +20,9 @@ from gateway.serving.ports import BundleRefused, GenerationFailed  # noqa: E402
 from protos import engine_pb2  # noqa: E402
 from protos.contract.base import BaseStore  # noqa: E402
 from protos.contract.fields import FieldInvalid  # noqa: E402
+from protos.contract.given import Given  # noqa: E402
 from protos.contract.head import Head  # noqa: E402
 from protos.contract.probe import Probe, probes_json  # noqa: E402
-from protos.decide_pb2 import Input  # noqa: E402
 from tests.batteries.workers import Engine, Workshop, start, toy_adapter  # noqa: E402
 from tests.gateway.worker import tiny_ir  # noqa: E402
 
@@ -76,7 +76,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 async def ask(link: WorkerLink, bundle: str, text: str, remaining_us: int = MINUTE_US) -> engine_pb2.Result:
-    _, future = link.submit(bundle, Input(text=text), remaining_us, engine_pb2.PRIORITY_LIVE)
+    _, future = link.submit(bundle, Given.of_text(text), remaining_us, engine_pb2.PRIORITY_LIVE)
     return await future
 
 
@@ -162,7 +162,7 @@ def test_a_text_without_a_finite_answer_fails_alone(bench: Bench, name: str) -> 
 def test_what_nobody_waits_for_any_more_is_not_computed(bench: Bench, name: str) -> None:
     async def story(link: WorkerLink, engine: Engine) -> None:
         bundle = await loaded(link, engine)
-        number, waiting = link.submit(bundle, Input(text="good"), MINUTE_US, engine_pb2.PRIORITY_SHADOW)
+        number, waiting = link.submit(bundle, Given.of_text("good"), MINUTE_US, engine_pb2.PRIORITY_SHADOW)
         late = ask(link, bundle, "good", remaining_us=0)
         link.cancel(number)
         assert waiting.cancelled()
@@ -354,7 +354,7 @@ def test_text_is_written_or_the_engine_says_that_it_writes_none(bench: Bench, na
         bundle = await loaded(link, engine)
 
         async def said(constraint: Constraint | None = None, tokens: int = 24) -> str:
-            stream = link.generate(bundle, Input(text="good"), MINUTE_US, tokens, constraint)
+            stream = link.generate(bundle, Given.of_text("good"), MINUTE_US, tokens, constraint)
             return "".join([chunk.text async for chunk in stream])
 
         if not engine.says.can_generate:
@@ -375,7 +375,7 @@ def test_text_is_written_or_the_engine_says_that_it_writes_none(bench: Bench, na
                 assert (await said(constraint)).strip('"') in ("up", "down")
             else:
                 assert (await said(constraint)).startswith(" kept ")
-        stream = link.generate(bundle, Input(text="good"), MINUTE_US, 24)
+        stream = link.generate(bundle, Given.of_text("good"), MINUTE_US, 24)
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
         assert (await ask(link, bundle, "good")).status == OK
