@@ -13,6 +13,8 @@ def drawn(losses: Sequence[float], every: int, looks: Sequence[Mapping[str, floa
 
     ``every`` is how many steps one loss stands for.
     """
+    if len(losses) < 2:
+        return f"  one step, loss {losses[0]:.3f}"
     high, low = max(losses), min(losses)
     span = (high - low) or 1.0
     cells = [[0] * WIDTH for _ in range(HEIGHT)]

@@ -7,7 +7,7 @@ import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at, observe_at
 from controlplane.cli.drift_backtest import backtest
-from controlplane.cli.output import JsonFlag, as_dict, command, marked, say, say_json, table
+from controlplane.cli.output import JsonFlag, as_dict, command, listing, marked, say, say_json
 from protos import control_pb2 as pb
 from protos import observe_pb2
 
@@ -46,7 +46,7 @@ def status(
         for r in found
     ]
     columns = ("at", "specialist", "signal", "verdict", "value", "threshold", "sample", "what followed")
-    say(table("", columns, rows))
+    say(listing(columns, rows, "no readings yet: they begin once a primary serves and its reference is full"))
     if specialist:
         with observe_at(control) as server:
             _outcomes(server.GetObservation(observe_pb2.GetObservationRequest(specialist=specialist)))

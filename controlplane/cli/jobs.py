@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at, learning_at
 from controlplane.cli.curve import drawn, svg
-from controlplane.cli.output import JsonFlag, Problem, as_dict, command, marked, say, say_json, table
+from controlplane.cli.output import JsonFlag, Problem, as_dict, command, listing, marked, say, say_json, table
 from protos import control_pb2, learning_pb2
 
 app = typer.Typer(help="Jobs: training and evaluation.", no_args_is_help=True)
@@ -29,7 +30,7 @@ def listed(
     with control_at(control) as server:
         found = server.ListJobs(control_pb2.ListJobsRequest(specialist=specialist)).jobs
     if as_json:
-        say_json([_as_dict(job) for job in found])
+        say_json([job_as_dict(job) for job in found])
         return
     rows = [
         (
@@ -44,7 +45,8 @@ def listed(
         )
         for j in found
     ]
-    say(table("", ("job", "kind", "specialist", "state", "progress", "attempt", "cause", "message"), rows))
+    columns = ("job", "kind", "specialist", "state", "progress", "attempt", "cause", "message")
+    say(listing(columns, rows, "no jobs yet; `interlock specialist train` starts the first"))
 
 
 @app.command("show")
@@ -64,7 +66,7 @@ def show(
             raise Problem(f"job {job} has no loss curve, expected a training that is done", "FAILED_PRECONDITION")
         curve.write_text(svg(result["losses"], int(result.get("losses_every", 1)), result.get("looks", [])))
     if as_json:
-        say_json(_as_dict(found))
+        say_json(job_as_dict(found))
         return
     ended = f", ended {found.finished_at[:19]}" if found.finished_at else ""
     say(
@@ -73,6 +75,8 @@ def show(
     )
     if result.get("losses"):
         say("", drawn(result["losses"], int(result.get("losses_every", 1)), result.get("looks", [])))
+    if result.get("gates"):
+        say("", gates(result))
     plain = {k: v for k, v in result.items() if not isinstance(v, list | dict)}
     if plain:
         say("", table("result", ("what", "value"), sorted(plain.items())))
@@ -89,7 +93,7 @@ def retry(
     """Queue a failed or cancelled job again."""
     with learning_at(control) as server:
         found = server.RetryJob(learning_pb2.JobCommand(id=job, person=person, reason=reason))
-    say_json(_as_dict(found)) if as_json else say(f"{found.kind} {found.id}: {found.state}")
+    say_json(job_as_dict(found)) if as_json else say(f"{found.kind} {found.id}: {found.state}")
 
 
 @app.command("cancel")
@@ -100,7 +104,7 @@ def cancel(
     """End a job that has not ended."""
     with learning_at(control) as server:
         found = server.CancelJob(learning_pb2.JobCommand(id=job, person=person, reason=reason))
-    say_json(_as_dict(found)) if as_json else say(f"{found.kind} {found.id}: {found.state}")
+    say_json(job_as_dict(found)) if as_json else say(f"{found.kind} {found.id}: {found.state}")
 
 
 @app.command("decisions")
@@ -128,11 +132,29 @@ def decisions(
         )
         for d in found
     ]
-    say(table("", ("at", "specialist", "trigger", "retrains", "reason", "job"), rows))
+    columns = ("at", "specialist", "trigger", "retrains", "reason", "job")
+    say(listing(columns, rows, "nothing has asked for a retraining yet"))
 
 
-def _as_dict(job: Any) -> dict[str, Any]:
+def job_as_dict(job: Any) -> dict[str, Any]:
+    """Return a job as JSON values, its result among them."""
     found = as_dict(job)
     found["result"] = json.loads(job.result_json) if job.result_json else None
     del found["result_json"]
     return found
+
+
+def gates(result: dict[str, Any]) -> Table:
+    """Draw what a suite said of a bundle."""
+    words = {True: marked("pass", "green"), False: marked("fail", "red"), None: "n/a"}
+    rows = [(g["text"], words[g["passed"]], _number(g["found"]), _span(g["low"], g["high"])) for g in result["gates"]]
+    title = "accepted" if result.get("accepted") else "not accepted"
+    return table(title, ("gate", "verdict", "found", "interval"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.4f} … {high:.4f}"

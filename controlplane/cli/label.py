@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, learning_at
-from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, command, say, say_json, table
+from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, command, listing, say, say_json, table
 from protos import learning_pb2 as pb
 
 app = typer.Typer(help="The label queue.", no_args_is_help=True)
@@ -29,7 +29,7 @@ def following(
     """Show the cases whose labels would teach most: disagreements, fallbacks, close calls, then the rest."""
     with learning_at(control) as server:
         found = server.NextCases(pb.NextCasesRequest(specialist=specialist, person=person, limit=limit)).cases
-    if out is not None:
+    if out is not None and found:
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow((*COLUMNS, "text", "why"))
@@ -38,7 +38,10 @@ def following(
         say_json([as_dict(case) for case in found])
         return
     rows = [(c.decision_id, c.why, c.decision, f"{c.score:.3f}", c.labels, c.text[:120]) for c in found]
-    say(table("", ("decision", "why", "callers got", "score", "labels so far", "text"), rows))
+    columns = ("decision", "why", "callers got", "score", "labels so far", "text")
+    say(listing(columns, rows, f"nothing left for {person} to label"))
+    if out is not None and found:
+        say(f"wrote {out}; next, once its labels are filled in: interlock label import {specialist} {out}")
 
 
 @app.command("import")
@@ -91,7 +94,8 @@ def export(
         return
     rows = [(c.decision_id, c.label, len(c.given), c.text) for c in found.cases]
     if out is None:
-        say(table("", ("decision", "label", "people", "text"), [(*r[:3], r[3][:120]) for r in rows]))
+        columns = ("decision", "label", "people", "text")
+        say(listing(columns, [(*r[:3], r[3][:120]) for r in rows], "nobody has labelled anything yet"))
     else:
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

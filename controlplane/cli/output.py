@@ -75,14 +75,24 @@ def as_dict(message: Message) -> dict[str, Any]:
     return found
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Draw rows; a cell that is not text yet becomes text."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: int = 0) -> Table:
+    """Draw rows; a cell that is not text yet becomes text.
+
+    The first ``whole`` columns are never broken into lines: ids, which people copy.
+    """
     drawn = Table(title=marked(title, ""), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        drawn.add_column(column, overflow="fold", no_wrap=number < whole)
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, Text) else marked(cell, "") for cell in row))
     return drawn
+
+
+def listing(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str, *, whole: int = 1
+) -> RenderableType:
+    """Draw rows, or say what it means that there are none."""
+    return table("", columns, rows, whole=whole) if rows else marked(nothing, "dim")
 
 
 def short(digest: str) -> str:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from controlplane.cli.connection import CONTROL, Control, ControlOption, control_at
+from controlplane.cli.jobs import gates, job_as_dict
 from controlplane.cli.output import (
     JsonFlag,
     Problem,
@@ -129,7 +130,7 @@ def jobs(
     with control_at(control) as server:
         found = server.ListJobs(pb.ListJobsRequest(specialist=name)).jobs
     if as_json:
-        say_json([_as_dict(job) for job in found])
+        say_json([job_as_dict(job) for job in found])
         return
     rows = [(j.id, j.kind, j.state, f"{j.progress:.0%}", j.attempt, j.cause, j.message) for j in found]
     say(table("", ("job", "kind", "state", "progress", "attempt", "cause", "message"), rows))
@@ -162,16 +163,9 @@ def _evaluation_after(server: Control, job: Any) -> Any:
     return found[0]
 
 
-def _as_dict(job: Any) -> dict[str, Any]:
-    found = as_dict(job)
-    found["result"] = json.loads(job.result_json) if job.result_json else None
-    del found["result_json"]
-    return found
-
-
 def _show_jobs(found: list[Any], as_json: bool) -> None:
     if as_json:
-        say_json([_as_dict(job) for job in found])
+        say_json([job_as_dict(job) for job in found])
         return
     for job in found:
         say(f"{job.kind} {job.id}: {job.state}")
@@ -179,18 +173,4 @@ def _show_jobs(found: list[Any], as_json: bool) -> None:
         if job.kind == "train" and result:
             say(f"  bundle {result['bundle_digest']} in {result['seconds']:.0f} s, {result['steps']} steps")
         if job.kind == "evaluate" and result:
-            words = {True: marked("pass", "green"), False: marked("fail", "red"), None: "n/a"}
-            rows = [
-                (g["text"], words[g["passed"]], _number(g["found"]), _span(g["low"], g["high"]))
-                for g in result["gates"]
-            ]
-            title = "accepted" if result["accepted"] else "not accepted"
-            say(table(title, ("gate", "verdict", "found", "interval"), rows))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4f} … {high:.4f}"
+            say(gates(result))
