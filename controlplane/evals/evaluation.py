@@ -50,6 +50,7 @@ class Evaluation:
         slices: The candidate's, by part and slice: cases and metrics.
         regressions: Cases the primary had right and the candidate has wrong; ``regression_ids`` names them by the keys
             of their texts, as the fence does, and ``worst_regressions`` shows three.
+        reliability: By part and model: how sure it was and how often right, in bins (``Measured.reliability``).
     """
 
     suite_digest: str
@@ -64,6 +65,7 @@ class Evaluation:
     slices: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     regressions: int | None = None
     regression_ids: tuple[str, ...] = ()
+    reliability: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -88,6 +90,7 @@ class Evaluation:
             "slices": {part: {name: dict(found) for name, found in by.items()} for part, by in self.slices.items()},
             "regressions": self.regressions,
             "regression_ids": list(self.regression_ids),
+            "reliability": {part: dict(models) for part, models in self.reliability.items()},
         }
 
     @classmethod
@@ -118,6 +121,7 @@ class Evaluation:
             slices=read.object("slices", {}),
             regressions=regressions,
             regression_ids=tuple(read.items("regression_ids", [])),
+            reliability=read.object("reliability", {}),
         )
         read.done()
         return evaluation

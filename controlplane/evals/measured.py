@@ -20,6 +20,7 @@ from protos.contract.task import TaskSpec
 
 LEAST_SLICE = 20  # cases of a slice below which nothing is said of it
 _SLICE_METRICS = ("accuracy", "macro_f1", "mean_cost")
+BINS = 10  # of a reliability curve
 _TIMED = 200  # texts sent one at a time for the latency figure
 
 
@@ -37,6 +38,17 @@ class Measured:
         if index is None:
             return registry.find(name).value(self.answers, weights)
         return registry.find(name).value(self.answers.take(index), None if weights is None else weights[:, index])
+
+    def reliability(self) -> list[dict[str, Any]]:
+        """Compare how sure the model was with how often it was right, in bins of equal width without the empty ones."""
+        sure = self.answers.probabilities.max(axis=1)
+        right = self.answers.probabilities.argmax(axis=1) == self.answers.labels
+        place = np.minimum((sure * BINS).astype(int), BINS - 1)
+        return [
+            {"sure": float(sure[of].mean()), "right": float(right[of].mean()), "cases": int(of.sum())}
+            for of in (place == bin_ for bin_ in range(BINS))
+            if of.any()
+        ]
 
     def values(self, names: Iterable[str], weights: Floats, confidence: float) -> dict[str, Value]:
         """Return metrics with their intervals; one without a value here is left out."""

@@ -95,6 +95,7 @@ def evaluate(
         slices={part: slices(examples, measured[part]["candidate"]) for part, examples in parts.items()},
         regressions=None if lost is None else len(lost.ids),
         regression_ids=() if lost is None else lost.ids[:MOST_IDS],
+        reliability={part: {name: one.reliability() for name, one in m.items()} for part, m in measured.items()},
     )
 
 

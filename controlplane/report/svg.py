@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 220, 64, 34, 14, 14
@@ -12,13 +12,14 @@ Points = Sequence[tuple[float, float]]
 
 
 def lines(
-    series: dict[str, Points],
+    series: Mapping[str, Points],
     *,
     x_labels: tuple[str, str],
     y_label: str,
     bands: dict[str, Sequence[tuple[float, float, float]]] | None = None,
     marks: Sequence[tuple[float, float]] = (),
     bounds: tuple[float, float] | None = None,
+    level: float | None = None,
 ) -> str:
     """Draw lines over a common axis.
 
@@ -28,6 +29,7 @@ def lines(
         bands: Shaded (x, low, high) by name.
         marks: Points ringed in red.
         bounds: Of the y axis; else those of what is drawn.
+        level: Where a dashed line runs across.
     """
     shaded = bands or {}
     points = [p for found in series.values() for p in found if math.isfinite(p[1])]
@@ -46,6 +48,12 @@ def lines(
         return f"{across:.1f},{up:.1f}"
 
     drawn = [_axes(low, high, x_labels, y_label)]
+    if level is not None:
+        ends = [at(x, level).split(",") for x in (first, last)]
+        drawn.append(
+            f"<line x1='{ends[0][0]}' x2='{ends[1][0]}' y1='{ends[0][1]}' y2='{ends[1][1]}' stroke='#18181b' "
+            "stroke-dasharray='5'/>"
+        )
     for i, found_band in enumerate(shaded.values()):
         outline = [at(x, b) for x, _, b in found_band] + [at(x, a) for x, a, _ in reversed(found_band)]
         drawn.append(f"<polygon points='{' '.join(outline)}' fill='{COLOURS[i % 8]}' opacity='.16'/>")
@@ -103,6 +111,55 @@ def spans(rows: Sequence[Span], *, bounds: tuple[float, float] | None = None) ->
         if math.isfinite(row.value):
             drawn.append(f"<circle cx='{at(row.value)}' cy='{y}' r='4' fill='{row.colour}'/>")
     return f"<svg viewBox='0 0 {WIDTH} {height}' role='img'>{''.join(drawn)}</svg>"
+
+
+def reliability(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> str:
+    """Draw how often models were right against how sure they were; on the diagonal, a model knows itself.
+
+    Args:
+        curves: Points (sure, right, cases), both in 0..1, by model; a dot's area grows with its cases.
+    """
+    size, left = 300, 46
+    drawn = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = left + tick * size, 10 + (1 - tick) * size
+        drawn.append(f"<line x1='{left}' x2='{left + size}' y1='{y}' y2='{y}' stroke='#e4e4e7'/>")
+        drawn.append(f"<text x='{left - 6}' y='{y + 4}' text-anchor='end'>{tick:.0%}</text>")
+        drawn.append(f"<text x='{x}' y='{size + 26}' text-anchor='middle'>{tick:.0%}</text>")
+    drawn.append(
+        f"<line x1='{left}' x2='{left + size}' y1='{10 + size}' y2='10' stroke='#71717a' stroke-dasharray='4'/>"
+    )
+    drawn.append(f"<text x='{left + size / 2}' y='{size + 42}' text-anchor='middle'>how sure it was</text>")
+    turned = f"transform='rotate(-90 10 {10 + size / 2})' text-anchor='middle'"
+    drawn.append(f"<text x='10' y='{10 + size / 2}' {turned}>how often it was right</text>")
+    for i, points in enumerate(curves.values()):
+        colour, most = COLOURS[i % 8], max((n for _, _, n in points), default=1)
+        places = [(left + sure * size, 10 + (1 - right) * size, n) for sure, right, n in points]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
+        drawn.append(f"<polyline points='{line}' fill='none' stroke='{colour}' stroke-width='1.5' opacity='.7'/>")
+        drawn += [
+            f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{2.5 + 6 * math.sqrt(n / most):.1f}' fill='{colour}' opacity='.65'/>"
+            for x, y, n in places
+        ]
+    width = left + size + 24
+    svg = f"<svg class='square' viewBox='0 0 {width} {size + 50}' role='img'>{''.join(drawn)}</svg>"
+    return f"{svg}{legend(list(curves))}"
+
+
+def grid(rows: Sequence[str], columns: Sequence[str], counts: dict[tuple[str, str], int], row_name: str) -> str:
+    """Write a table of counts, darker where there are more; equal names, where nothing changes, stand out green."""
+    total = sum(counts.values()) or 1
+    head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
+    body = []
+    for row in rows:
+        cells = []
+        for column in columns:
+            n = counts.get((row, column), 0)
+            rgb = "5,150,105" if row == column else "220,38,38"
+            shade = f"background:rgba({rgb},{0.06 + 0.7 * n / total:.2f})" if n else ""
+            cells.append(f"<td class='cell' style='{shade}'>{n:,}<br><small>{n / total:.1%}</small></td>")
+        body.append(f"<tr><th>{html.escape(row)}</th>{''.join(cells)}</tr>")
+    return f"<table class='grid'><tr><th>{html.escape(row_name)}</th>{head}</tr>{''.join(body)}</table>"
 
 
 def legend(names: Sequence[str]) -> str:

@@ -71,13 +71,16 @@ def evidence(root: Path, *, regressed: str = "plain text", **manifest: Any) -> P
         "text": regressed, "label": "safe", "slice": "", "primary_decision": "allow", "candidate_decision": "block",
         "added_cost": 0.4,
     }  # fmt: skip
+    curve = [{"sure": 0.6, "right": 0.5, "cases": 10}, {"sure": 0.9, "right": 0.95, "cases": 90}]
     step = "steps/canary.0123abcd"
-    write(f"{step}/bundle.json", {"lineage": {"author": "trainer"}, "engine": {"backend": "openvino"}, "base": {}})
+    bundle = {"lineage": {"author": "trainer"}, "engine": {"backend": "openvino"}, "base": {}}
+    write(f"{step}/bundle.json", {**bundle, "task": {"description": "Says what words mean."}})
     write(
         f"{step}/evaluation.json",
         {
             "values": {"core": models},
             "sizes": {"core": 400},
+            "reliability": {"core": {"candidate": curve, "control": curve}},
             "gates": [
                 {"text": "core accuracy: at least 0.85", "passed": True, "found": 0.9, "low": None, "high": None},
                 {"text": "core regressions", "passed": False, "found": 0.1, "low": None, "high": None},
@@ -89,7 +92,32 @@ def evidence(root: Path, *, regressed: str = "plain text", **manifest: Any) -> P
     gate = {"verdict": "fail", "value": 0.7, "lower": 0.5, "upper": 0.8, "limit": 0.5, "sample": 96}
     write(f"{step}/gates.json", {"gates": [{"gate": "shadow_disagreement", **gate}]})
     reading = {"signal": "input", "verdict": "drift", "value": 0.8, "threshold": 0.5, "action": "retraining"}
-    write(f"{step}/drift.json", {"readings": [{"at": "2026-01-01T00:00:00+00:00", **reading}]})
+    budget = {"reference": 400, "window": 150, "false_alarm_rate": 0.05, "persistence": 2}
+    decided = {
+        "trigger": "drift",
+        "code": "",
+        "reason": "drift of input",
+        "job": "train-1",
+        "at": "2026-01-01T00:00:01Z",
+    }
+    drift = {"readings": [{"at": "2026-01-01T00:00:00+00:00", **reading}], "budget": budget, "retraining": [decided]}
+    write(f"{step}/drift.json", drift)
+    measured = {"value": 0.1, "lower": 0.05, "upper": 0.2, "sample": 50}
+    names = ("in_time", "slower", "known_cost", "expected_cost_by_primary", "expected_cost_by_candidate")
+    pairs = [("allow", "allow", 40), ("allow", "block", 10)]
+    write(
+        "shadow.json",
+        {
+            "pairs": 50,
+            "failures": {"deadline": 2},
+            "decisions": [{"primary": p, "candidate": c, "pairs": n} for p, c, n in pairs],
+            **dict.fromkeys(names, measured),
+        },
+    )
+    arm = {"arm": "canary", "bundle": NEW, "requests": 200, "unanswered": 3, "late": 4, "p50_ms": 5, "p99_ms": 20}
+    write("canary.json", {"arms": [arm], "reliability": {"primary": [], "candidate": curve}})
+    flow = {"offered": 60, "sent": 55, "paired": 50, "by_cause": {"shadow_queue_full": 5}}
+    write(f"{step}/drops.json", {"shadow": flow, "capture": {"capture_queue_full": 7}})
     about = {
         "rollout": ROLLOUT, "specialist": "words", "deployment": "test", "bundle": NEW, "primary": OLD, "suite": OLD,
         "phase": "rolled_back", "end_reason": "shadow_disagreement is 0.7", "rollback_ms": 63,
@@ -107,8 +135,11 @@ def test_the_outcome_comes_first_and_then_whether_it_was_verified(tmp_path: Path
     said = words(page(folder, [GOOD]))
     order = [
         "Evidence of rollout words-1", "Rolled back: shadow_disagreement is 0.7.", "63 ms after", "Verified: every",
-        "How traffic moved", "Who let it through", "fewer misses", "core, 400 cases", "core accuracy: at least 0.85",
-        "plain text", "shadow_disagreement fail", "retraining", "trainer", "How to verify this",
+        "Says what words mean.", "the candidate is right in 90.0 %, the primary before it in 80.0 %",
+        "How traffic moved", "Who let it through", "fewer misses", "core, 400 cases", "Does it know when it is right?",
+        "core accuracy: at least 0.85", "plain text", "the same 50 requests", "differently in 10 (20.0 %)",
+        "canary, candidate 200 3 (1.5 %) 4 (2.0 %)", "shadow_disagreement fail", "shadow_queue_full 5",
+        "capture_queue_full 7", "1.6 times its threshold", "drift of input", "trainer", "How to verify this",
     ]  # fmt: skip
     places = [said.index(found) for found in order]
     assert places == sorted(places)
@@ -153,7 +184,7 @@ def test_a_browser_without_a_network_shows_the_whole_page(tmp_path: Path) -> Non
     path.write_text(page(evidence(tmp_path / "evidence"), [GOOD]), "utf-8")
     document = shown(path, tmp_path / "profile")
     assert "How to verify this" in words(document)
-    assert document.count("<svg") == 3
+    assert document.count("<svg") == 6
     assert not re.search(r"(src|href)=|url\(|@import|https?://", document)
 
 
