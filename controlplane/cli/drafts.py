@@ -70,6 +70,8 @@ class Review:
         for name in ("primary", "candidate", "previous"):
             was, will = (self.before or {}).get(name) or "none", self.after.get(name) or "none"
             lines.append(f"  {name} {will}" if was == will else f"  {name} {was} → {will}")
+        share = "all requests" if said.step != "canary" else f"up to {percent(said.ceiling_bp)} of requests"
+        lines.append(f"  {short(said.bundle)} answers {share}{stages if said.step == 'canary' else ''}")
         lines += [f"  evidence {said.evidence}", f"  suite {said.suite}"]
         if self.drill is not None:
             lines.append(f"  rollback drill: {self.drill.get('summary', 'none')}")
@@ -94,7 +96,11 @@ class Review:
     def _regressions(self) -> list[RenderableType]:
         worst = self.evaluation.get("worst_regressions", [])[:WORST]
         if not worst:
-            return [marked("no case got worse than under the primary", "")]
+            alone = (self.before or {}).get("primary") is None
+            words = (
+                "there is no primary to have got worse than" if alone else "no case got worse than under the primary"
+            )
+            return [marked(words, "")]
         rows = [(c["label"], c["primary_decision"], c["candidate_decision"], str(c["text"])[:120]) for c in worst]
         return [table(f"worst {len(rows)} regressions", ("true label", "primary says", "candidate says", "text"), rows)]
 

@@ -100,6 +100,11 @@ def short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
+def minute(at: str) -> str:
+    """Shorten a time in ISO 8601, UTC, to the minute."""
+    return f"{at[:10]} {at[11:16]} UTC" if at else ""
+
+
 def percent(basis_points: int) -> str:
     """Write basis points as a percentage."""
     return f"{basis_points / 100:g} %"

@@ -23,6 +23,7 @@ from controlplane.cli.output import (
     command,
     console,
     marked,
+    minute,
     percent,
     say,
     say_json,
@@ -251,7 +252,8 @@ def _table(r: pb.Rollout) -> RenderableType:
     if r.waiting_for:
         lines.append(r.waiting_for)
     if r.needs_approval_for:
-        lines.append(f"needs {r.required_approvals} approval(s) of the step {r.needs_approval_for}")
+        have = len({a.person for a in r.approvals if a.step == r.needs_approval_for})
+        lines.append(f"has {have} of {r.required_approvals} approvals of the step {r.needs_approval_for}")
     if r.evidence_path:
         lines.append(f"evidence {r.evidence_path}")
     if r.end_reason:
@@ -259,7 +261,7 @@ def _table(r: pb.Rollout) -> RenderableType:
     if r.rollback_ms:
         lines.append(f"back on the primary {r.rollback_ms} ms after the decision")
     for d in r.drills:
-        lines.append(f"way back rehearsed by {d.person} at {d.at}: {d.took_ms} ms on {', '.join(d.gateways)}")
+        lines.append(f"way back rehearsed by {d.person} at {minute(d.at)}: {d.took_ms} ms on {', '.join(d.gateways)}")
     parts: list[RenderableType] = [marked("\n".join(lines), "")]
     if r.gates:
         rows = [
@@ -276,6 +278,6 @@ def _table(r: pb.Rollout) -> RenderableType:
         ]
         parts.append(table("", ("gate", "verdict", "value", "interval", "limit", "sample", "missing"), rows))
     if r.approvals:
-        rows_ = [(a.person, a.step, percent(a.ceiling_bp), a.expires, a.reason) for a in r.approvals]
+        rows_ = [(a.person, a.step, percent(a.ceiling_bp), minute(a.expires), a.reason) for a in r.approvals]
         parts.append(table("", ("approved by", "step", "ceiling", "until", "reason"), rows_))
     return Group(*parts)

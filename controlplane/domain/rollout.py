@@ -312,7 +312,7 @@ def _start(rollout: Rollout, evidence: Evidence, approvals: Approvals) -> Decisi
 def _unless_passed(evidence: Evidence) -> Hold | None:
     if evidence.verdict is Verdict.PASS:
         return None
-    return Hold(f"evidence is {evidence.verdict.value}: {evidence.summary}")
+    return Hold(f"evidence is {evidence.verdict.value.replace('_', ' ')}: {evidence.summary}")
 
 
 def _raise_to(rollout: Rollout, stage: int, evidence: Evidence, approvals: Approvals) -> Decision:
@@ -333,5 +333,5 @@ def _promote(approvals: Approvals) -> Decision:
 
 def _wait(step: str, weight: int, approvals: Approvals) -> Hold:
     # The same wait gives the same words, so that a repeated decision is recorded once.
-    said = f"waiting for an approval of {step}: {weight} bp, {approvals.ceiling_bp} bp are approved"
+    said = f"waiting for an approval of {step}: {weight / 100:g} %, {approvals.ceiling_bp / 100:g} % are approved"
     return Hold(said, awaits_approval=True)

@@ -124,5 +124,6 @@ def report(unit: Unit, rollout: str) -> dict[str, object]:
         if d.took_ms is not None
     ]
     last = made[-1] if made else None
-    summary = f"back on the primary in {last['took_ms']} ms on {len(made[-1]['gateways'])} gateways" if last else "none"
+    where = f"back on the primary in {last['took_ms']} ms on {', '.join(made[-1]['gateways'])}" if last else ""
+    summary = where or "none"
     return {"drills": made, "summary": summary}

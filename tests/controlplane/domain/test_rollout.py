@@ -121,7 +121,7 @@ def test_what_happens_next(rollout: Rollout, evidence: Evidence, ceiling: int, d
         pytest.param(FIRST, FAILED, 10_000, "evidence is fail", id="failed-bootstrap"),
         pytest.param(SHADOWING, PASSED, 99, "waiting for an approval of the canary", id="first-stage"),
         pytest.param(AT_LAST, PASSED, 9_999, "waiting for an approval of the primary", id="last-stage"),
-        pytest.param(SHADOWING, said(Verdict.NOT_YET), 10_000, "evidence is not_yet", id="cannot-tell"),
+        pytest.param(SHADOWING, said(Verdict.NOT_YET), 10_000, "evidence is not yet", id="cannot-tell"),
         pytest.param(AT_LAST, said(Verdict.ERROR), 10_000, "evidence is error", id="could-not-measure"),
         pytest.param(AT_LAST, said(), 10_000, "no gate", id="nothing-measured"),
         pytest.param(replace(BASE, phase=Phase.REJECTED), PASSED, 10_000, "rejected", id="over"),
