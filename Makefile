@@ -42,6 +42,9 @@ check: setup protos ## lint, types, and that generated code is current
 test: setup ## run every test
 	$(BIN)/python -m pytest
 
+compile: setup ## build the hot path as machine code (optional: a C compiler, a minute)
+	$(BIN)/python -m gateway.compiled
+
 demo: setup ## tell the whole story on this machine (DATA=file.jsonl for your own labelled texts)
 	$(BIN)/python -m controlplane.demo $(if $(DATA),--data $(DATA))
 
@@ -50,6 +53,7 @@ up: setup ## run all three processes in var/local, set up on first use
 	$(BIN)/interlock up --config var/local/interlock.toml
 
 bench: setup .venv/.bench ## measure beside other servers, 10 to 15 minutes (QUICK=1 for 3, SOAK=1000000 for the long run)
+	-$(BIN)/python -m gateway.compiled
 	$(BIN)/python -m perf.bench $(if $(QUICK),--quick) $(if $(SOAK),--soak $(SOAK))
 
 results: setup ## train specialists on published sets (../shared/data) and measure them, half an hour
@@ -60,4 +64,4 @@ results: setup ## train specialists on published sets (../shared/data) and measu
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
 	touch $@
 
-.PHONY: help setup protos fmt check test demo up bench results
+.PHONY: help setup protos fmt check test compile demo up bench results

@@ -1,7 +1,6 @@
 """Frames to one local worker: submit, cancel, load; reconnect for ever."""
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -10,7 +9,8 @@ import structlog
 
 from gateway.domain.balance import PeakEwma
 from gateway.domain.capabilities import Capabilities, Constraint, Health
-from gateway.serving.ports import BundleRefused, GenerationFailed, Result, WorkerAway
+from gateway.engines.generations import Generations
+from gateway.serving.ports import BundleRefused, Result, WorkerAway
 from protos import engine_pb2
 from protos.contract.bundle import Manifest
 from protos.contract.engines import REMOTE_KINDS
@@ -22,7 +22,6 @@ log = structlog.get_logger()
 
 RECONNECT_FIRST_S = 0.02
 RECONNECT_MOST_S = 1.0
-CHUNKS_QUEUED = 256
 RELOAD_S = 1.0  # a model that dies at once must not be loaded in a loop
 
 
@@ -39,7 +38,7 @@ class WorkerLink(asyncio.Protocol):
         self._ids = itertools.count(1)
         self._results: dict[int, asyncio.Future[Result]] = {}
         self._loads: dict[int, asyncio.Future[engine_pb2.Loaded]] = {}
-        self._streams: dict[int, asyncio.Queue[engine_pb2.Chunk]] = {}
+        self._generations = Generations(self._send, self._ids)
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
@@ -121,9 +120,7 @@ class WorkerLink(asyncio.Protocol):
                 future.set_exception(WorkerAway("the worker went away"))
         self._results.clear()
         self._loads.clear()
-        for stream in self._streams.values():
-            self._put(stream, engine_pb2.Chunk(last=True, status=engine_pb2.RESULT_STATUS_ENGINE_ERROR))
-        self._streams.clear()
+        self._generations.fail()
         self._lost.set()
 
     def data_received(self, data: bytes) -> None:
@@ -147,9 +144,7 @@ class WorkerLink(asyncio.Protocol):
                 if loading is not None and not loading.done():
                     loading.set_result(frame.loaded)
             elif kind == "chunk":
-                stream = self._streams.get(frame.chunk.id)
-                if stream is not None:
-                    self._put(stream, frame.chunk)
+                self._generations.put(frame.chunk)
             elif kind == "unloaded":
                 self._engine_died(frame.unloaded.bundle_digest, frame.unloaded.reason)
             elif kind == "hello" and frame.hello.protocol != PROTOCOL:
@@ -176,12 +171,6 @@ class WorkerLink(asyncio.Protocol):
     def _load_if_wanted(self, bundle: str) -> None:
         if bundle in self.wanted and bundle not in self.ready and self.connected.is_set():
             self._load_again(bundle)
-
-    @staticmethod
-    def _put(stream: "asyncio.Queue[engine_pb2.Chunk]", chunk: engine_pb2.Chunk) -> None:
-        # A reader that fell this far behind loses the stream rather than the gateway its memory.
-        with contextlib.suppress(asyncio.QueueFull):
-            stream.put_nowait(chunk)
 
     def _send(self, frame: engine_pb2.Frame) -> None:
         self._write(encode(frame))
@@ -284,7 +273,7 @@ class WorkerLink(asyncio.Protocol):
             if self._transport is not None:
                 self._send(engine_pb2.Frame(cancel=engine_pb2.Cancel(id=number)))
 
-    async def generate(
+    def generate(
         self,
         bundle: str,
         given: Given,
@@ -292,36 +281,5 @@ class WorkerLink(asyncio.Protocol):
         max_tokens: int,
         constraint: Constraint | None = None,
     ) -> AsyncIterator[engine_pb2.Chunk]:
-        """Stream one generation; cancels it in the worker when the reader stops.
-
-        Raises:
-            WorkerAway: Nothing was started.
-            GenerationFailed: The worker failed.
-        """
-        number = next(self._ids)
-        stream: asyncio.Queue[engine_pb2.Chunk] = asyncio.Queue(CHUNKS_QUEUED)
-        job = engine_pb2.GenerateJob(
-            id=number,
-            bundle_digest=bundle,
-            remaining_us=max(remaining_us, 0),
-            input=given.message(),
-            max_tokens=max_tokens,
-        )
-        if constraint is not None and constraint.kind == "choice":
-            job.constraint.choice.texts.extend(constraint.choices)
-        elif constraint is not None:
-            setattr(job.constraint, constraint.kind, constraint.pattern)
-        self._send(engine_pb2.Frame(generate=job))
-        self._streams[number] = stream
-        is_over = False
-        try:
-            while not is_over:
-                chunk = await stream.get()
-                is_over = chunk.last
-                if chunk.status != engine_pb2.RESULT_STATUS_OK:
-                    raise GenerationFailed(chunk.message)
-                yield chunk
-        finally:
-            self._streams.pop(number, None)
-            if not is_over and self._transport is not None:
-                self._send(engine_pb2.Frame(cancel=engine_pb2.Cancel(id=number)))
+        """Stream one generation; raises WorkerAway where nothing was started, else GenerationFailed."""
+        return self._generations.generate(bundle, given, remaining_us, max_tokens, constraint)

@@ -1,29 +1,24 @@
 """gRPC over HTTP/2: the method table as Envoy sees it. Every path ends a call with exactly one status.
 
-A unary call costs no task: its handler runs as soon as the request is whole, on the spot, and goes
-on when what it waits for is there.
+A unary call costs no task (``rpc/step.py``): its handler runs as soon as the request is whole, on the
+spot, and goes on when what it waits for is there.
 """
 
 import asyncio
-import contextvars
 import struct
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from functools import lru_cache
 from typing import Any, NamedTuple, cast
-
-from hpack.huffman import HuffmanEncoder
-from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-from hpack.huffman_table import decode_huffman
 
 from gateway.errors import FramingBroken, UnknownMethod
 from gateway.rpc.header_block import read_block, write_block
 from gateway.rpc.http2 import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, Connection, Stream
 from gateway.rpc.http2 import frame as http2_frame
+from gateway.rpc.requests import Requests
+from gateway.rpc.stamp import unstamped, waited_s
 from gateway.rpc.status import INTERRUPTED, LATE, OK, Status, status_of
+from gateway.rpc.step import Step
 from gateway.rpc.wire import (
-    ARRIVED,
     PREFIX,
     BidiStream,
     Call,
@@ -43,9 +38,6 @@ LOOK_S = 0.01  # how often calls are looked at: is the deadline over?
 UPLOAD_S = 10.0  # how long a caller may take over sending a request when it named no deadline
 # A handler knows the deadline and answers by it; this much later the front answers for it.
 GRACE_S = 0.005
-LONGEST_WAIT_S = 10.0  # for this process; a clock that was set in between says more
-MINUTE_S = 60.0  # the front's stamp counts the seconds in it
-GIVE_BACK_BYTES = 1 << 15  # of a stream's window, at once
 MOST_KEPT = 4096  # header blocks whose meaning is kept
 
 _HEADERS = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity,gzip"))
@@ -53,12 +45,6 @@ _START = write_block(_HEADERS)
 _START_GZIPPED = write_block((*_HEADERS, (b"grpc-encoding", b"gzip")))
 _OK = write_block(((b"grpc-status", b"0"),))
 _REFUSED = write_block(((b":status", b"415"),))
-# The stamp as Envoy writes it: always the last field of a block, a new name and five digits, both Huffman coded.
-_STAMP_BYTES = 4
-_STAMP_NAME = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(ARRIVED)
-_STAMP_HEAD = bytes((0x80 | len(_STAMP_NAME),)) + _STAMP_NAME + bytes((0x80 | _STAMP_BYTES,))
-_STAMP_WHOLE = len(_STAMP_HEAD) + _STAMP_BYTES
-
 # The three frames of an answer but for its bytes: headers; the head of the data and of the message in it; trailers.
 _BEFORE = struct.Struct(f">5sI{len(_START)}sBHHIBI")
 _AFTER = struct.Struct(f">5sI{len(_OK)}s")
@@ -118,7 +104,7 @@ class GrpcServer:
 
     def asked(self, block: bytes) -> Asked:
         """Read a request's header block, but for the stamp, which differs each time; what was read is kept."""
-        key = block[:-_STAMP_BYTES] if block[-_STAMP_WHOLE:-_STAMP_BYTES] == _STAMP_HEAD else block
+        key = unstamped(block)
         found = self._asked.get(key)
         if found is None:
             if len(self._asked) >= MOST_KEPT:
@@ -164,34 +150,19 @@ class GrpcServer:
             asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
 
-@lru_cache(maxsize=1024)
-def _moment(raw: bytes) -> float:
-    """Read a stamp: seconds in the minute. Many calls of one moment bear the same."""
-    return int(decode_huffman(raw)) / 1000
-
-
-def _waited_s(block: bytes) -> float:
-    """Return how long a request has waited for this process since the front had its headers, in seconds."""
-    if block[-_STAMP_WHOLE:-_STAMP_BYTES] != _STAMP_HEAD:
-        return 0.0
-    waited = (time.time() - _moment(block[-_STAMP_BYTES:])) % MINUTE_S
-    return min(waited, LONGEST_WAIT_S) if waited < MINUTE_S / 2 else 0.0
-
-
 class _Exchange(Stream):
     """One call: what came of it, the work, the answer."""
 
     __slots__ = (
         "_asked",
         "_call",
-        "_chunks",
         "_has_begun_answer",
         "_is_gzip",
         "_is_late",
         "_is_over",
         "_messages",
-        "_more",
         "_reader",
+        "_requests",
         "_server",
         "_work",
         "began",
@@ -211,7 +182,7 @@ class _Exchange(Stream):
         """Begin: refuse what can be refused now; a call with a stream of requests starts at once."""
         server = self._server
         asked = self._asked = server.asked(block)
-        self.began = began = time.monotonic() - _waited_s(block)
+        self.began = began = time.monotonic() - waited_s(block)
         self.give_up_at: float | None = began + UPLOAD_S
         if not asked.is_grpc:
             self._is_over = True
@@ -233,9 +204,8 @@ class _Exchange(Stream):
         if method.kind is Kind.BIDI_STREAM:
             if deadline is None:
                 self.give_up_at = None
-            self._chunks: deque[bytes] = deque()
-            self._more: asyncio.Future[None] | None = None
-            self._start(self._stream(cast(BidiStream, method.handler)(self._call, self._requests())))
+            self._requests = Requests(self, MessageReader(asked.encoding, server.max_message_bytes))
+            self._start(self._stream(cast(BidiStream, method.handler)(self._call, self._requests.messages())))
         elif is_last:
             self.on_data(b"", True)
 
@@ -246,10 +216,7 @@ class _Exchange(Stream):
         method = self._asked.method
         assert method is not None
         if method.kind is Kind.BIDI_STREAM:
-            self._chunks.append(data)
-            if self._more is not None:
-                self._more.set_result(None)
-                self._more = None
+            self._requests.put(data)
             return
         try:
             payload = self._only_message(data, is_last)
@@ -304,25 +271,6 @@ class _Exchange(Stream):
         if len(self._messages) != 1:
             raise FramingBroken(f"the request has {len(self._messages)} messages or more, expected one")
         return self._messages[0]
-
-    async def _requests(self) -> AsyncIterator[bytes]:
-        """Yield the messages of a stream. The peer may send no more than the window until they are taken."""
-        reader = MessageReader(self._asked.encoding, self._server.max_message_bytes)
-        taken = 0
-        while True:
-            while self._chunks:
-                chunk = self._chunks.popleft()
-                taken += len(chunk)
-                if taken >= GIVE_BACK_BYTES:
-                    self.connection.give_back(self, taken)
-                    taken = 0
-                for message in reader.feed(chunk):
-                    yield message
-            if self.is_asked:
-                reader.end()
-                return
-            self._more = asyncio.get_running_loop().create_future()
-            await self._more
 
     # What is done
 
@@ -396,83 +344,3 @@ class _Exchange(Stream):
     def _forgotten(self) -> None:
         self._is_over = True
         self._server.running.pop(self, None)
-
-
-def _nobody(payload: bytes | None, error: BaseException | None) -> None:
-    """Take what nobody waits for."""
-
-
-class Step:
-    """A coroutine that is driven from here instead of by an asyncio.Task.
-
-    It begins on the spot and its answer is told on the spot, where a task costs two turns of the loop. Inside, it is
-    the current task, as asyncio lets other implementations be (its manual, "Extending"), so timeouts and task groups
-    work.
-    """
-
-    __slots__ = ("_context", "_done", "_is_cancelled", "_loop", "_requests", "_waits_for", "_work")
-
-    def __init__(
-        self, work: Coroutine[Any, Any, bytes], done: Callable[[bytes | None, BaseException | None], None]
-    ) -> None:
-        self._work = work
-        self._done = done
-        self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()  # one of its own, as a task has
-        self._waits_for: asyncio.Future[Any] | None = None
-        self._is_cancelled = False
-        self._requests = 0
-
-    def begin(self) -> None:
-        """Run until the first wait; from inside another task, on the next turn."""
-        if asyncio.current_task() is None:
-            self._context.run(self._run)
-        else:
-            self._loop.call_soon(self._run, context=self._context)
-
-    # As of asyncio.Task.
-
-    def cancel(self, msg: object = None) -> bool:
-        """Have what is awaited raise CancelledError inside."""
-        self._requests += 1
-        if self._waits_for is None or not self._waits_for.cancel():
-            self._is_cancelled = True
-        return True
-
-    def cancelling(self) -> int:
-        """Return how many cancellations were asked for and not taken back."""
-        return self._requests
-
-    def uncancel(self) -> int:
-        """Take a cancellation back."""
-        self._requests = max(0, self._requests - 1)
-        return self._requests
-
-    def _run(self, _: object = None) -> None:
-        self._waits_for = None
-        loop = self._loop
-        ended: tuple[bytes | None, BaseException | None] | None = None
-        asyncio._enter_task(loop, self)  # type: ignore[arg-type]
-        try:
-            if self._is_cancelled:
-                self._is_cancelled = False
-                waits = self._work.throw(asyncio.CancelledError())
-            else:
-                waits = self._work.send(None)
-        except StopIteration as stopped:
-            waits, ended = None, (stopped.value, None)
-        except (Exception, asyncio.CancelledError) as error:
-            waits, ended = None, (None, error)
-        finally:
-            asyncio._leave_task(loop, self)  # type: ignore[arg-type]
-        if ended is not None:
-            done, self._done = self._done, _nobody  # or each would hold the other until they are collected
-            done(*ended)
-        elif waits is None:
-            loop.call_soon(self._run, context=self._context)
-        else:
-            waits._asyncio_future_blocking = False  # as a task does: the wait was seen
-            self._waits_for = waits
-            waits.add_done_callback(self._run, context=self._context)
-            if self._is_cancelled and waits.cancel():  # asked for while it ran
-                self._is_cancelled = False

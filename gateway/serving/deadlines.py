@@ -41,7 +41,7 @@ class Deadlines:
     def _arm(self, tick: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._armed = tick
+        self._armed = float(tick)
         wait = tick / TICKS_A_SECOND - time.monotonic()
         self._timer = asyncio.get_running_loop().call_later(max(0.0, wait), self._ring)
 

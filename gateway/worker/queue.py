@@ -6,7 +6,6 @@ one of the methods, and whoever gets it answers it.
 
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from itertools import count
 from typing import Generic, TypeVar
@@ -27,7 +26,6 @@ class Left(Enum):
     OVERLOADED = "overloaded"
 
 
-@dataclass(slots=True, eq=False)
 class Waiting(Generic[W]):
     """One job in line.
 
@@ -38,24 +36,39 @@ class Waiting(Generic[W]):
         arrived: Monotonic seconds.
         alone: Runs in a batch of its own.
         group: The loaded base it runs on, where bundles share one; empty when its bundle stands alone.
+        lane: Jobs of one lane can share a batch.
+        order: Set by the queue: of two equal deadlines the first come goes first.
     """
 
-    owner: int
-    id: int
-    bundle: str
-    priority: int
-    deadline: float
-    tokens: int
-    arrived: float
-    work: W
-    alone: bool = False
-    group: str = ""
-    order: int = -1  # set by the queue: of two equal deadlines the first come goes first
+    __slots__ = (
+        "alone", "arrived", "bundle", "deadline", "group", "id", "lane", "order", "owner", "priority", "tokens", "work",
+    )  # fmt: skip
 
-    @property
-    def lane(self) -> Lane:
-        """Jobs of one lane can share a batch."""
-        return self.priority, self.group or self.bundle, self.alone
+    def __init__(
+        self,
+        owner: int,
+        id: int,
+        bundle: str,
+        priority: int,
+        deadline: float,
+        tokens: int,
+        arrived: float,
+        work: W,
+        alone: bool = False,
+        group: str = "",
+    ) -> None:
+        self.owner = owner
+        self.id = id
+        self.bundle = bundle
+        self.priority = priority
+        self.deadline = deadline
+        self.tokens = tokens
+        self.arrived = arrived
+        self.work = work
+        self.alone = alone
+        self.group = group
+        self.lane: Lane = (priority, group or bundle, alone)
+        self.order = -1
 
 
 class Queue(Generic[W]):

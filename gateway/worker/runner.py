@@ -57,8 +57,8 @@ class DeviceThread:
             SimpleQueue()
         )
         # A daemon: native code that hangs must not keep a stopped worker alive.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._runs_on = threading.Thread(target=self._run, name=name, daemon=True)
+        self._runs_on.start()
 
     def run(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
         """Run ``work`` on the thread, then ``done(result, error)`` on the event loop."""
@@ -67,7 +67,7 @@ class DeviceThread:
     def close(self, timeout_s: float) -> None:
         """Let the thread finish what it was given."""
         self._inbox.put(None)
-        self._thread.join(timeout_s)
+        self._runs_on.join(timeout_s)
 
     def _run(self) -> None:
         while (item := self._inbox.get()) is not None:

@@ -256,6 +256,10 @@ class Deployment:
 
     async def queued(self) -> int:
         """Ask the worker how many jobs wait for its device."""
+        return (await self.stats()).queued
+
+    async def stats(self) -> engine_pb2.Stats:
+        """Ask the worker what happened so far."""
         decoder = FrameDecoder()
         async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_unix_connection(str(self.root / "worker.sock"))
@@ -264,7 +268,7 @@ class Deployment:
                 for frame in decoder.feed(await reader.read(65536)):
                     if frame.HasField("stats"):
                         writer.close()
-                        return frame.stats.queued
+                        return frame.stats
 
     async def captured(self, enough: int) -> list[capture_pb2.CaptureRecord]:
         """Wait for that many capture records and return them."""

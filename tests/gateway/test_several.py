@@ -110,6 +110,32 @@ def test_a_worker_that_kept_failing_is_let_back_by_a_copy_of_a_call_that_no_call
     run(tmp_path, story)
 
 
+def test_a_call_whose_worker_stands_still_is_answered_by_the_other_and_taken_back_from_the_first(
+    tmp_path: Path,
+) -> None:
+    async def story(deployment: Deployment) -> None:
+        deployment.settings |= {"metrics_port": free_port(), "hedge_share": 0.02}
+        bundle = await start_two_workers(deployment, replace(TASK, deadline_us=1_000_000))
+        await until_both_are_ready(deployment, bundle)
+        won, stopped = ("interlock_hedges_total", ("outcome", "won")), deployment.processes["worker"]
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                await fallbacks(deployment, CALLS)  # what a call takes becomes known, and a hedge is saved up
+                before = (await deployment.scrape())[won]
+                stopped.send_signal(signal.SIGSTOP)
+                late = await fallbacks(deployment, 3)  # all of them, if the busy machine spent what was saved
+                is_won = (await deployment.scrape())[won] > before
+                stopped.send_signal(signal.SIGCONT)
+                if is_won:
+                    break
+        assert late < 3
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await deployment.stats()).cancelled:
+                pass
+
+    run(tmp_path, story)
+
+
 def test_two_gateways_share_one_worker_and_one_s_end_costs_the_other_nothing(tmp_path: Path) -> None:
     async def story(first: Deployment) -> None:
         await start(first)

@@ -279,7 +279,7 @@ def test_tracing_that_cannot_be_had_is_refused_in_a_sentence(
     lines = [f'{name} = "x"' for name in ("deployment", *names)]
     lines += ['front = "envoy"', 'worker_sockets = ["w"]', f'trace_endpoint = "{endpoint}"']
     (tmp_path / "interlock.toml").write_text("[gateway]\n" + "\n".join(lines))
-    program = f"import sys; sys.modules[{hidden!r}] = None; from gateway.__main__ import main; main()"
+    program = f"import sys; sys.modules[{hidden!r}] = None; from gateway.process import main; main()"
     command = [sys.executable, "-c", program, "--config", str(tmp_path / "interlock.toml")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr

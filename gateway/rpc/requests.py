@@ -1,0 +1,45 @@
+"""The requests of a stream, as they come."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+from gateway.rpc.http2 import Stream
+from gateway.rpc.wire import MessageReader
+
+GIVE_BACK_BYTES = 1 << 15  # of a stream's window, at once
+
+
+class Requests:
+    """Pieces of a stream that a handler takes messages out of, one at a time."""
+
+    def __init__(self, stream: Stream, reader: MessageReader) -> None:
+        self._stream = stream
+        self._reader = reader
+        self._chunks: deque[bytes] = deque()
+        self._more: asyncio.Future[None] | None = None
+
+    def put(self, data: bytes) -> None:
+        """Add a piece, perhaps the last one: the stream knows."""
+        self._chunks.append(data)
+        if self._more is not None:
+            self._more.set_result(None)
+            self._more = None
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """Yield the messages. The peer may send no more than the window until they are taken."""
+        taken, stream = 0, self._stream
+        while True:
+            while self._chunks:
+                chunk = self._chunks.popleft()
+                taken += len(chunk)
+                if taken >= GIVE_BACK_BYTES:
+                    stream.connection.give_back(stream, taken)
+                    taken = 0
+                for message in self._reader.feed(chunk):
+                    yield message
+            if stream.is_asked:
+                self._reader.end()
+                return
+            self._more = asyncio.get_running_loop().create_future()
+            await self._more
