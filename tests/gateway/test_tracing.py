@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -171,6 +171,7 @@ def test_each_decision_of_a_call_has_its_stages_within_it() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_no_stage_ends_before_it_began_whatever_the_worker_says(queue_us: int, engine_us: int) -> None:
     traced = Traced()
     traced.answers.answer = traced.answers.answer._replace(queue_us=queue_us, engine_us=engine_us)
