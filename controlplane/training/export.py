@@ -19,6 +19,7 @@ from controlplane.training.lora import (
     LabelScorer,
     Model,
     as_prompt,
+    folding_tokenizer,
     logits_of,
     plain_config,
     to_batch,
@@ -106,7 +107,7 @@ def _converted(model: Classifier, base: Base, calibration: Head, rows: Sequence[
     return {
         "model.xml": graph.xml,
         "model.bin": graph.weights,
-        "tokenizer.json": (base.directory / "tokenizer.json").read_bytes(),
+        "tokenizer.json": folding_tokenizer(base).to_str().encode(),
         "classifier.safetensors": save(head),
     }
 

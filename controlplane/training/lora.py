@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, BertModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from controlplane.training.recipe import PACKAGED
 from protos.contract.digest import JsonMalformed, digest_json, parse_json_object
+from protos.contract.features import INVISIBLE, LOOKALIKES
 from protos.contract.prompt import Prompt, PromptInvalid
 from protos.contract.task import TaskSpec
 
@@ -143,6 +144,21 @@ def _sha256(path: Path) -> str:
         raise BaseInvalid(f"{path}: {error.strerror}") from error
 
 
+def folding_tokenizer(base: Base) -> Tokenizer:
+    """Read an encoder's tokenizer; the packaged base, which reads English alone, gets look-alike letters as Latin.
+
+    The file that a bundle takes along is this one, so that it serves as it was trained. Without it, a text in
+    Cyrillic look-alikes is a row of unknown letters.
+    """
+    tokenizer = Tokenizer.from_file(str(base.directory / "tokenizer.json"))
+    if base.name == BASE_NAME:
+        letters = [normalizers.Replace(seen, meant) for seen, meant in LOOKALIKES.items()]
+        hidden = [normalizers.Replace(one, "") for one in INVISIBLE]
+        first = [normalizers.NFKC(), normalizers.Lowercase(), *hidden, *letters]
+        tokenizer.normalizer = normalizers.Sequence([*first, tokenizer.normalizer])
+    return tokenizer
+
+
 def load_tokenizer(directory: Path, max_tokens: int) -> Tokenizer:
     """Read the base tokenizer, truncating as the task says; batches are padded by hand."""
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
@@ -201,7 +217,10 @@ def label_tokens(base: Base, task: TaskSpec, verbalizers: Mapping[str, str]) -> 
 def token_rows(base: Base, task: TaskSpec, texts: Sequence[str]) -> list[list[int]]:
     """Turn rendered texts into token rows; a decoder's prompt that is too long loses what is before its end."""
     if base.kind == ENCODER:
-        return [encoding.ids for encoding in load_tokenizer(base.directory, task.max_tokens).encode_batch(list(texts))]
+        tokenizer = folding_tokenizer(base)
+        tokenizer.enable_truncation(task.max_tokens)
+        tokenizer.no_padding()
+        return [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     prompt = prompt_of(base, task)
     return [prompt.encode(as_prompt(task, text))[0] for text in texts]
 

@@ -14,9 +14,9 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 CHARACTERS_PER_TOKEN = 4
 # Cyrillic and Greek letters that are used to write Latin words past a filter, and what is not seen at all. A subset of
 # Unicode's confusables (UTS 39): those of one Latin letter each.
-_LOOKALIKES = str.maketrans("авеікмнорстухѕјԁԛԝοαερνιτ", "abeikmhopctyxsjdqwoaepvit") | dict.fromkeys(  # noqa: RUF001
-    (0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF)
-)
+LOOKALIKES = dict(zip("авеікмнорстухѕјԁԛԝοαερνιτ", "abeikmhopctyxsjdqwoaepvit", strict=True))  # noqa: RUF001
+INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+_FOLD = str.maketrans(LOOKALIKES | dict.fromkeys(INVISIBLE, ""))
 NAME_SIZES = (1, 2, 3, 4, 5)
 SPELLING_SIZES = (2, 3, 4)
 
@@ -52,7 +52,7 @@ def folded(text: str) -> str:
     """Return lower case, with letters that only look like others, and invisible ones, as what they look like."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKC", text).lower().translate(_LOOKALIKES)
+    return unicodedata.normalize("NFKC", text).lower().translate(_FOLD)
 
 
 def _words(text: str, most: int) -> list[str]:
