@@ -1,6 +1,7 @@
 """Encoders and small decoders exported to OpenVINO IR, on the CPU. Loaded from verified bytes, never from a path.
 
 A decoder's graph ends in its label rows: it reads a prompt and gives one logit a label, so both kinds are run alike.
+One that reads ``past`` gets what its template begins with computed once, when it is loaded.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from gateway.worker.backend import BackendFailed, Prepared, Scores
+from protos import engine_pb2
 from protos.contract.bundle import Bundle
 from protos.contract.digest import parse_digest
 from protos.contract.fields import FieldInvalid, Reader
@@ -21,7 +24,9 @@ from protos.contract.task import InputInvalid
 
 MODEL, WEIGHTS, TOKENIZER = "model.xml", "model.bin", "tokenizer.json"
 REQUIRED = frozenset({"input_ids", "attention_mask"})
-OPTIONAL = frozenset({"token_type_ids"})
+OPTIONAL = {"encoder": frozenset({"token_type_ids"}), "decoder": frozenset({"token_type_ids", "past"})}
+TOLERANCE = {"f32": 1e-3}  # of the spread of logits, between a prefix that was kept and one that was not
+ROUNDED = 0.2  # the same in fewer bits
 PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 
 
@@ -35,12 +40,14 @@ class Settings:
     Attributes:
         precision: ``auto`` is bf16 where the CPU has it, else f32; ``int8`` is a quantised graph.
         overlong: What becomes of texts over the task's limit.
+        prefix_cache: Keep the keys and values of what the template begins with.
         label_tokens: The tokens whose rows a decoder's graph ends in.
     """
 
     precision: str
     kind: str
     overlong: str
+    prefix_cache: bool
     verbalizers: dict[str, Any]
     label_tokens: tuple[int, ...]
 
@@ -53,6 +60,7 @@ class Settings:
             precision=read.text("precision", "auto", choices=("auto", "bf16", "f32", "int8")),
             kind=read.text("kind", "encoder", choices=("encoder", "decoder")),
             overlong=read.text("overlong", "cut", choices=("cut", "refuse")),
+            prefix_cache=read.flag("prefix_cache", True),
             verbalizers=read.object("verbalizers", {}),
             label_tokens=tuple(read.items("label_tokens", [])),
         )
@@ -80,6 +88,14 @@ def _check_accuracy(value: dict[str, Any]) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A text's own tokens, and whether they go on from the kept prefix."""
+
+    ids: NDArray[np.int64]
+    is_kept: bool
+
+
 class OpenVinoBackend:
     """A classifier with inputs ``input_ids`` and ``attention_mask`` and the output ``logits``."""
 
@@ -90,7 +106,7 @@ class OpenVinoBackend:
                 raise BackendFailed(f"{name} is missing from the bundle, expected an OpenVINO IR and its tokenizer")
         task = bundle.manifest.task
         self._labels = len(task.labels)
-        is_decoder = settings.kind == "decoder"
+        self._kind, is_decoder = settings.kind, settings.kind == "decoder"
         self._limit, self._cuts = task.max_tokens, settings.overlong == "cut"
         self._tokenizer, self._pad = _tokenizer(bundle.contents[TOKENIZER], None if is_decoder else task.max_tokens)
         self._prompt: Prompt | None = None
@@ -104,12 +120,21 @@ class OpenVinoBackend:
                     f"expected {list(tokens)} of the labels behind this template"
                 )
         self._weights = _tensor(bundle.contents[WEIGHTS])  # the model borrows it for as long as it lives
-        self._request, self._inputs = self._compile(bundle.contents[MODEL], threads, settings.precision)
+        self._past: NDArray[np.float32] | None = None  # of no tokens; None where the graph reads none
+        self._kept: NDArray[np.float32] | None = None  # of the prefix
+        prefix = self._prompt.prefix if self._prompt is not None and settings.prefix_cache else ()
+        self._request, self._inputs = self._compile(bundle.contents[MODEL], threads, settings.precision, prefix)
+        self._prefix = prefix if self._kept is not None else ()
+        self._tolerance = TOLERANCE.get(settings.precision, ROUNDED)
 
     @property
     def resident_bytes(self) -> int:
-        """Size of the weights."""
-        return int(self._weights.byte_size)
+        """Size of the weights and of the kept prefix."""
+        return int(self._weights.byte_size) + (0 if self._kept is None else self._kept.nbytes)
+
+    def capabilities(self) -> engine_pb2.Capabilities:
+        """Say whether a prefix is kept; a graph that ends in label rows writes no text."""
+        return engine_pb2.Capabilities(prefix_cache=self._kept is not None)
 
     def prepare(self, text: str) -> Prepared:
         """Tokenise, cutting at the task's limit; a decoder's prompt keeps its end.
@@ -119,47 +144,71 @@ class OpenVinoBackend:
         """
         if self._prompt is not None:
             tokens, truncated = self._prompt.encode(text)
-            return Prepared(len(tokens), truncated, np.asarray(tokens, dtype=np.int64))
+            kept = len(self._prefix)
+            is_kept = bool(kept) and len(tokens) > kept and tuple(tokens[:kept]) == self._prefix
+            own = tokens[kept:] if is_kept else tokens
+            return Prepared(len(own), truncated, _Row(np.asarray(own, dtype=np.int64), is_kept))
         encoding = self._tokenizer.encode(text)
         if encoding.overflowing and not self._cuts:
             raise InputInvalid(f"the text is over {self._limit} tokens, expected at most that")
         ids = np.asarray(encoding.ids, dtype=np.int64)
-        return Prepared(max(1, len(ids)), bool(encoding.overflowing), ids)
+        return Prepared(max(1, len(ids)), bool(encoding.overflowing), _Row(ids, False))
 
     def score(self, batch: Sequence[Prepared]) -> Scores:
-        """Score every row of the batch."""
-        shape = len(batch), max(prepared.tokens for prepared in batch)
+        """Score every row; the few whose prompt begins otherwise than the template run after the others."""
+        rows: list[_Row] = [prepared.data for prepared in batch]
+        logits = np.empty((len(rows), self._labels), dtype=np.float32)
+        for past, wanted in ((self._kept, True), (self._past, False)):
+            places = [i for i, row in enumerate(rows) if row.is_kept is wanted]
+            if places:
+                found = self._infer([rows[i].ids for i in places], past)
+                if len(places) == len(rows):
+                    return Scores(found)
+                logits[places] = found
+        return Scores(logits)
+
+    def _infer(self, rows: Sequence[NDArray[np.int64]], past: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        shape = len(rows), max(1, *map(len, rows))
         ids = np.full(shape, self._pad, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
-        for row, prepared in enumerate(batch):
-            ids[row, : len(prepared.data)] = prepared.data
-            mask[row, : len(prepared.data)] = 1
-        feed = {"input_ids": ids, "attention_mask": mask}
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = row
+            mask[place, : len(row)] = 1
+        feed: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if past is not None:
+            feed["past"] = past
         if "token_type_ids" in self._inputs:
             feed["token_type_ids"] = np.zeros(shape, dtype=np.int64)
         try:
             self._request.infer(feed, share_inputs=True)
             # Copied: the request reuses its output memory for the next batch.
-            return Scores(np.array(self._request.get_tensor("logits").data, dtype=np.float32))
+            return np.array(self._request.get_tensor("logits").data, dtype=np.float32)
         except RuntimeError as error:
             raise BackendFailed(f"inference failed: {_last_line(error)}") from error
 
     def warm(self) -> None:
         """Run one row and several, whose kernels differ, and check what comes out."""
-        one = Prepared(2, False, np.full(2, self._pad, dtype=np.int64))
+        one = Prepared(2, False, _Row(np.full(2, self._pad, dtype=np.int64), False))
         for rows in (1, 4):
             logits = self.score([one] * rows).logits
             if np.shape(logits) != (rows, self._labels):
                 raise BackendFailed(f"logits have shape {np.shape(logits)}, expected {(rows, self._labels)}")
             if not np.isfinite(logits).all():
                 raise BackendFailed("logits are not finite")
+        if self._kept is not None and self._prompt is not None:
+            own = np.array(self._prompt.suffix[:1] or (self._pad,), dtype=np.int64)
+            whole = np.concatenate([np.array(self._prefix, dtype=np.int64), own])
+            plain, quick = self._infer([whole], self._past)[0], self._infer([own] * 2, self._kept)[0]
+            difference = float(np.abs((plain - plain.mean()) - (quick - quick.mean())).max())
+            if not difference <= self._tolerance * max(1.0, float(np.ptp(plain))):
+                raise BackendFailed(f"a kept prefix changes logits by {difference:.4g}: {MODEL} does not read its past")
 
     def close(self) -> None:
         """Free the compiled model."""
-        self._request = None
+        self._request, self._past, self._kept = None, None, None
         self._weights = ov.Tensor(ov.Type.u8, ov.Shape([0]))
 
-    def _compile(self, xml: bytes, threads: int, precision: str) -> tuple[Any, frozenset[str]]:
+    def _compile(self, xml: bytes, threads: int, precision: str, prefix: tuple[int, ...]) -> tuple[Any, frozenset[str]]:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
         if precision in ("bf16", "f32"):
             options["INFERENCE_PRECISION_HINT"] = precision
@@ -168,14 +217,30 @@ class OpenVinoBackend:
             model = core.read_model(model=xml, weights=self._weights)
             inputs = frozenset(port.any_name for port in model.inputs)
             outputs = frozenset(name for port in model.outputs for name in port.get_names())
-            if not REQUIRED <= inputs <= REQUIRED | OPTIONAL or "logits" not in outputs:
+            optional = OPTIONAL[self._kind]
+            wanted = {"logits", "present"} if "past" in inputs else {"logits"}
+            if not REQUIRED <= inputs <= REQUIRED | optional or not wanted <= outputs:
                 raise BackendFailed(
                     f"{MODEL} maps {sorted(inputs)} to {sorted(outputs)}, "
-                    f"expected {sorted(REQUIRED)} and perhaps {sorted(OPTIONAL)} to logits"
+                    f"expected {sorted(REQUIRED)} and perhaps {sorted(optional)} to {sorted(wanted)}"
                 )
+            if "past" in inputs:
+                sizes = [0 if size.is_dynamic else size.get_length() for size in model.input("past").partial_shape]
+                self._past = np.zeros(sizes, dtype=np.float32)
+                if prefix:
+                    self._kept = _states_of(core.compile_model(model, "CPU", options), prefix, self._past)
+                # Nobody reads a batch's keys and values: without that output they are not written out.
+                model = ov.Model([model.output("logits")], model.get_parameters(), "scores")
             return core.compile_model(model, "CPU", options).create_infer_request(), inputs
         except RuntimeError as error:
             raise BackendFailed(f"{MODEL}: {_last_line(error)}") from error
+
+
+def _states_of(model: Any, prefix: tuple[int, ...], past: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run a prefix and return its keys and values, shape [2 x layers, 1, heads, tokens, width]."""
+    ids = np.array([prefix], dtype=np.int64)
+    found = model({"input_ids": ids, "attention_mask": np.ones_like(ids), "past": past})
+    return np.array(found["present"], dtype=np.float32)
 
 
 @lru_cache(maxsize=4)

@@ -7,16 +7,19 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 for needed in ("torch", "transformers", "peft", "safetensors", "tokenizers", "llguidance", "openvino"):
     pytest.importorskip(needed)
 
+import openvino as ov  # noqa: E402
 from safetensors.torch import load, save  # noqa: E402
 
 from gateway.domain.capabilities import Constraint  # noqa: E402
 from gateway.engines.link import WorkerLink  # noqa: E402
 from gateway.serving.ports import BundleRefused, GenerationFailed  # noqa: E402
+from gateway.worker.backend import Host, open_engine  # noqa: E402
 from protos import engine_pb2  # noqa: E402
 from protos.contract.base import BaseStore  # noqa: E402
 from protos.contract.fields import FieldInvalid  # noqa: E402
@@ -204,6 +207,54 @@ def test_a_text_over_the_limit_is_cut_and_says_so_or_is_refused(bench: Bench, na
         assert (await ask(link, bundle, "good")).status == OK
 
     bench.run(name, story)
+
+
+@pytest.mark.parametrize("name", ["openvino decoder", "transformers decoder"])
+def test_a_kept_prefix_changes_what_is_computed_and_no_answer(bench: Bench, name: str) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        kept, plain = await loaded(link, engine), engine.bundle(prefix_cache=False)
+        await link.load(plain)
+        found = link.capabilities(plain)
+        assert found is not None and not found.prefix_cache
+        for text in (*TEXTS, "good " * 60):
+            quick, whole = await ask(link, kept, text), await ask(link, plain, text)
+            assert quick.tokens < whole.tokens - 8  # the template's beginning was computed once
+            assert quick.truncated == whole.truncated
+            assert quick.probabilities == pytest.approx(list(whole.probabilities), abs=2e-3)
+
+    bench.run(name, story)
+
+
+def test_prompts_that_begin_otherwise_share_a_batch_with_those_that_go_on_from_the_prefix(bench: Bench) -> None:
+    engine = bench.workshop.engines["openvino decoder"]
+    opened = [
+        open_engine(engine.store.load(bundle), Host())
+        for bundle in (engine.bundle(), engine.bundle(prefix_cache=False))
+    ]
+    kept, plain = ([one.backend.prepare(engine.rendered(text)) for text in TEXTS] for one in opened)
+    mixed = opened[0].probabilities([kept[0], plain[1], kept[2], plain[3]])
+    np.testing.assert_allclose(mixed, opened[1].probabilities(plain), atol=2e-3)
+
+
+def test_a_graph_that_reads_a_past_and_does_not_use_it_is_refused(bench: Bench) -> None:
+    async def story(link: WorkerLink, engine: Engine) -> None:
+        model = ov.Core().read_model(engine.contents["model.xml"], engine.contents["model.bin"])
+        ids, mask, past = (model.input(name).get_node() for name in ("input_ids", "attention_mask", "past"))
+        op = ov.opset13
+        blank = op.multiply(past, np.float32(0))  # as if there had been other tokens
+        for target in past.output(0).get_target_inputs():
+            if target.get_node() != blank:
+                target.replace_source_output(blank.output(0))
+        changed = ov.Model([model.output(name) for name in ("logits", "present")], [ids, mask, past])
+        ov.save_model(changed, bench.workshop.root / "blank.xml", compress_to_fp16=False)
+        files = {f"model.{kind}": (bench.workshop.root / f"blank.{kind}").read_bytes() for kind in ("xml", "bin")}
+        with pytest.raises(
+            BundleRefused, match=r"a kept prefix changes logits by .*: model.xml does not read its past"
+        ):
+            await link.load(engine.bundle(files))
+        await link.load(engine.bundle(files, prefix_cache=False))
+
+    bench.run("openvino decoder", story)
 
 
 Fault = Callable[[Engine], str]

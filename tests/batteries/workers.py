@@ -169,7 +169,7 @@ class Workshop:
             self.store,
             {"backend": "openvino", "kind": "decoder", "precision": "f32", "label_tokens": tokens},
             task,
-            Capabilities(),
+            Capabilities(prefix_cache=True),
             lambda text: among(whole(text)),
             {
                 "model.xml": graph.xml,

@@ -1,4 +1,4 @@
-"""A specialist is never built on an engine that answers it less exactly than it demands."""
+"""What an engine can do for a bundle: answer as exactly as its specialist demands, and read what the bundle holds."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from protos.contract.bundle import BundleStore
-from protos.contract.engines import EngineInexact, check_exactness, label_logprobs_of
+from protos.contract.engines import EngineInexact, check_adapter_is_read, check_exactness, label_logprobs_of
 from protos.contract.fields import FieldInvalid
 from tests.tasks import TASK
 
@@ -76,3 +76,27 @@ def test_a_bundle_on_an_inexact_engine_is_not_even_built_unless_its_task_accepts
     assert store.digests() == []
     digest = store.add(task=replace(TASK, label_logprobs="topk"), **given).digest
     assert store.manifest(digest).task.label_logprobs == "topk"
+
+
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [
+        ({"backend": "openvino"}, "which openvino does not read, expected weights it is merged with"),
+        ({"backend": "additive"}, "which additive does not read"),
+        ({"backend": "oip", "preset": "mlserver"}, "which oip does not read, expected an adapter that its server has"),
+        ({"backend": "openai-http", "preset": "vllm"}, "which openai-http does not read"),
+        ({"backend": "trtllm-grpc"}, "which trtllm-grpc does not read"),
+        ({"backend": "sglang-grpc"}, "which sglang-grpc does not read"),
+        ({"backend": "openvino", "merged": True}, ""),
+        ({"backend": "transformers"}, ""),
+        ({"backend": "tensorrt_llm"}, ""),
+    ],
+)
+def test_an_adapter_that_would_change_no_answer_makes_no_bundle(engine: dict[str, Any], says: str) -> None:
+    files = ["head.json", "adapter/adapter_model.safetensors"]
+    check_adapter_is_read(engine, files[:1])
+    if not says:
+        check_adapter_is_read(engine, files)
+        return
+    with pytest.raises(FieldInvalid, match=says):
+        check_adapter_is_read(engine, files)

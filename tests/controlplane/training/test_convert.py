@@ -120,7 +120,8 @@ def test_eight_bits_that_lose_accuracy_are_refused_and_leave_nothing(
         model = ov.Core().read_model(graph.xml, graph.weights)
         negated = ov.opset13.multiply(model.output(0).get_node().input_value(0), np.float32(-1))
         negated.output(0).set_names({"logits"})
-        return ir._saved(ov.Model([negated], model.get_parameters()), compress=False)
+        outputs = [negated.output(0), model.output("present").get_node().input_value(0)]
+        return ir._saved(ov.Model(outputs, model.get_parameters()), compress=False)
 
     monkeypatch.setattr(ir, "quantise", upside_down)
     before = made.store.digests()
