@@ -105,6 +105,7 @@ class History:
     """A pack over the oldest headlines: a quarter of them is held out, there is no wave anybody could have foreseen."""
 
     analysers: dict[str, str] = {}
+    statements: dict[str, str] = {}
     sets: tuple[PublishedSet, ...] = ()
 
     def __init__(self, rows: Sequence[Request], labels: Sequence[str], trainer: str) -> None:
