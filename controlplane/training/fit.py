@@ -1,5 +1,6 @@
 """The training loop: seeded, checkpointed, ended early by a development part, and the same after a kill as without."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from protos.contract.task import TaskSpec
 
 _POOL = 16  # batches sorted by length together: short texts are not padded to long ones
 _SOFTNESS = 0.1  # of the cheapest decision, in units of cost, so that expected cost has a slope
+_LOOKING = 0.1  # of the work of training that looks at the development part may take
 _TELL = 5  # steps between two words to the parent
 
 Tell = Callable[[float, str], None]
@@ -79,9 +81,14 @@ class _Fit:
         self.optimiser = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True)
         self.has_bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         # Looks are spread evenly, the last one at the end; a short training has fewer.
-        apart = max(1, min(self.per_epoch, self.steps) // recipe.checks)
+        apart = max(1, min(self.per_epoch, self.steps) // recipe.checks, self._least_apart(len(dev)))
         self.looks_at = {self.steps, *range(apart, self.steps - apart // 2, apart)}
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
+
+    def _least_apart(self, dev: int) -> int:
+        """Return how many steps must lie between two looks for looking to stay within its share of the work."""
+        # A look takes a forward pass a row, a step about three.
+        return math.ceil(dev / (3 * _LOOKING * self.recipe.batch))
 
     def batch(self, step: int) -> list[int]:
         """Return the examples of a step, by the seed and the step alone."""

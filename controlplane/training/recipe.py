@@ -21,7 +21,8 @@ class Recipe:
         epochs: Passes over the data; ``max_steps`` ends earlier, 0 for no such limit.
         class_weights: How much a rare label counts: "none", by the root of its rarity, or fully "balanced".
         cost_weight: Share of the loss that is the expected cost of the decisions instead of the log loss, 0 to 1.
-        checks: Looks at the development part per epoch; the weights of the best one are kept.
+        checks: Looks at the development part per epoch, fewer where they would take more than a tenth of the work; the
+            weights of the best one are kept.
         patience: Looks without a better one after which training ends early; 0 never ends early.
         threads: CPU threads; sums are taken in another order with another number, so it is part of the recipe.
     """

@@ -88,6 +88,8 @@ def test_a_decoder_learns_its_label_tokens_and_a_real_worker_serves_the_bundle(
     bundle = BundleStore(folder / "bundles").load(result["bundle_digest"])
     assert bundle.manifest.backend == "transformers" and bundle.manifest.author == "alice"
     assert result["dev_accuracy"] > 0.95
+    # 40 rows a look at a third of the cost of a row trained on: a tenth of the work, and one look more at the end.
+    assert 40 * (len(result["looks"]) - 1) <= 0.3 * TINY["batch"] * result["steps"]
     with Engine(folder / "bundles") as worker:
         worker.load(result["bundle_digest"])
         prompts = ["fresh news 500", "knock twice 501"]
