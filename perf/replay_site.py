@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import itertools
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from controlplane.store.artifacts import Artifacts
 from controlplane.store.store import Store
 from controlplane.store.vault import Vault
 from gateway.domain.assignment import Arm, Assignment, assign
-from gateway.metrics import Metrics
+from gateway.metrics import LATENCY_BOUNDS_US, Metrics
 from gateway.serving.cache import DecisionCache
 from gateway.serving.counters import Counters
 from gateway.serving.current_plan import CurrentPlan
@@ -201,7 +202,7 @@ class Site:
             answer = self._answer(request, assignment, own)
             said.append((assignment.bundle, answer.label))
             count = self._counters.of(self.name, split.salt, Arm(assignment.arm), assignment.bundle)
-            Counters.answered(count, int(1000 * own[2]), True, "")
+            Counters.answered(count, bisect_left(LATENCY_BOUNDS_US, int(1000 * own[2])), True, "")
             found.append(
                 capture_pb2.CaptureRecord(
                     sample=capture_pb2.Sample(
