@@ -172,7 +172,15 @@ def _shown(report: dict[str, Any]) -> list[RenderableType]:
         parts += ["", table(f"by {column}", (column, "cases", *names), rows)]
     bins = [b for b in report["calibration"] if b["cases"]]
     rows = [(f"{b['from']:.1f} to {b['to']:.1f}", b["cases"], f"{b['said']:.3f}", _gap(b)) for b in bins]
-    parts += ["", table("calibration", ("probability", "cases", "said", "right"), rows), "", *_speed(report)]
+    parts += ["", table("calibration", ("probability", "cases", "said", "right"), rows), ""]
+    if (moved := report["stability"]) is not None:
+        worst = sorted(moved["fields"].items(), key=lambda item: -item[1])[:_MOST_SLICES]
+        indices = [("score", moved["score"]), *worst]
+        shown = [
+            (name, marked(f"{value:.3f}", "yellow" if value > moved["convention"] else "")) for name, value in indices
+        ]
+        parts += [table("population stability since training", ("of", "index"), shown), ""]
+    parts += _speed(report)
     return parts
 
 

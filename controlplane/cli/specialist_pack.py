@@ -59,7 +59,7 @@ def try_pack(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check a specialist's folder, fit an additive bundle on its scenarios and measure it on held-out ones."""
+    """Check a specialist's folder, fit a classical bundle on its scenarios and measure it on held-out ones."""
     from controlplane.evals.suite import SuiteInvalid
     from controlplane.packs.registry import PackUnknown, load_pack
 
@@ -87,16 +87,17 @@ def _tried(pack: Any, bundles: Path, cases: Path | None, examples: int, seed: in
     from controlplane.evals import registry
     from controlplane.evals.inputs import input_of
     from controlplane.evals.registry import Answers
-    from controlplane.training.additive import fit
+    from controlplane.training import additive, trees
     from protos.contract.additive import Additive
     from protos.contract.bundle import BundleStore
+    from protos.contract.trees import Trees
 
     task = pack.task
-    fitted = fit(
-        task, pack.training_set(examples, seed), pack.held_out(200, seed + 1), seed=seed, analysers=pack.analysers
-    )
+    given = (task, pack.training_set(examples, seed), pack.held_out(200, seed + 1))
+    is_trees = pack.trainer == "trees"
+    fitted: Any = (trees if is_trees else additive).fit(*given, seed=seed, analysers=pack.analysers)
     digest = fitted.export(task, BundleStore(bundles), {"author": "specialist try"}, pack.statements)
-    model = Additive.from_json(task, fitted.body, "model")
+    model = (Trees if is_trees else Additive).from_json(task, fitted.body, "model")
     measured: dict[str, dict[str, float]] = {}
     for part, held in (("core", pack.held_out(400, seed)), ("shifted", pack.held_out_shifted(400, seed))):
         told = fitted.head.probabilities(model.logits([case.text for case in held]))

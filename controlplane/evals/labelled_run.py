@@ -17,6 +17,7 @@ from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.metrics import Floats, Ints
 from controlplane.evals.recorded import read_answers
 from controlplane.evals.registry import Answers, Named
+from controlplane.evals.stability import stability
 from controlplane.packs.example import Example
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import digest_bytes
@@ -25,6 +26,7 @@ from protos.contract.task import TaskSpec
 CANDIDATE, RIVAL, CONTROL = "bundle", "rival", "control"
 LEAST_SLICE = 20  # cases; a smaller slice is counted and not judged
 TIMED = 200
+MOST_LEARNED = 2000  # cases that stability is measured from
 BINS = 10
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -119,14 +121,15 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda what, done, of:
         asked.data, task, asked.columns, labels.names, set_aside=aside.append if asked.quarantine else None
     )
     truth = np.array([labels.names.index(case.label) for case in cases])
-    models, speed = _scores(asked, task, cases, progress)
+    learned = _learned(asked, task, labels)
+    models, speed, moved = _scores(asked, task, cases, learned, progress)
     recorded = {}
     for name, path in asked.answers.items():
         if name in (CANDIDATE, RIVAL, CONTROL):
             raise DataInvalid(f"answers are called {name!r}, expected another name than the table's own")
         models[name], recorded[name] = read_answers(path, task, [case.name for case in cases])
     if asked.train is not None:
-        models[CONTROL] = _control(asked, task, labels, cases)
+        models[CONTROL] = _control(asked, task, labels, cases, learned)
     answers = {name: labels.answers(task, cases, truth, scores) for name, scores in models.items() if name != CONTROL}
     if CONTROL in models:
         answers[CONTROL] = _control_answers(task, labels, cases, truth, models[CONTROL])
@@ -159,30 +162,45 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda what, done, of:
         "calibration": _calibration(answers[CANDIDATE]),
         "confusion": {"labels": list(labels.names), "counts": _confusion(answers[CANDIDATE])},
         "recorded": recorded,
+        "stability": moved,
         "worker": speed,
         "gateway": _through_gateway(asked, task, cases, answers[CANDIDATE], progress) if asked.gateway_cases else None,
     }
 
 
 def _scores(
-    asked: LabelledRun, task: TaskSpec, cases: Sequence[Case], progress: Progress
-) -> tuple[dict[str, Scores], dict[str, Any]]:
+    asked: LabelledRun, task: TaskSpec, cases: Sequence[Case], learned: Sequence[Case], progress: Progress
+) -> tuple[dict[str, Scores], dict[str, Any], dict[str, Any] | None]:
+    """Return what bundles answer, how fast, and how far the cases are from those that were learned from."""
     inputs = [case.given for case in cases]
     digests = {CANDIDATE: asked.bundle} | ({RIVAL: asked.rival} if asked.rival else {})
-    models = {}
+    models, moved = {}, None
     with Engine(asked.bundles_dir) as worker:
         for name, digest in digests.items():
             worker.load(digest)
             models[name] = worker.score(digest, inputs, progress=lambda n, name=name: progress(name, n, len(inputs)))  # type: ignore[misc]
         alone = worker.score(asked.bundle, inputs[:TIMED], window=1).latencies_ms
-    return models, {"timed_cases": len(alone), "latency_ms": _quantiles(alone)}
+        if learned:
+            drawn = np.random.default_rng(asked.seed).permutation(len(learned))[:MOST_LEARNED]
+            before = [learned[i] for i in np.sort(drawn)]
+            scores = worker.score(asked.bundle, [case.given for case in before]).probabilities[:, task.score_index]
+            ours = models[CANDIDATE].probabilities[:, task.score_index]
+            moved = stability(task, [case.text for case in before], scores, [case.text for case in cases], ours)
+    return models, {"timed_cases": len(alone), "latency_ms": _quantiles(alone)}, moved
 
 
-def _control(asked: LabelledRun, task: TaskSpec, labels: _Labels, cases: Sequence[Case]) -> Scores:
-    assert asked.train is not None
+def _learned(asked: LabelledRun, task: TaskSpec, labels: _Labels) -> list[Case]:
+    """Read what the control is fitted on, and stability measured from; nothing where no file is named."""
+    if asked.train is None:
+        return []
     # The control may be fitted on the bundle's own labels or on the groups, whichever the file has.
     known = tuple(dict.fromkeys((*task.labels, *labels.names)))
-    rows = read_cases(asked.train, task, asked.columns, known, set_aside=(lambda _: None) if asked.quarantine else None)
+    return read_cases(asked.train, task, asked.columns, known, set_aside=(lambda _: None) if asked.quarantine else None)
+
+
+def _control(
+    asked: LabelledRun, task: TaskSpec, labels: _Labels, cases: Sequence[Case], rows: Sequence[Case]
+) -> Scores:
     names = task.labels if all(row.label in task.labels for row in rows) else labels.names
     if any(row.label not in names for row in rows):
         raise DataInvalid(f"{asked.train} mixes labels of the task and groups, expected one or the other")

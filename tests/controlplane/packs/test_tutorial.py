@@ -10,6 +10,8 @@ import pytest
 
 from controlplane.packs.registry import PackUnknown, load_pack
 from controlplane.settings import ControlSettings
+from protos.contract.bundle import BundleStore
+from tests.controlplane.cli.fake import interlock, said
 
 ROOT = Path(__file__).parents[3]
 TUTORIAL = (ROOT / "controlplane/packs/TUTORIAL.md").read_text()
@@ -50,6 +52,11 @@ WRONG = {
     "no Python": ("scenarios.py", "def draw(:\n", "cannot be used"),
     "no TOML": ("pack.toml", "trainer = \n", "cannot be used"),
     "trainer": ("pack.toml", 'trainer = "magic"\n', "pack.toml.trainer is 'magic', expected one of encoder, additive"),
+    "statement": (
+        "pack.toml",
+        'trainer = "additive"\n[statements]\nincome = "Income is low"\n',
+        "pack.toml.statements has 'income', expected one of amount, text",
+    ),
     "task": ("task.toml", 'name = "mine"\n', "task.description is missing"),
     "set": (
         "pack.toml",
@@ -70,3 +77,16 @@ def test_a_wrong_folder_is_refused_by_file_and_field(case: str, tmp_path: Path) 
     with pytest.raises(PackUnknown) as refused:
         load_pack(f"{mine}/")
     assert words in str(refused.value)
+
+
+def test_a_folder_is_tried_with_the_trainer_it_names_and_text_is_no_matter_for_trees(tmp_path: Path) -> None:
+    mine = folder(tmp_path)
+    settings = 'trainer = "trees"\n[analysers]\ntext = "{}"\n'
+    (mine / "pack.toml").write_text(settings.format("spelling"))
+    options = ("specialist", "try", str(mine), "--bundles", str(tmp_path / "bundles"), "--examples", "60")
+    code, shown = interlock(*options)
+    assert code == 2 and "field 'text' is text, expected numbers and categories" in shown
+    (mine / "pack.toml").write_text(settings.format("whole"))
+    code, found = said(*options)
+    assert code == 0
+    assert BundleStore(tmp_path / "bundles").manifest(found["bundle"]).backend == "trees"
