@@ -93,9 +93,9 @@ def _tried(pack: Any, bundles: Path, cases: Path | None, examples: int, seed: in
     from protos.contract.trees import Trees
 
     task = pack.task
-    given = (task, pack.training_set(examples, seed), pack.held_out(200, seed + 1))
+    parts = (task, pack.training_set(examples, seed), pack.held_out(200, seed + 1))
     is_trees = pack.trainer == "trees"
-    fitted: Any = (trees if is_trees else additive).fit(*given, seed=seed, analysers=pack.analysers)
+    fitted: Any = (trees if is_trees else additive).fit(*parts, seed=seed, analysers=pack.analysers)
     digest = fitted.export(task, BundleStore(bundles), {"author": "specialist try"}, pack.statements)
     model = (Trees if is_trees else Additive).from_json(task, fitted.body, "model")
     measured: dict[str, dict[str, float]] = {}
