@@ -26,7 +26,18 @@ from perf.peers.peer import PeerUnavailable
 from perf.picture import draw
 from perf.processes import ROOT, Processes, free_port, load_core, server_core
 from perf.request import TOTAL_BYTES, check_answer
-from perf.states import CANARY_BP, MOST_RPS, SHARE, STREAMS, States, broken_sink, measure_overload, measure_soak
+from perf.states import (
+    CANARY_BP,
+    MOST_RPS,
+    SHARE,
+    STREAMS,
+    States,
+    broken_sink,
+    measure_cost,
+    measure_overload,
+    measure_soak,
+    overloaded,
+)
 
 PEERS = (triton.PEER, envoy_proxy.PEER, grpc_aio.PEER, mlserver.PEER)
 SHADOW_BP = 1_000
@@ -45,12 +56,13 @@ class Length:
     state_seconds: float
     overload_seconds: float
     soak_calls: int
+    cost_calls: int
     decision_rounds: int
     decision_calls: int
 
 
-FULL = Length(5, 4.0, 3, 5.0, 10.0, 100_000, 5, 300)
-QUICK = Length(2, 1.0, 1, 3.0, 3.0, 5_000, 2, 50)
+FULL = Length(5, 4.0, 3, 5.0, 10.0, 100_000, 50_000, 5, 300)
+QUICK = Length(2, 1.0, 1, 3.0, 3.0, 5_000, 10_000, 2, 50)
 
 
 def say(words: str) -> None:
@@ -239,6 +251,14 @@ def run(length: Length, *, is_quick: bool) -> dict[str, Any]:
             result["overload"] = measure_overload(field.deployments[name], peak, length.overload_seconds)
             say(f"soak: {length.soak_calls:,} calls")
             result["soak"] = measure_soak(field.deployments[name], length.soak_calls)
+            result["cpu_us_per_call"] = measure_cost(field.deployments[name], length.cost_calls)
+            # Last: what has no limit goes on with what it was sent.
+            result["overload_of_peers"] = {}
+            for peer in (triton.PEER.name, grpc_aio.PEER.name):
+                if (rate := result["throughput_rps"][peer]) is not None:
+                    say(f"overload: {peer}")
+                    found = overloaded(field.addresses[peer], rate["median"], length.overload_seconds)
+                    result["overload_of_peers"][peer] = found
         result["measured_front"] = front
         result |= measure_states(root, front, peak, length)
         say("decision: training a small bundle, then one decision at a time")

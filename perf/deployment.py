@@ -15,7 +15,7 @@ from typing import Any, Self
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from perf.processes import ROOT, Processes, descriptors, family, free_port, give_way, resident_mb
+from perf.processes import ROOT, Processes, cpu_s, descriptors, family, free_port, give_way, resident_mb
 from perf.request import MODEL, check_answer
 from protos import engine_pb2, traffic_pb2, traffic_pb2_grpc
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
@@ -296,9 +296,16 @@ class Deployment:
 
     def resident_mb(self) -> dict[str, float]:
         """Return the memory of the gateway, of Envoy before it where there is one, and of the workers."""
+        return {name: resident_mb(*pids) for name, pids in self._members().items()}
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the processor time that each of them has used."""
+        return {name: cpu_s(*pids) for name, pids in self._members().items()}
+
+    def _members(self) -> dict[str, list[int]]:
         gateway, *front = family(self.processes.pid("gateway"))
         workers = [member for name in self.workers for member in family(self.processes.pid(name))]
-        return {"gateway": resident_mb(gateway), "front": resident_mb(*front), "workers": resident_mb(*workers)}
+        return {"gateway": [gateway], "front": front, "workers": workers}
 
     def descriptors(self) -> int:
         """Return how many descriptors the gateway, its front and the workers hold."""

@@ -129,6 +129,15 @@ def resident_mb(*pids: int) -> float:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
+def cpu_s(*pids: int) -> float:
+    """Return the processor time that processes have used, in seconds."""
+    ticks = 0
+    for member in pids:
+        fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def descriptors(pid: int) -> int:
     """Return how many files and sockets a process and what it started hold open."""
     return sum(len(os.listdir(f"/proc/{member}/fd")) for member in family(pid))

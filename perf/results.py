@@ -136,6 +136,7 @@ def tables(result: Mapping[str, Any]) -> str:
         f"At three times the capacity ({overload['offered_rps']:,.0f} calls/s offered): goodput "
         f"{100 * overload['goodput_of_peak']:.0f} % of the peak, refusals p99 {_ms(overload['shed_p99_ms'])}, gateway "
         f"{overload['resident_mb_before']['gateway']:.0f} → {overload['resident_mb_after']['gateway']:.0f} MB.",
+        *_peers_overloaded(result),
         f"After {soak['calls']:,} calls: memory "
         + ", ".join(f"{name} {100 * grown:+.1f} %" for name, grown in soak["growth"].items())
         + f"; descriptors {soak['descriptors_before']} → {soak['descriptors_after']}, "
@@ -155,6 +156,20 @@ def tables(result: Mapping[str, Any]) -> str:
         f"{result['machine']['cores']} cores, Python {result['versions']['python']}, commit {result['commit']}.{note}",
     ]
     return "\n".join(lines)
+
+
+def _peers_overloaded(result: Mapping[str, Any]) -> list[str]:
+    """Say what others do at three times their own capacity, and what a call costs here; runs before had neither."""
+    lines = []
+    if found := result.get("overload_of_peers"):
+        told = [f"{SERVERS[name]} {100 * each['goodput_of_peak']:.0f} %" for name, each in found.items()]
+        lines.append(f"At three times their own, of their own peak: {', '.join(told)}.")
+    if cost := result.get("cpu_us_per_call"):
+        spent = ", ".join(f"{name} {us:.0f}" for name, us in cost.items())
+        built = result["versions"].get("compiled", "no")
+        how = "in Python" if built.startswith("no") else "compiled"
+        lines.append(f"CPU per call, in microseconds: {spent} (hot path {how}).")
+    return lines
 
 
 def _rate(found: Mapping[str, float]) -> str:

@@ -159,12 +159,24 @@ class States:
             control.publish(self._base)
 
 
+def measure_cost(deployment: Deployment, calls: int) -> dict[str, float]:
+    """Return the processor time a call costs, in microseconds, by process; says the same on a busy machine."""
+    before = deployment.cpu_s()
+    found = drive(deployment.address, streams=STREAMS, calls=calls, seconds=3600, warmup=0)
+    return {name: round(1e6 * (spent - before[name]) / found.calls, 1) for name, spent in deployment.cpu_s().items()}
+
+
 def measure_overload(deployment: Deployment, peak_rps: float, seconds: float) -> dict[str, Any]:
     """Offer three times what was the most it could do."""
     before = deployment.resident_mb()
+    found = overloaded(deployment.address, peak_rps, seconds)
+    return {**found, "resident_mb_before": before, "resident_mb_after": deployment.resident_mb()}
+
+
+def overloaded(address: str, peak_rps: float, seconds: float) -> dict[str, Any]:
+    """Offer any server three times what was the most it could do, and say what became of the calls."""
     # The budget counts from when a call was due, so waiting for a free stream is the server's time too.
-    found = drive(deployment.address, rate=3 * peak_rps, seconds=seconds, budget=WAIT_S, connections=32)
-    after = deployment.resident_mb()
+    found = drive(address, rate=3 * peak_rps, seconds=seconds, budget=WAIT_S, connections=32)
     return {
         "offered_rps": round(3 * peak_rps, 1),
         "goodput_rps": found.answered_rps,
@@ -173,8 +185,6 @@ def measure_overload(deployment: Deployment, peak_rps: float, seconds: float) ->
         "shed_p99_ms": found.shed_p99_ms,
         "shed": found.fallbacks + sum(found.errors.get(name, 0) for name in ("RESOURCE_EXHAUSTED", "UNAVAILABLE")),
         "errors": found.errors,
-        "resident_mb_before": before,
-        "resident_mb_after": after,
         "generator_lag_p99_ms": found.lag_p99_ms,
     }
 

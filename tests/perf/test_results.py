@@ -68,6 +68,17 @@ def test_a_server_that_was_not_measured_is_named_with_the_reason(result: dict[st
     assert not any(figure in row for figure in ("5,000", "1.5"))
 
 
+def test_peers_are_overloaded_too_and_what_a_call_costs_is_told(result: dict[str, Any]) -> None:
+    before = tables(result)
+    result["overload_of_peers"] = {"grpc_aio": {"goodput_of_peak": 0.125}}
+    result["cpu_us_per_call"] = {"gateway": 36.9, "front": 37.1, "workers": 22.2}
+    result["versions"]["compiled"] = "no: no build of these sources"
+    told = set(tables(result).splitlines()) - set(before.splitlines())
+    assert any(f"{SERVERS['grpc_aio']} 12 %" in line for line in told)
+    assert "CPU per call, in microseconds: gateway 37, front 37, workers 22 (hot path in Python)." in told
+    assert len(told) == 2
+
+
 def test_servers_are_compared_with_our_default_front(result: dict[str, Any]) -> None:
     rows = {line.split("|")[1].strip(): line for line in tables(result).splitlines() if line.startswith("|")}
     assert "| 2.00 |" in rows[SERVERS["grpc_aio"]]
