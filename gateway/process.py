@@ -72,27 +72,17 @@ class Gateway:
     """Everything behind a front. ``start`` and ``stop`` once each, on the event loop that serves the calls."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        tracing = _tracing_class(settings)  # first: what is missing is told before anything is begun
+        tracing = _tracing(settings)  # first: what is missing is told before anything is begun
         operators = Operators.read(settings.operators)
         key = read_public(settings.plan_key)
         run_id = secrets.token_hex(4)
         self._settings = settings
+        self._tracing = tracing
         self._metrics = metrics = Metrics()
         self._store = store = cached(settings.bundles_dir, settings.bundles_url)
         workers = [WorkerLink(socket) for socket in settings.worker_sockets]
         self._pool = pool = Pool([*workers, *remote_links(settings.engines, store)], store.manifest, settings.preload)
-        self._capture = capture = CaptureLane(
-            settings.capture_dir,
-            run_id,
-            settings.gateway_id,
-            metrics,
-            max_records=settings.capture_max_records,
-            quota_bytes=settings.capture_quota_bytes,
-            segment_bytes=settings.capture_segment_bytes,
-            flush_s=settings.capture_flush_s,
-            segment_s=settings.capture_segment_s,
-            seal=None if settings.capture_seal_key is None else read_seal_key(settings.capture_seal_key),
-        )
+        self._capture = capture = _capture_lane(settings, run_id, metrics)
         counters = Counters()
         cache = DecisionCache(settings.cache_max_entries)
         lanes = Lanes(settings.lanes, settings.max_in_flight)
@@ -121,59 +111,8 @@ class Gateway:
         metrics.in_flight.set_function(lambda: dispatcher.in_flight)
         metrics.read_at_scrape(Sources(dispatcher.all_statistics, pool, lanes, cache, hedger, counters))
         self._health = HealthState()
-        self._tracing = None
-        build = functools.partial(
-            build_methods,
-            health=self._health,
-            version=version("interlock"),
-            rules=settings.mutations,
-            network_s=settings.mutation_network_ms / 1000,
-            note=metrics.mutation_decided,
-            local=plan,
-            gateway_id=settings.gateway_id,
-        )
-        traced: Callable[[Served], Served] = lambda gateway: gateway  # noqa: E731
-        if tracing is not None:
-            self._tracing = tracing.to_collector(
-                settings.trace_endpoint, ratio=settings.trace_ratio, gateway_id=settings.gateway_id
-            )
-            traced = self._tracing.gateway
-
-        def table(scoped: Callable[[Served], Served]) -> tuple[Method, ...]:
-            return with_override(
-                build(scoped(traced(dispatcher))),
-                settings.testers,
-                lambda wanted: build(scoped(traced(Overridden(dispatcher, wanted)))),
-            )
-
-        methods = table(lambda gateway: gateway)
-        if settings.access is not None:
-            note = metrics.access_refused
-            methods = with_access(
-                methods,
-                AccessFile(settings.access, lambda problem: log.error("access_file_refused", problem=problem)),
-                note,
-                lambda p: table(lambda gateway: Scoped(gateway, p, note)),
-            )
-        self.methods = methods if self._tracing is None else self._tracing.methods(methods)
-        self._watch = None
-        if settings.control:
-            self._watch = PlanWatch(
-                settings.control,
-                gateway_id=settings.gateway_id,
-                run_id=run_id,
-                plan=plan,
-                counters=counters,
-                capture=capture,
-                report_interval_s=settings.report_interval_s,
-                channel=lambda: control_channel(
-                    settings.control,
-                    settings.control_token,
-                    settings.control_ca,
-                    settings.control_certificate,
-                    settings.control_key,
-                ),
-            )
+        self.methods = _methods(settings, dispatcher, plan, self._health, metrics, tracing)
+        self._watch = _plan_watch(settings, run_id, plan, counters, capture) if settings.control else None
         self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -218,8 +157,8 @@ class Gateway:
             await asyncio.to_thread(self._tracing.close)
 
 
-def _tracing_class(settings: GatewaySettings) -> "type[Tracing] | None":
-    """Import tracing where it is asked for; its libraries are an extra of their own."""
+def _tracing(settings: GatewaySettings) -> "Tracing | None":
+    """Make tracing where it is asked for; its libraries are an extra of their own."""
     if not settings.trace_endpoint:
         return None
     try:
@@ -229,7 +168,85 @@ def _tracing_class(settings: GatewaySettings) -> "type[Tracing] | None":
             f"gateway.trace_endpoint is {settings.trace_endpoint!r}, expected none without {error.name}; "
             "pip install 'interlock[trace]'"
         ) from error
-    return Tracing
+    return Tracing.to_collector(settings.trace_endpoint, ratio=settings.trace_ratio, gateway_id=settings.gateway_id)
+
+
+def _capture_lane(settings: GatewaySettings, run_id: str, metrics: Metrics) -> CaptureLane:
+    return CaptureLane(
+        settings.capture_dir,
+        run_id,
+        settings.gateway_id,
+        metrics,
+        max_records=settings.capture_max_records,
+        quota_bytes=settings.capture_quota_bytes,
+        segment_bytes=settings.capture_segment_bytes,
+        flush_s=settings.capture_flush_s,
+        segment_s=settings.capture_segment_s,
+        seal=None if settings.capture_seal_key is None else read_seal_key(settings.capture_seal_key),
+    )
+
+
+def _methods(
+    settings: GatewaySettings,
+    dispatcher: Dispatcher,
+    plan: CurrentPlan,
+    health: HealthState,
+    metrics: Metrics,
+    tracing: "Tracing | None",
+) -> tuple[Method, ...]:
+    """Build the method table, and around it what asks who calls, who may name a bundle, and what is traced."""
+    build = functools.partial(
+        build_methods,
+        health=health,
+        version=version("interlock"),
+        rules=settings.mutations,
+        network_s=settings.mutation_network_ms / 1000,
+        note=metrics.mutation_decided,
+        local=plan,
+        gateway_id=settings.gateway_id,
+    )
+
+    def traced(gateway: Served) -> Served:
+        return gateway if tracing is None else tracing.gateway(gateway)
+
+    def table(scoped: Callable[[Served], Served]) -> tuple[Method, ...]:
+        return with_override(
+            build(scoped(traced(dispatcher))),
+            settings.testers,
+            lambda wanted: build(scoped(traced(Overridden(dispatcher, wanted)))),
+        )
+
+    methods = table(lambda gateway: gateway)
+    if settings.access is not None:
+        note = metrics.access_refused
+        methods = with_access(
+            methods,
+            AccessFile(settings.access, lambda problem: log.error("access_file_refused", problem=problem)),
+            note,
+            lambda p: table(lambda gateway: Scoped(gateway, p, note)),
+        )
+    return methods if tracing is None else tracing.methods(methods)
+
+
+def _plan_watch(
+    settings: GatewaySettings, run_id: str, plan: CurrentPlan, counters: Counters, capture: CaptureLane
+) -> PlanWatch:
+    return PlanWatch(
+        settings.control,
+        gateway_id=settings.gateway_id,
+        run_id=run_id,
+        plan=plan,
+        counters=counters,
+        capture=capture,
+        report_interval_s=settings.report_interval_s,
+        channel=lambda: control_channel(
+            settings.control,
+            settings.control_token,
+            settings.control_ca,
+            settings.control_certificate,
+            settings.control_key,
+        ),
+    )
 
 
 def _stop_signals() -> asyncio.Event:

@@ -127,6 +127,7 @@ class Deployment:
         self.port = 0
         self._server: Any = None
         self.settings: dict[str, Any] = {}
+        self.credentials: grpc.ChannelCredentials | None = None  # of callers, where the gateway has TLS
 
     def bundle(self, task: TaskSpec = TASK, **engine: Any) -> str:
         """Add a simulator bundle."""
@@ -222,6 +223,8 @@ class Deployment:
 
     def channel(self) -> grpc.aio.Channel:
         """Open a channel to the gateway."""
+        if self.credentials is not None:
+            return grpc.aio.secure_channel(f"localhost:{self.port}", self.credentials)
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
 
     async def decide(self, text: str = "hello", timeout: float = 5.0, **fields: Any) -> decide_pb2.DecideResponse:

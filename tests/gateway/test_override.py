@@ -7,16 +7,19 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
 
 from gateway.rpc.envoy import is_installed
 from gateway.rpc.override import Testers
 from gateway.rpc.wire import Call
 from protos import decide_pb2, decide_pb2_grpc, oip_pb2, oip_pb2_grpc
 from protos.contract.digest import digest_bytes
+from tests.authority import Authority
 from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.gateway.test_processes import run, start
 
 TOKEN = "a token of testers"
+TESTER = "spiffe://ours.example/tester"
 FROM_CORE = "Internal error from Core"  # what grpc.aio says where it is refused before it has sent its first message
 
 
@@ -102,6 +105,44 @@ def test_a_tester_meets_the_bundle_named_and_is_counted_and_captured_nowhere(fro
                 await asyncio.sleep(0.02)
         arms = {arm.arm: arm.requests for arm in deployment.control.reports[-1].arms}
         assert arms == {decide_pb2.ARM_PRIMARY: 1}
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("front", ["envoy", "grpcio"])
+def test_a_tester_is_known_by_its_certificate_and_another_caller_with_one_is_not(front: str, tmp_path: Path) -> None:
+    if front == "envoy" and not is_installed():
+        pytest.skip("Envoy is not installed here")
+    ca = Authority(tmp_path, "ours")
+    certificate, key = ca.issue("localhost", x509.DNSName("localhost"))
+    tester = ca.issue("tester", x509.UniformResourceIdentifier(TESTER))
+    other = ca.issue("other", x509.UniformResourceIdentifier("spiffe://bidder.example/edge"))
+
+    def callers(named: tuple[Path, Path]) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(ca.file.read_bytes(), named[1].read_bytes(), named[0].read_bytes())
+
+    async def story(deployment: Deployment) -> None:
+        tls = {"tls_certificate": str(certificate), "tls_key": str(key), "tls_client_ca": str(ca.file)}
+        deployment.settings |= {"front": front, "override_identities": [TESTER], **tls}
+        deployment.credentials = callers(tester)
+        split = await start(deployment)
+        candidate = deployment.bundle(seed=7)
+        assert (await deployment.control.publish(replace(split, candidate=candidate, salt="second"))).applied
+
+        async def ask() -> decide_pb2.DecideResponse:
+            request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text="hello"))
+            wanted = (("interlock-override", "candidate"),)
+            async with deployment.channel() as channel:
+                stub = decide_pb2_grpc.DecisionServiceStub(channel)
+                return await stub.Decide(request, metadata=wanted, timeout=PATIENCE_S)
+
+        answer = await ask()
+        assert (answer.arm, answer.bundle_digest) == (decide_pb2.ARM_OVERRIDE, candidate)
+        deployment.credentials = callers(other)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ask()
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert (await deployment.decide()).arm == decide_pb2.ARM_PRIMARY
 
     run(tmp_path, story)
 
