@@ -29,13 +29,14 @@ from controlplane.rpc.server import ControlServer
 from controlplane.rpc.traffic import PlanBell
 from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store.artifacts import Artifacts
+from controlplane.store.seals import opener_of
 from controlplane.store.store import Store
 from controlplane.store.vault import Vault
 from protos.contract.attestation import KeyInvalid, read_private
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
-from protos.contract.seal import read_opener
+from protos.contract.seal import Opener, read_opener
 
 log = structlog.get_logger()
 
@@ -70,11 +71,17 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
         sources=sources,
         clock=lambda: time.time_ns() // 1_000_000,
         embedder=best_embedder(foreground=settings.training.foreground),
-        opener=None if settings.capture_key is None else read_opener(settings.capture_key),
+        opener=_opener(settings, vault),
         changed=changed,
     )
     deployment.operators()
     return deployment
+
+
+def _opener(settings: ControlSettings, vault: Vault) -> Opener | None:
+    if settings.capture_seal is not None:
+        return opener_of(vault)
+    return None if settings.capture_key is None else read_opener(settings.capture_key)
 
 
 async def serve(settings: ControlSettings) -> None:

@@ -254,6 +254,8 @@ class ControlSettings:
 
     Attributes:
         capture_key: Private key that opens capture segments sealed for it; null where they are not sealed.
+        capture_seal: File in which the control plane publishes a key for segments, another one each day; in place of
+            ``capture_key``.
         capture_vault: File of the keys that captured inputs are sealed under; never part of a backup.
         access: File of who may do what; without it anybody on this machine may do all of it, and nobody elsewhere.
         plan_key: Private key that signs plans and ledger checkpoints; gateways hold its public half.
@@ -275,6 +277,7 @@ class ControlSettings:
     bundles_dir: Path
     capture_dir: Path
     capture_key: Path | None
+    capture_seal: Path | None
     capture_vault: Path
     operators: Path
     plan_key: Path
@@ -319,6 +322,7 @@ class ControlSettings:
             bundles_dir=root / read.text("bundles_dir"),
             capture_dir=root / read.text("capture_dir"),
             capture_key=None if (sealed_for := read.maybe_text("capture_key")) is None else root / sealed_for,
+            capture_seal=maybe_path("capture_seal"),
             capture_vault=root / read.text("capture_vault", "capture.keys"),
             operators=root / read.text("operators"),
             plan_key=root / read.text("plan_key"),
@@ -344,6 +348,10 @@ class ControlSettings:
             )
         if (settings.tls_certificate is None) != (settings.tls_key is None):
             raise FieldInvalid("controlplane.tls_certificate and tls_key: one is set, expected both or neither")
+        if settings.capture_seal is not None and settings.capture_key is not None:
+            raise FieldInvalid(
+                "controlplane.capture_seal and controlplane.capture_key are both set, expected one of them"
+            )
         if settings.tls_client_ca is not None and settings.tls_key is None:
             raise FieldInvalid("controlplane.tls_client_ca is set without controlplane.tls_key, expected both")
         if not settings.specialists:

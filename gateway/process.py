@@ -50,7 +50,7 @@ from protos.contract.attestation import KeyInvalid, Operators, read_public
 from protos.contract.bundle import BundleInvalid
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
-from protos.contract.seal import read_seal_key
+from protos.contract.seal import SealKeyFile
 from protos.contract.url_store import cached
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _capture_lane(settings: GatewaySettings, run_id: str, metrics: Metrics) -> C
         segment_bytes=settings.capture_segment_bytes,
         flush_s=settings.capture_flush_s,
         segment_s=settings.capture_segment_s,
-        seal=None if settings.capture_seal_key is None else read_seal_key(settings.capture_seal_key),
+        seal=None if settings.capture_seal_key is None else SealKeyFile(settings.capture_seal_key),
     )
 
 

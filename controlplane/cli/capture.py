@@ -14,7 +14,7 @@ from protos.contract.segment import SealedSegment, SegmentInvalid, read_segment
 
 app = typer.Typer(help="Recorded traffic.", no_args_is_help=True)
 POLL_S = 0.5
-KeyOption = Annotated[Path | None, typer.Option(help="Private key that opens sealed segments.")]
+KeyOption = Annotated[Path | None, typer.Option(help="What opens sealed segments: a private key, or a capture_vault.")]
 
 
 @app.command("tail")
@@ -191,7 +191,14 @@ def _news(folder: Path, offsets: dict[Path, int], key: Path | None) -> Iterator[
 def _opener(key: Path | None) -> Any:
     from protos.contract.seal import read_opener
 
-    return None if key is None else read_opener(key)
+    if key is None:
+        return None
+    if key.is_file() and key.read_bytes()[:15] == b"SQLite format 3":
+        from controlplane.store.seals import opener_of
+        from controlplane.store.vault import Vault
+
+        return opener_of(Vault(key))
+    return read_opener(key)
 
 
 def _say_record(record: capture_pb2.CaptureRecord, as_json: bool) -> None:

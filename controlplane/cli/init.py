@@ -2,12 +2,15 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from controlplane.cli.output import JsonFlag, Problem, command, say, say_json
+from controlplane.store.seals import publish
+from controlplane.store.vault import Vault
 from protos.contract.attestation import generate_key
 from protos.contract.digest import canonical_json
 from protos.contract.fields import FieldInvalid
@@ -22,6 +25,7 @@ control = "127.0.0.1:8600"
 worker_sockets = ["run/worker.sock"]
 bundles_dir = "bundles"
 capture_dir = "capture"
+capture_seal_key = "keys/capture.pub"
 state_dir = "state"
 operators = "operators.json"
 plan_key = "keys/plan.key.pub"
@@ -36,6 +40,7 @@ listen = "127.0.0.1:8600"
 database = "sqlite:///control.db"
 bundles_dir = "bundles"
 capture_dir = "capture"
+capture_seal = "keys/capture.pub"
 operators = "operators.json"
 plan_key = "keys/plan.key"
 
@@ -67,6 +72,9 @@ def init(
     if data is not None:
         text += f"data = {_quoted(str(data.resolve()))}\n"
     generate_key(key)
+    vault = Vault(folder / "capture.keys")
+    publish(vault, folder / "keys" / "capture.pub", int(time.time() * 1000))
+    vault.close()
     nobody = {"version": 1, "required_approvals": required_approvals, "people": []}
     operators.write_bytes(canonical_json(nobody) + b"\n")
     config.write_text(text)

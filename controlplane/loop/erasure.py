@@ -8,7 +8,7 @@ from pathlib import Path
 from controlplane.errors import RequestInvalid, StepRefused
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.observe import ASIDE
-from controlplane.store import jobs, observations, rollouts
+from controlplane.store import jobs, observations, rollouts, seals
 from controlplane.store.store import Unit
 from controlplane.store.vault import day_of
 from protos.contract.draws import pseudonym
@@ -66,6 +66,9 @@ def erase(
     said = {"specialist": specialist, "what": what, "keys": keys, "data_sets": sets, "reason": reason}
     unit.record(person, "capture.erased", said)
     _forget_work(unit, deployment, specialist)
+    if deployment.settings.capture_seal is not None:
+        # What is on its way is sealed for the last key; it goes once gateways have begun new segments.
+        seals.publish(unit.vault, deployment.settings.capture_seal, unit.now_ms)
     return Erased(keys, sets)
 
 
@@ -84,6 +87,9 @@ def expire(deployment: Deployment) -> None:
             said = {"specialist": specialist, "before": before, "keys": keys, "data_sets": sets}
             unit.record(LOOP, "capture.expired", said)
             _forget_work(unit, deployment, specialist)
+    seal = deployment.settings.capture_seal
+    if seal is not None:
+        seals.renew(deployment.store.vault, seal, deployment.settings.capture_dir, now, now - longest * DAY_MS)
     old = [path for path in _segments(deployment) if path.stat().st_mtime * 1000 < now - longest * DAY_MS]
     if old:
         # Damaged ones, and those that no key was ever there for.

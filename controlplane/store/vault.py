@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS data_key (
   specialist TEXT, day TEXT, subject TEXT, key BLOB NOT NULL, PRIMARY KEY (specialist, day, subject)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS data_set (
   digest TEXT, specialist TEXT, day TEXT, subject TEXT, PRIMARY KEY (digest, specialist, day, subject)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seal_key (made_ms INTEGER PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS data_set_key (digest TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
 """
 
@@ -163,6 +164,21 @@ class Vault:
                 "SELECT count(*), min(day) FROM data_key WHERE specialist = ?", (specialist,)
             ).fetchone()
         return int(found[0]), str(found[1] or "")
+
+    def add_seal(self, made_ms: int, private: bytes) -> None:
+        """Keep a key that segments are sealed for."""
+        with self._lock:
+            self._database.execute("INSERT OR REPLACE INTO seal_key VALUES (?, ?)", (made_ms, private))
+
+    def seals(self) -> dict[int, bytes]:
+        """Return the keys that segments are sealed for, by when they were made, Unix milliseconds."""
+        with self._lock:
+            return {int(made): bytes(key) for made, key in self._database.execute("SELECT made_ms, key FROM seal_key")}
+
+    def forget_seal(self, made_ms: int) -> None:
+        """Destroy one."""
+        with self._lock:
+            self._database.execute("DELETE FROM seal_key WHERE made_ms = ?", (made_ms,))
 
     def close(self) -> None:
         """Close the file."""

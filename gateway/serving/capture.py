@@ -9,6 +9,7 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -36,7 +37,7 @@ class CaptureLane:
         segment_bytes: int,
         flush_s: float,
         segment_s: float,
-        seal: X25519PublicKey | None,
+        seal: Callable[[], X25519PublicKey] | None,
     ) -> None:
         self._directory = directory
         self._run_id = run_id
@@ -125,7 +126,7 @@ class CaptureLane:
             if used >= self._quota_bytes:
                 raise OSError(28, f"{used} bytes captured, the quota is {self._quota_bytes}")
             name = f"{time.time_ns() // 1_000_000:015d}-{self._run_id}-{next(self._numbers):06d}.seg"
-            self._writer = SegmentWriter(self._directory / name, self._seal)
+            self._writer = SegmentWriter(self._directory / name, None if self._seal is None else self._seal())
             self._opened = time.monotonic()
         return self._writer
 

@@ -90,6 +90,26 @@ def read_seal_key(path: Path) -> X25519PublicKey:
         raise KeyInvalid(f"{path}: expected 'x25519:' and base64 of 32 bytes: {error}") from error
 
 
+class SealKeyFile:
+    """A ``.pub`` file that may be replaced: read for every segment, the last good key stays where it is unreadable.
+
+    Raises:
+        KeyInvalid: It is wrong from the start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._key = read_seal_key(path)
+
+    def __call__(self) -> X25519PublicKey:
+        """Return the key to seal the next segment for."""
+        try:
+            self._key = read_seal_key(self._path)
+        except KeyInvalid:
+            return self._key
+        return self._key
+
+
 def read_opener(path: Path) -> Opener:
     """Read a private key file; raises KeyInvalid."""
     try:

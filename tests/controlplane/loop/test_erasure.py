@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from controlplane.loop import erasure, labelling, retrain
 from controlplane.loop.observe import observe
 from controlplane.store import jobs, labels, ledger, observations
 from controlplane.store.artifacts import ArtifactMissing, Artifacts
+from controlplane.store.seals import opener_of
 from controlplane.store.store import Store
 from controlplane.store.vault import KeyId, Vault, VaultBroken, key_of
 from protos.contract.draws import pseudonym
+from protos.contract.seal import SealKeyFile
+from protos.contract.segment import SealedSegment, SegmentWriter, read_segment
 from tests.controlplane.loop.fixture import NAME, ZERO, World, outcome, world
 
 SECRET = "canary words of one caller"
@@ -97,6 +101,37 @@ def test_a_backup_made_before_does_not_bring_an_erased_caller_back(made: World, 
         with pytest.raises(ArtifactMissing, match="erased"):
             one.get(dataset)
     restored.close()
+
+
+def test_a_backup_of_segments_cannot_be_opened_once_gateways_have_left_the_old_key(tmp_path: Path) -> None:
+    made = world(tmp_path, capture_seal="seal.pub")
+    deployment = replace(made.deployment, opener=opener_of(made.deployment.store.vault))
+    erasure.expire(deployment)  # publishes the first key
+    key = SealKeyFile(tmp_path / "seal.pub")
+    at = made.clock()
+
+    def segment(text: str) -> Path:
+        path = tmp_path / "capture" / f"{made.clock():015d}-run-{made.clock()}.seg"
+        writer = SegmentWriter(path, key())
+        writer.append([sample(made, text, "eve")])
+        writer.close()
+        return path
+
+    shutil.copy(segment(SECRET), tmp_path / "backup.seg")
+    assert [r.sample.input.text for r, _ in read_segment(tmp_path / "backup.seg", 0, deployment.opener)] == [SECRET]
+    assert observe(deployment) == 1
+    made.clock.now_ms += 1000
+    with deployment.store.writing(made.clock()) as unit:
+        erasure.erase(unit, deployment, NAME, caller="eve", person="stu", reason="asked to")
+    made.clock.now_ms += 2 * 3_600_000
+    segment("a later text")
+    observe(deployment)  # the segment before the last is read to its end and left: it goes
+    erasure.expire(deployment)
+    with pytest.raises(SealedSegment):
+        list(read_segment(tmp_path / "backup.seg", 0, deployment.opener))
+    with deployment.store.reading() as unit:
+        row = observations.decision(unit, "d-2", NAME)
+    assert row is not None and row[0].text == "a later text" and made.clock() > at
 
 
 def test_the_ledger_says_who_erased_and_why_and_never_whom(made: World) -> None:

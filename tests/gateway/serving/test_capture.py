@@ -6,7 +6,7 @@ from pathlib import Path
 from gateway.metrics import Metrics
 from gateway.serving.capture import CaptureLane
 from protos import capture_pb2
-from protos.contract.seal import generate_seal_key, read_opener, read_seal_key
+from protos.contract.seal import SealKeyFile, generate_seal_key, read_opener
 from protos.contract.segment import read_segment
 
 
@@ -71,7 +71,7 @@ def test_a_directory_that_cannot_be_made_loses_records_and_nothing_else(tmp_path
 
 def test_a_segment_is_closed_when_it_is_old_and_sealed_when_there_is_a_key(tmp_path: Path) -> None:
     generate_seal_key(tmp_path / "seal.key")
-    capture = lane(tmp_path, segment_s=0, seal=read_seal_key(tmp_path / "seal.key.pub"))
+    capture = lane(tmp_path, segment_s=0, seal=SealKeyFile(tmp_path / "seal.key.pub"))
     for name in ("one", "two", "three"):
         assert capture.offer(record(name))
         while capture._queue:
