@@ -59,6 +59,7 @@ def advance(deployment: Deployment) -> None:
     _offer_again(deployment)
     _undo_refused_promotions(deployment)
     deployment.changed()
+    _write_up(deployment)
 
 
 def step(unit: Unit, deployment: Deployment, row: RolloutRow) -> RolloutRow:
@@ -125,10 +126,6 @@ def apply(unit: Unit, deployment: Deployment, row: RolloutRow, decision: Decisio
     rollouts.move(unit, row, moved, LOOP, action, detail)
     if isinstance(decision, Promote):
         succession.retire(unit, moved)
-    if not moved.is_open:
-        digest, path = whole_evidence(unit, deployment, moved)
-        moved = replace(moved, evidence=digest, evidence_path=path)
-        rollouts.save(unit, moved)
     log.info("rollout_moved", rollout=row.state.id, phase=target.value, generation=generation)
     return moved
 
@@ -247,15 +244,13 @@ def end(unit: Unit, deployment: Deployment, name: str, phase: Phase, person: str
         generation = publish(unit, deployment, back, row.state.id).generation
     action = "rollout.rejected" if phase is Phase.REJECTED else "rollout.rolled_back"
     after = replace(rollouts.moved(row, phase=phase), ended_ms=unit.now_ms, end_reason=said, waiting_for="")
+    after = replace(after, evidence=None, evidence_path="")  # that of a step; the whole is written next
     if generation is not None:
         after = replace(after, failed_ms=unit.now_ms)
     was_primary = row.state.phase is Phase.PRIMARY
     row = rollouts.move(unit, row, after, person, action, {"reason": reason, "generation": generation})
     if was_primary:
         succession.restore(unit, row)
-    digest, path = whole_evidence(unit, deployment, row)
-    row = replace(row, evidence=digest, evidence_path=path)
-    rollouts.save(unit, row)
     return row
 
 
@@ -348,6 +343,21 @@ def _follow_refusal(unit: Unit, row: RolloutRow) -> RolloutRow:
     after = _begin_stage(unit, back, standing.generation if standing else 0)
     said = {"generation": refused.generation, "reason": refused.reason}
     return rollouts.move(unit, row, after, LOOP, "rollout.held", said)
+
+
+def _write_up(deployment: Deployment) -> None:
+    """Write the evidence of rollouts that ended. Traffic has moved by then: no way back waits for a report."""
+    with deployment.store.reading() as unit:
+        ended = [row.state.id for row in rollouts.listed(unit) if not row.is_open and not row.evidence_path]
+    for name in ended:
+        try:
+            with deployment.store.writing(deployment.clock()) as unit:
+                row = rollouts.get(unit, name)
+                assert row is not None
+                digest, path = whole_evidence(unit, deployment, row)
+                rollouts.save(unit, replace(row, evidence=digest, evidence_path=path))
+        except (StepRefused, OSError) as error:
+            log.error("evidence_not_written", rollout=name, error=str(error))
 
 
 def _offer_again(deployment: Deployment) -> None:

@@ -17,6 +17,7 @@ from protos.contract.plan import Split
 from protos.contract.plan_rules import no_split_digest, to_split_digest
 
 UNSIGNED = "draft"
+LAST_S = 253_402_300_799  # the end of year 9999, beyond which there is no date
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def given(unit: Unit, deployment: Deployment, row: RolloutRow) -> Approvals:
     return Approvals(
         ceiling_bp=counted[-1].ceiling_bp,
         statements=tuple(sorted(a.digest for a in counted)),
-        expires=datetime.fromtimestamp(min(a.expires for a in counted), UTC),
+        expires=datetime.fromtimestamp(min(LAST_S, *(a.expires for a in counted)), UTC),
     )
 
 

@@ -13,6 +13,7 @@ from controlplane.store.store import Unit
 from protos import control_pb2 as pb
 
 MOST_TEXT = 2000
+LAST_MS = 253_402_300_799_000  # the end of year 9999, beyond which there is no date
 
 
 class Transactions:
@@ -66,8 +67,10 @@ def gate_message(reading: GateReading) -> pb.GateReading:
 
 
 def time_text(at_ms: int | None) -> str:
-    """Write Unix milliseconds as a time; None as nothing."""
-    return "" if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    """Write Unix milliseconds as a time; None as nothing. What a person signed to last longer ends with year 9999."""
+    if at_ms is None:
+        return ""
+    return datetime.fromtimestamp(min(at_ms, LAST_MS) / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def check_text(value: str, name: str) -> None:

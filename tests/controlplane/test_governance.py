@@ -64,6 +64,26 @@ def test_a_rollback_made_while_the_control_plane_was_away_is_followed_when_it_is
     assert recorded["took_us"] < 1_000_000
 
 
+def test_no_way_back_waits_for_its_report(site: Governed, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, old, _ = site.canary()
+
+    def cannot(*_: Any) -> Any:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(advance, "whole_evidence", cannot)
+        with site.deployment.store.writing(site.clock()) as unit:
+            advance.end(unit, site.deployment, name, Phase.ROLLED_BACK, "ann", "slow")
+        site.deployment.changed()
+        # An approval without an end in sight is shown all the same.
+        assert said("rollout", "status", name, *control(site))[1]["approvals"][0]["expires"].startswith("9999-12-31")
+        site.until(lambda: site.split().candidate is None, "the way back")  # type: ignore[union-attr]
+        advance.advance(site.deployment)
+        assert site.split().primary == old and not site.rollout(name).evidence_path  # type: ignore[union-attr]
+    advance.advance(site.deployment)
+    assert Path(site.rollout(name).evidence_path, "manifest.json").exists()
+
+
 def test_a_drill_takes_the_real_way_back_and_the_shadow_returns(site: Governed) -> None:
     name, _, new = site.shadowing()
     code, found = said("rollout", "drill", name, "--as", "ann", *control(site))
