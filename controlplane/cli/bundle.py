@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import tempfile
 import time
 import tomllib
@@ -32,6 +33,7 @@ Digest = Annotated[str, typer.Argument(help="A bundle, sha256:… or enough of i
 STORE = "bundles"
 DEFINITION = "bundle.toml"
 DAY_S = 86_400
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def _store(where: str, *, must_exist: bool = True) -> BundleStore:
@@ -332,7 +334,7 @@ def gc(
             needed = bundles_needed(unit) | _at_gateway(config)
             found = _found(bundles)
             manifests = _manifests(bundles, [bundle.digest for bundle in found])
-            parents = {digest: str(found.lineage.get("parent", "")) for digest, found in manifests.items()}
+            parents = {d: str(m.lineage["parent"]) for d, m in manifests.items() if m.lineage.get("parent")}
             gone, reasons = removable(found, needed, parents, now, keep_s)
             staying = {bundle.digest for bundle in found} - {bundle.digest for bundle in gone}
             # What a manifest that cannot be read refers to is not known: then every base stays.
@@ -386,7 +388,7 @@ def _show_gc(
     for what, (gone, reasons) in (("bundle", bundles), ("base", bases)):
         rows += [(what, short(b.digest), word, f"{b.size:,} bytes: nothing needs it") for b in gone]
         staying = sorted((reason, digest) for digest, reason in reasons.items() if digest not in missing)
-        rows += [(what, short(digest), marked("stays", "green"), reason) for reason, digest in staying]
+        rows += [(what, short(d), marked("stays", "green"), _DIGEST.sub(lambda m: short(m[0]), r)) for r, d in staying]
     total = sum(b.size for b in (*bundles[0], *bases[0]))
     sum_up = f"{total:,} bytes removed" if deleted else f"{total:,} bytes would go; --delete removes them"
     say(table("", ("", "digest", "", "why"), rows), sum_up)
