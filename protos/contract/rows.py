@@ -78,11 +78,13 @@ def read_job(data: bytes, at: int, after: int) -> JobRow | None:
     if start > after or data[at + 4] != _JOB:
         return None
     found = _JOB_HEAD.unpack_from(data, at)
-    end = start + _length(found[10])
-    if found[1::2] != _JOB_TAGS or _length(found[2]) != found[0] - 3:
+    priority, size = found[8], _length(found[10])
+    # A priority of two bytes would have the next tag for its second.
+    if found[1::2] != _JOB_TAGS or _length(found[2]) != found[0] - 3 or priority >= 0x80 or size < 0:
         return None
+    end = start + size
     name, given = _name(_JOB_BUNDLE, data[end:after]), only_text(data[start:end])
-    return None if name is None or given is None else JobRow(found[4], name, found[6], found[8], given)
+    return None if name is None or given is None else JobRow(found[4], name, found[6], priority, given)
 
 
 def write_result(row: ResultRow) -> bytes:
@@ -105,8 +107,10 @@ def read_result(data: bytes, at: int, after: int) -> ResultRow | None:
     if start > after or data[at + 4] != _RESULT:
         return None
     found = _RESULT_HEAD.unpack_from(data, at)
-    size = _length(found[22])
+    truncated, size = found[12], _length(found[22])
     if found[1::2] != _RESULT_TAGS or _length(found[2]) != found[0] - 3 or size & 3 or start + size > after:
+        return None
+    if truncated > 1:
         return None
     name = _name(_RESULT_BUNDLE, data[start + size : after])
     if name is None:

@@ -1,9 +1,10 @@
 """Rows are protobuf: what one side writes the other side's library reads, and what is no row is left to it."""
 
+import math
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protos import decide_pb2, engine_pb2
@@ -75,17 +76,25 @@ def test_whatever_is_no_row_is_read_as_a_message(frame: engine_pb2.Frame) -> Non
         assert FrameDecoder().feed_rows(encode(frame), read) == [frame]
 
 
-@given(st.integers(0, 200), st.integers(0, 255))
+@given(st.integers(0, 250), st.integers(0, 255))
+@example(18, 128)  # a priority that goes on
+@example(20, 0)  # a length of one byte
 @settings(deadline=None)
 def test_a_broken_byte_never_makes_a_row_say_what_the_message_does_not(place: int, value: int) -> None:
     """Where the row reads something, the library reads the same."""
-    frame = bytearray(write_job(7, "sha256:" + "a" * 64, 98_000, 1, Given.of_text("a text of some length " * 5).raw))
-    frame[4 + place % (len(frame) - 4)] = value
-    row = read_job(bytes(frame), 0, len(frame))
-    if row is not None:
-        job = engine_pb2.Frame.FromString(bytes(frame[4:])).job
-        assert (job.id, job.bundle_digest, job.remaining_us, job.priority) == row[:4]
-        assert job.input.text == row.input.text
+    bundle, asked = "sha256:" + "a" * 64, Given.of_text("a text of some length " * 5)
+    job = bytearray(write_job(7, bundle, 98_000, 1, asked.raw))
+    job[4 + place % (len(job) - 4)] = value
+    if (found := read_job(bytes(job), 0, len(job))) is not None:
+        meant = engine_pb2.Frame.FromString(bytes(job[4:])).job
+        assert (meant.id, meant.bundle_digest, meant.remaining_us, meant.priority) == found[:4]
+        assert meant.input.text == found.input.text
+    answer = bytearray(write_result(ResultRow(7, 1, 1, 0.75, False, 9, 30, 20, 4, bundle, (0.25, 0.75))))
+    answer[4 + place % (len(answer) - 4)] = value
+    if (told := read_result(bytes(answer), 0, len(answer))) is not None and not math.isnan(sum(told.probabilities)):
+        result = engine_pb2.Frame.FromString(bytes(answer[4:])).result
+        if not math.isnan(told.score):
+            assert result == engine_pb2.Result(**told._asdict())
 
 
 def test_inputs_of_fields_keep_their_fields() -> None:
