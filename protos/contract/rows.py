@@ -79,10 +79,11 @@ def read_job(data: bytes, at: int, after: int) -> JobRow | None:
         return None
     found = _JOB_HEAD.unpack_from(data, at)
     priority, size = found[8], _length(found[10])
-    # A priority of two bytes would have the next tag for its second.
-    if found[1::2] != _JOB_TAGS or _length(found[2]) != found[0] - 3 or priority >= 0x80 or size < 0:
-        return None
     end = start + size
+    # A priority of two bytes would have the next tag for its second.
+    is_whole = _length(found[2]) == found[0] - 3 and priority < 0x80 and start <= end <= after
+    if found[1::2] != _JOB_TAGS or not is_whole:
+        return None
     name, given = _name(_JOB_BUNDLE, data[end:after]), only_text(data[start:end])
     return None if name is None or given is None else JobRow(found[4], name, found[6], priority, given)
 
