@@ -9,10 +9,11 @@ from typing import Any
 from controlplane.report import evidence_bundle as candidate
 from controlplane.report import evidence_traffic as traffic
 from controlplane.report.files import read_json
+from controlplane.report.obligations import obligations
 from controlplane.report.sheet import sheet, table, verdict
 from controlplane.report.verify import Check
 from controlplane.report.words import clock, compact, moment, share, short
-from protos.contract.attestation import Approval
+from protos.contract.attestation import MEANING, Approval
 from protos.contract.digest import parse_json_object
 
 ENDED = {"primary": "good", "retired": "good", "rolled_back": "bad", "rejected": "bad"}
@@ -65,6 +66,8 @@ def page(folder: Path, checks: Sequence[Check] | None) -> str:
         _drill(folder),
         "<h2>What happened, entry by entry</h2>",
         _events(events),
+        "<h2>What rules ask for, and where it is</h2><p>Files of this evidence; no legal advice.</p>",
+        obligations(folder, last),
         "<h2>Words used here</h2>",
         table(("", ""), WORDS),
         "<h2>How to verify this</h2><p>On any machine, with no service running and no trust in the one that wrote it: "
@@ -184,7 +187,8 @@ def _approvals(folder: Path, rollout: str) -> str:
         (a.person, a.step, f"{a.ceiling_bp / 100:g} %", moment(a.not_before), moment(a.expires), a.reason)
         for a in sorted(found, key=lambda a: (a.not_before, a.person))
     ]
-    return table(("person", "step", "up to", "signed", "valid until", "reason, as typed"), rows)
+    said = f"<p>Each signed: “{html.escape(MEANING)}.”</p>"
+    return said + table(("person", "step", "up to", "signed", "valid until", "reason, as typed"), rows)
 
 
 def _drill(folder: Path) -> str:

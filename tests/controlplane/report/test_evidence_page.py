@@ -136,10 +136,12 @@ def test_the_outcome_comes_first_and_then_whether_it_was_verified(tmp_path: Path
     order = [
         "Evidence of rollout words-1", "Rolled back: shadow_disagreement is 0.7.", "63 ms after", "Verified: every",
         "Says what words mean.", "the candidate is right in 90.0 %, the primary before it in 80.0 %",
-        "How traffic moved", "Who let it through", "fewer misses", "core, 400 cases", "Does it know when it is right?",
+        "How traffic moved", "Who let it through", "I reviewed the evidence", "fewer misses", "core, 400 cases",
+        "Does it know when it is right?",
         "core accuracy: at least 0.85", "plain text", "the same 50 requests", "differently in 10 (20.0 %)",
         "canary, candidate 200 3 (1.5 %) 4 (2.0 %)", "shadow_disagreement fail", "shadow_queue_full 5",
-        "capture_queue_full 7", "1.6 times its threshold", "drift of input", "trainer", "How to verify this",
+        "capture_queue_full 7", "1.6 times its threshold", "drift of input", "trainer", "21 CFR 11.50",
+        "How to verify this",
     ]  # fmt: skip
     places = [said.index(found) for found in order]
     assert places == sorted(places)
