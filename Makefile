@@ -6,6 +6,7 @@ STAMP := .venv/.installed
 DATA ?=
 QUICK ?=
 SOAK ?=
+JOBS ?= 2
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -39,8 +40,9 @@ check: setup protos ## lint, types, and that generated code is current
 	$(BIN)/mypy
 	git diff --exit-code -- 'protos/*_pb2*'
 
-test: setup ## run every test
-	$(BIN)/python -m pytest
+test: setup ## run every test, JOBS at a time; those that need the machine for themselves afterwards
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 compile: setup ## build the hot path as machine code (optional: a C compiler, a minute)
 	$(BIN)/python -m gateway.compiled

@@ -14,6 +14,7 @@ SUITE = Path(__file__).parent / "short_suite.toml"
 LIMIT_S = 420
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA.name} is not beside the checkout")
 def test_the_story_runs_from_an_empty_folder_to_a_verified_rollback(tmp_path: Path) -> None:
     out = tmp_path / "demo"
