@@ -22,8 +22,9 @@ from gateway.engines.pool import Pool
 from gateway.engines.settings import remote_links
 from gateway.metrics import Metrics, Sources
 from gateway.rpc.access import Scoped, with_access
+from gateway.rpc.bootstrap import Listen
 from gateway.rpc.control_channel import control_channel
-from gateway.rpc.envoy import EnvoyFront, FrontFailed, Listen, is_installed
+from gateway.rpc.envoy import EnvoyFront, FrontFailed, is_installed
 from gateway.rpc.grpcio import GrpcioFront
 from gateway.rpc.health import HealthState
 from gateway.rpc.methods import build_methods

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.rpc.envoy import EnvoyFront, Listen, is_installed
+from gateway.rpc.bootstrap import Listen
+from gateway.rpc.envoy import EnvoyFront, is_installed
 from gateway.rpc.grpcio import GrpcioFront
 from gateway.rpc.wire import frame
 from tests.batteries.echo import MAX_BYTES, SERVICE, Echo

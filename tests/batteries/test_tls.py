@@ -11,7 +11,8 @@ import grpc.aio
 import pytest
 from cryptography import x509
 
-from gateway.rpc.envoy import EnvoyFront, Listen, is_installed
+from gateway.rpc.bootstrap import Listen
+from gateway.rpc.envoy import EnvoyFront, is_installed
 from gateway.rpc.grpcio import GrpcioFront
 from gateway.rpc.tls import Tls, TlsFiles, TlsInvalid
 from tests.authority import Authority

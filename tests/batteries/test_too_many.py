@@ -7,7 +7,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from gateway.rpc.envoy import PUSHBACK_MS, EnvoyFront, Listen, is_installed
+from gateway.rpc.bootstrap import PUSHBACK_MS, Listen
+from gateway.rpc.envoy import EnvoyFront, is_installed
 from gateway.rpc.wire import ARRIVED
 from tests.batteries.echo import MAX_BYTES, SERVICE, Echo
 

@@ -1,0 +1,204 @@
+"""Envoy's configuration: one listener that faces strangers, and one cluster, which is this process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grpc import StatusCode
+
+from gateway.rpc.tls import Tls
+from gateway.rpc.wire import ARRIVED
+
+ACTIVE = "http.grpc.downstream_rq_active"
+PUSHBACK_MS = 100  # when a refused caller may come again: what is in flight is then over
+MODULE = "type.googleapis.com/envoy.extensions"
+MAX_MESSAGE_OVERHEAD = 64 * 1024
+STREAM_WINDOW = 64 * 1024
+CONNECTION_WINDOW = 1024 * 1024
+ANSWERS_WINDOW = 64 * 1024 * 1024  # between us and Envoy, for all streams together
+MOST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where and how to listen. Limits follow Envoy's advice for edges that face strangers."""
+
+    address: str
+    max_message_bytes: int
+    tls: Tls | None = None
+    max_streams: int = 128
+    max_calls: int = 128
+    max_connections: int = 2_000
+    max_header_kb: int = 16
+    idle_s: int = 300
+    max_age_s: int = 300
+    max_heap_bytes: int = 1 << 30
+
+
+def bootstrap(listen: Listen, admin: Path, served: Path, tls: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Write Envoy's configuration: one listener, and one cluster, which is us on the socket ``served``.
+
+    Args:
+        tls: The listener's transport socket.
+    """
+    host, _, port = listen.address.rpartition(":")
+    manager = {
+        "@type": f"{MODULE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "grpc",
+        "codec_type": "HTTP2",
+        "generate_request_id": False,
+        "request_headers_timeout": "10s",
+        "stream_idle_timeout": f"{listen.idle_s}s",
+        "drain_timeout": "1s",
+        "max_request_headers_kb": listen.max_header_kb,
+        "common_http_protocol_options": {
+            "idle_timeout": f"{listen.idle_s}s",
+            "max_connection_duration": f"{listen.max_age_s}s",
+            "max_headers_count": 100,
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": listen.max_streams,
+            "initial_stream_window_size": STREAM_WINDOW,
+            "initial_connection_window_size": CONNECTION_WINDOW,
+            "override_stream_error_on_invalid_http_message": True,
+        },
+        # Without a verified certificate nobody may name one: the header is taken off.
+        "forward_client_cert_details": "SANITIZE_SET" if listen.tls and listen.tls.client_ca else "SANITIZE",
+        "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "gateway",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "gateway", "timeout": "0s"}}],
+                    # What a call waits for us is time of the caller's; written over whatever the caller says of it.
+                    "request_headers_to_add": [_header(ARRIVED.decode(), "%START_TIME(%S%3f)%")],
+                }
+            ]
+        },
+        "http_filters": [_ROUTER],
+        "local_reply_config": {"mappers": [_REFUSED]},
+    }
+    chain: dict[str, Any] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    }
+    if tls is not None:
+        chain["transport_socket"] = tls
+        chain["transport_socket_connect_timeout"] = "5s"
+    return {
+        # Envoy asks for these names where secrets are followed; nobody reads them.
+        "node": {"id": "gateway", "cluster": "interlock"},
+        # Counting what nobody reads is a thirtieth of what Envoy spends on a call.
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"exact": ACTIVE}]}}},
+        "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
+        "overload_manager": _overload(listen),
+        # A connection whose streams are mostly reset at once is closed (CVE-2023-44487).
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "limits",
+                    "static_layer": {
+                        "overload.premature_reset_total_stream_count": 500,
+                        "overload.premature_reset_min_stream_lifetime_seconds": 1,
+                    },
+                }
+            ]
+        },
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "gateway",
+                    "address": {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}},
+                    # Two gateways on one port by mistake would each get a random share of the calls.
+                    "enable_reuse_port": False,
+                    # What one message needs, or Envoy answers for us before the message is whole.
+                    "per_connection_buffer_limit_bytes": listen.max_message_bytes + MAX_MESSAGE_OVERHEAD,
+                    "filter_chains": [chain],
+                }
+            ],
+            "clusters": [_cluster(listen, served)],
+        },
+    }
+
+
+def _cluster(listen: Listen, served: Path) -> dict[str, Any]:
+    return {
+        "name": "gateway",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": "gateway",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(served)}}}}]}],
+        },
+        # What is over the limit is refused here, which costs less than a filter that every call goes through.
+        "circuit_breakers": {
+            "thresholds": [
+                {"max_connections": MOST, "max_pending_requests": listen.max_calls, "max_requests": listen.max_calls}
+            ]
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{MODULE}.upstreams.http.v3.HttpProtocolOptions",
+                "common_http_protocol_options": {"idle_timeout": "0s"},
+                "explicit_http_config": {
+                    "http2_protocol_options": {
+                        "hpack_table_size": 0,
+                        "initial_stream_window_size": STREAM_WINDOW,
+                        "initial_connection_window_size": ANSWERS_WINDOW,
+                    }
+                },
+            }
+        },
+    }
+
+
+def _header(name: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+_ROUTER = {
+    "name": "envoy.filters.http.router",
+    # Nothing of its own may come after the time of arrival.
+    "typed_config": {"@type": f"{MODULE}.filters.http.router.v3.Router", "suppress_envoy_headers": True},
+}
+
+
+# Envoy itself would say UNAVAILABLE, which callers repeat at once.
+_REFUSED = {
+    "filter": {"response_flag_filter": {"flags": ["UO"]}},  # upstream overflow
+    "headers_to_add": [
+        _header("grpc-status", str(StatusCode.RESOURCE_EXHAUSTED.value[0])),
+        _header("grpc-retry-pushback-ms", str(PUSHBACK_MS)),
+    ],
+}
+
+
+def _overload(listen: Listen) -> dict[str, Any]:
+    def action(name: str, threshold: float) -> dict[str, Any]:
+        trigger = {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": threshold}}
+        return {"name": f"envoy.overload_actions.{name}", "triggers": [trigger]}
+
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.fixed_heap",
+                "typed_config": {
+                    "@type": f"{MODULE}.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                    "max_heap_size_bytes": listen.max_heap_bytes,
+                },
+            },
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": f"{MODULE}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": listen.max_connections,
+                },
+            },
+        ],
+        "actions": [
+            action("disable_http_keepalive", 0.92),
+            action("stop_accepting_requests", 0.95),
+            action("stop_accepting_connections", 0.95),
+        ],
+    }
