@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from controlplane.packs.brand_suitability import metrics as metrics  # the suite names them
 from controlplane.packs.brand_suitability.scenarios import draw
 from controlplane.packs.folder import FolderPack
 

@@ -1,12 +1,14 @@
 import gzip
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from controlplane.packs.labelled_file import LabelledFileInvalid, LabelledFilePack, read_labelled
-from controlplane.packs.registry import PackUnknown, load_pack
+from controlplane.packs.registry import FOLDERS, PackUnknown, load_pack
 from controlplane.training.dataset import text_key
 
 DAVIDSON = Path(__file__).parents[4] / "shared/data/brand-safety-hate-davidson/train.jsonl.gz"
@@ -88,3 +90,18 @@ def check(pack: LabelledFilePack) -> None:
     keys = [{text_key(e.text) for e in pool} for pool in pools]
     assert all(not a & b for a, b in itertools.combinations(keys, 2))
     assert keys[2] >= {text_key(e.text) for e in itertools.islice(pack.stream(1, 1.0), 200)}
+
+
+def test_every_pack_stands_alone_in_a_process_that_loaded_nothing_before() -> None:
+    names = ", ".join(map(repr, FOLDERS))
+    # Each first in a process of its own: what one pack imports must not be what another one lacks.
+    code = (
+        "import os, sys\n"
+        f"for name in ({names}):\n"
+        "    if os.fork() == 0:\n"
+        "        from controlplane.packs.registry import load_pack\n"
+        "        os._exit(0 if load_pack(name).suite.gates else 1)\n"
+        "    sys.exit(name) if os.wait()[1] else None\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

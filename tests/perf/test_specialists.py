@@ -1,0 +1,70 @@
+"""The table of specialists: who is asked of what, and what a decision costs by the prices that are written down."""
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from controlplane.packs.published import PublishedSet
+from controlplane.packs.registry import FOLDERS, load_pack
+from perf import specialists
+
+SETS: dict[str, PublishedSet] = {one.name: one for name in FOLDERS for one in load_pack(name).sets}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {
+        "specialist": "fraud",
+        "set": "s",
+        "engine": "additive",
+        "metric": "auc",
+        "ours": 0.9,
+        "low": 0.8,
+        "high": 0.95,
+        "published": None,
+        "n": 1000,
+        "worker_ms": {"p50": 0.5, "p90": 1.0, "p99": 2.0},
+        "cpu_ms": 1.0,
+        "tokens": 100.0,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("name", "engines"),
+    [
+        ("fraud-sms-spam", {"additive", "encoder"}),
+        ("credit-german", {"additive", "trees"}),
+        ("fraud-card-ulb", {"additive", "trees"}),
+        ("brand-safety-domains", {"additive", "encoder"}),
+    ],
+)
+def test_language_models_are_asked_of_texts_and_trees_of_tables(name: str, engines: set[str]) -> None:
+    assert {engine for engine in specialists.ENGINES if specialists.reads(engine, SETS[name])} == engines
+
+
+def test_every_set_is_read_by_an_engine_that_it_suits() -> None:
+    assert all(any(specialists.reads(e, one) for e in ("encoder", "trees")) for one in SETS.values())
+
+
+def test_a_million_decisions_cost_their_cpu_time_and_a_million_calls_their_tokens() -> None:
+    prices = tomllib.loads(specialists.PRICES.read_text("utf-8"))
+    (line,) = [one for one in specialists._costs([row()], ["additive"]) if one.startswith("| fraud")]
+    ours, theirs = (float(cell.replace(",", "")) for cell in line.strip("| ").split(" | ")[-2:])
+    # A millisecond a decision is a thousand seconds a million.
+    assert ours == pytest.approx(1000 / 3600 * prices["core"]["usd_per_hour"], abs=1e-3)
+    frontier = prices["frontier"]
+    asked = (100 + frontier["instruction_tokens"]) * frontier["usd_per_million_input"]
+    assert theirs == pytest.approx(asked + frontier["answer_tokens"] * frontier["usd_per_million_output"], abs=1)
+
+
+def test_the_dearest_set_stands_for_a_specialist_and_prices_say_where_they_are_from() -> None:
+    lines = specialists._costs([row(), row(set="t", cpu_ms=4.0)], ["additive"])
+    assert [line for line in lines if "4.00 ms" in line] and not [line for line in lines if "1.00 ms" in line]
+    prices = tomllib.loads(specialists.PRICES.read_text("utf-8"))
+    assert all(prices[kind]["source"] in lines[-1] and prices[kind]["date"] in lines[-1] for kind in prices)
+
+
+def test_the_best_of_a_row_is_marked() -> None:
+    assert specialists._cell(row(), 0.9) == "**0.900** (0.800 to 0.950)"
+    assert specialists._cell(row(), 0.95) == "0.900 (0.800 to 0.950)"
+    assert specialists._cell(None, 0.9) == ""
