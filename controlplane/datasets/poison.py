@@ -57,9 +57,7 @@ def suspicious(examples: Sequence[Example], batches: Sequence[Hashable]) -> list
     left = {str(batch): inside for batch, inside in of.items() if len(inside) >= LEAST}
     if not left or len(examples) < 2 * LEAST:
         return []
-    words = HashingVectorizer(n_features=COLUMNS, ngram_range=(1, 2), token_pattern=_WORDS)
-    vectors = words.transform([e.text for e in examples]).toarray()
-    wrong = unlearned(vectors, [e.label for e in examples], batches)
+    wrong = unlearned([e.text for e in examples], [e.label for e in examples], batches)
     is_trusted = np.ones(len(examples), dtype=bool)
     found: list[Suspicion] = []
     while left:
@@ -75,13 +73,15 @@ def suspicious(examples: Sequence[Example], batches: Sequence[Hashable]) -> list
     return found
 
 
-def unlearned(vectors: NDArray[Any], labels: Sequence[str], batches: Sequence[Hashable]) -> NDArray[np.bool_]:
+def unlearned(texts: Sequence[str], labels: Sequence[str], batches: Sequence[Hashable]) -> NDArray[np.bool_]:
     """Say of each label whether a classifier of other rows gets it wrong, shape [rows].
 
     Args:
-        vectors: Rows as vectors, shape [rows, d].
         batches: What each row came in with; folds hold the same share of each.
     """
+    # Words are enough to tell what can be learned, and cost a hundredth of embeddings.
+    words: Any = HashingVectorizer(n_features=COLUMNS, ngram_range=(1, 2), token_pattern=_WORDS)
+    vectors = words.transform(texts).toarray()
     truth = np.array(labels)
     wrong = np.zeros(len(truth), dtype=bool)
     # Batches too small for every fold are left to chance, and so are classes.

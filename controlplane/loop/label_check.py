@@ -43,9 +43,9 @@ def check(deployment: Deployment) -> None:
 def _judge(
     deployment: Deployment, specialist: str, key: tuple[str, str], trusted: list[Any], batch: list[Any], labels: int
 ) -> Any:
-    vectors = deployment.embedder.embed([row.text for row in (*trusted, *batch)])
+    rows = (*trusted, *batch)
     is_batch = [False] * len(trusted) + [True] * len(batch)
-    wrong = unlearned(vectors, [row.label for row in (*trusted, *batch)], is_batch)
+    wrong = unlearned([row.text for row in rows], [row.label for row in rows], is_batch)
     expected, found = float(wrong[: len(trusted)].mean()), float(wrong[len(trusted) :].mean())
     is_flagged = stands_out(found, len(batch), expected, len(trusted))
     values: dict[str, Any] = {
