@@ -73,9 +73,9 @@ class Vault:
                 self._database.executemany("INSERT OR IGNORE INTO data_key VALUES (?, ?, ?, ?)", drawn)
                 self._database.execute("COMMIT")
                 ciphers |= {name: self._cipher(name) for name in missing}
-        sealed = []
-        for name, data in items:
-            cipher, nonce = ciphers[name], os.urandom(NONCE_BYTES)
+        sealed, nonces = [], os.urandom(NONCE_BYTES * len(items))
+        for i, (name, data) in enumerate(items):
+            cipher, nonce = ciphers[name], nonces[i * NONCE_BYTES : (i + 1) * NONCE_BYTES]
             assert cipher is not None
             head = _VERSION + "\x1f".join(name).encode()
             sealed.append(head + b"\x00" + nonce + cipher.encrypt(nonce, data, head))
