@@ -73,13 +73,13 @@ def listed(
 @command
 def start(
     specialist: Annotated[str, typer.Argument(help="The specialist.")],
-    bundle: Annotated[str, typer.Argument(help="Digest of an accepted bundle.")],
+    bundle: Annotated[str, typer.Argument(help="Digest of a bundle; one nobody judged yet is evaluated first.")],
     person: Person,
     operation_id: OperationOption = "",
     control: ControlOption = CONTROL,
     as_json: JsonFlag = False,
 ) -> None:
-    """Open a rollout; it begins in shadow and stays there until people approve."""
+    """Open a rollout; once evaluated it shadows, and stays there until people approve."""
     request = pb.StartRolloutRequest(
         specialist=specialist, bundle_digest=bundle, started_by=person, operation_id=operation_id or uuid.uuid4().hex
     )
