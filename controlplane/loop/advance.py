@@ -31,7 +31,7 @@ from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.evidence import step_evidence, whole_evidence
 from controlplane.loop.gates import ArmCount, arm, canary_gates, shadow_gates
 from controlplane.loop.maturity import matured_before
-from controlplane.loop.publish import publish, standing_split
+from controlplane.loop.publish import publish, settle_refused, standing_split
 from controlplane.loop.shadow_report import stage_pairs
 from controlplane.store import observations, plans, rollouts
 from controlplane.store.rollouts import RolloutRow
@@ -48,7 +48,8 @@ OFFER_AGAIN_MS = 2_000
 
 def advance(deployment: Deployment) -> None:
     """Look at every open rollout once."""
-    with deployment.store.reading() as unit:
+    with deployment.store.writing(deployment.clock()) as unit:
+        settle_refused(unit)
         names = [row.state.id for row in rollouts.opened(unit)]
     for name in names:
         with deployment.store.writing(deployment.clock()) as unit:

@@ -18,6 +18,7 @@ from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import PlanRefused, check_approvals, check_plan, sign_plan
 
 log = structlog.get_logger()
+AWAY_MS = 10_000  # a gateway reports twice a second; one that was silent for so long holds nothing up
 
 
 def standing_split(unit: Unit, specialist: str) -> Split | None:
@@ -129,9 +130,25 @@ def acknowledged(unit: Unit, said: traffic_pb2.Acknowledgement) -> None:
         unit.record(said.gateway_id, "plan.applied", {**detail, "apply_ms": said.apply_ms})
         _time_rollback(unit, row)
     else:
-        plans.settle(unit, row.generation, state, said.reason, said.message)
+        if state == APPLIED or _is_refused_by_all(unit, row.generation):
+            plans.settle(unit, row.generation, state, said.reason, said.message)
         unit.record(said.gateway_id, "plan.refused", {**detail, "reason": said.reason, "message": said.message})
         log.warning("plan_refused", generation=row.generation, gateway=said.gateway_id, reason=said.reason)
+
+
+def settle_refused(unit: Unit) -> None:
+    """Give up the newest plan once every gateway that is there has refused it; one of them alone keeps it from none."""
+    row = plans.get(unit, plans.last_generation(unit))
+    words = [] if row is None or row.state != plans.OFFERED else plans.acknowledgements(unit, row.generation)
+    if row is not None and words and _is_refused_by_all(unit, row.generation):
+        plans.settle(unit, row.generation, REFUSED, words[-1]["reason"], words[-1]["message"])
+
+
+def _is_refused_by_all(unit: Unit, generation: int) -> bool:
+    words = plans.acknowledgements(unit, generation)
+    refused = {word["gateway"] for word in words if not word["applied"]}
+    there = {gateway.id for gateway in plans.gateways(unit) if gateway.seen_ms >= unit.now_ms - AWAY_MS}
+    return len(refused) == len(words) and there <= refused
 
 
 def _time_rollback(unit: Unit, row: PlanRow) -> None:

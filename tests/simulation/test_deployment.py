@@ -167,6 +167,25 @@ def test_every_order_of_moves_keeps_the_ledger_the_table_and_the_gateways_in_ste
     )
 
 
+def test_one_gateway_that_refuses_keeps_no_other_from_the_way_back(tmp_path: Path) -> None:
+    played = Simulation(1, tmp_path)
+    plant = played.plant
+    played.event(played.bootstrap)
+    while not any((split := plant.in_force(gate)) and split.canary_bp for gate in plant.gates):
+        played.event(played.forward)
+    astray, *others = plant.gates
+    now = plant.in_force(astray)
+    assert now is not None
+    plant.fork(astray, replace(now, canary_bp=9_999))
+    assert astray.is_diverted
+    plant.person("RollBack", "ann")
+    assert "ledger_" in plant.deliver(astray)
+    assert all("applied" in plant.deliver(gate) for gate in others)
+    assert {plant.in_force(gate).candidate for gate in others} == {None}  # type: ignore[union-attr]
+    played.event(played.settle)
+    plant.close()
+
+
 def test_two_rollouts_of_one_bundle_in_one_millisecond_are_two(tmp_path: Path) -> None:
     played = Simulation(1, tmp_path)
     played.event(played.bootstrap)
