@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.datasets.rows import Case, read_cases
+from controlplane.evals import registry
 from controlplane.evals.labelled_run import LabelledRun, run_labelled
 from controlplane.evals.published_run import as_published
 from controlplane.packs.example import Example
@@ -223,7 +224,7 @@ def write_table(rows: Sequence[dict[str, Any]]) -> None:
     for specialist, name, metric in dict.fromkeys((r["specialist"], r["set"], r["metric"]) for r in rows):
         found = {r["engine"]: r for r in rows if (r["specialist"], r["set"], r["metric"]) == (specialist, name, metric)}
         any_row = next(iter(found.values()))
-        best = max(_size(r) for r in found.values())
+        best = (max if _is_better_higher(metric) else min)(float(r["ours"]) for r in found.values())
         shown = [_cell(found.get(name), best) for name in engines]
         cells = [specialist, name, metric, *shown, _plain(any_row["published"]), f"{any_row['n']:,}"]
         table.append("| " + " | ".join(cells) + " |")
@@ -269,8 +270,12 @@ def _costs(rows: Sequence[dict[str, Any]], engines: Sequence[str]) -> list[str]:
     ]
 
 
-def _size(row: dict[str, Any]) -> float:
-    return float(row["ours"])
+def _is_better_higher(metric: str) -> bool:
+    """Say which way a metric points; those of whole notes are not among the suites' and rise."""
+    try:
+        return registry.higher_is_better(metric)
+    except registry.MetricUnknown:
+        return True
 
 
 def _plain(value: float | None) -> str:

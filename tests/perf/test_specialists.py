@@ -1,6 +1,7 @@
 """The table of specialists: who is asked of what, and what a decision costs by the prices that are written down."""
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,3 +69,15 @@ def test_the_best_of_a_row_is_marked() -> None:
     assert specialists._cell(row(), 0.9) == "**0.900** (0.800 to 0.950)"
     assert specialists._cell(row(), 0.95) == "0.900 (0.800 to 0.950)"
     assert specialists._cell(None, 0.9) == ""
+
+
+def test_of_errors_the_smaller_one_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{specialists.BEGIN}\nold\n{specialists.END}\nafter\n")
+    monkeypatch.setattr(specialists, "README", readme)
+    rows = [row(metric="log_loss", ours=0.3), row(metric="log_loss", ours=0.2, engine="trees")]
+    specialists.write_table([*rows, row(metric="rouge1", ours=0.4), row(metric="rouge1", ours=0.1, engine="trees")])
+    written = readme.read_text()
+    assert written.startswith("before\n") and written.endswith("after\n") and "old" not in written
+    assert "**0.200**" in written and "| 0.300" in written
+    assert "**0.400**" in written and "| 0.100" in written
