@@ -38,7 +38,7 @@ def sample(made: World, text: str, caller: str) -> Any:
 @pytest.fixture
 def made(tmp_path: Path) -> World:
     """Return a world where two callers' texts were captured, labelled and prepared for a training."""
-    found = world(tmp_path)
+    found = world(tmp_path, training={"examples": 60, "held_out": 30})
     segment = found.capture(
         [sample(found, SECRET, "eve"), sample(found, "words of another", "bob"), outcome(1, "safe")]
     )
