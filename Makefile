@@ -55,7 +55,6 @@ up: setup ## run all three processes in var/local, set up on first use
 	$(BIN)/interlock up --config var/local/interlock.toml
 
 bench: setup .venv/.bench ## measure beside other servers, 10 to 15 minutes (QUICK=1 for 3, SOAK=1000000 for the long run)
-	-$(BIN)/python -m gateway.compiled
 	$(BIN)/python -m perf.bench $(if $(QUICK),--quick) $(if $(SOAK),--soak $(SOAK))
 
 results: setup ## train specialists on published sets (../shared/data) and measure them, half an hour

@@ -117,7 +117,10 @@ class GrpcServer:
         path = headers.get(b":path", b"").decode("latin-1")
         is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
         is_grpc = is_grpc and headers.get(b":method") == b"POST"
-        method, error, limit, metadata = self.methods.get(path), None, None, {}
+        method = self.methods.get(path)
+        error: Exception | None = None
+        limit: float | None = None
+        metadata: dict[str, str | bytes] = {}
         encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
         try:
             if method is None:
@@ -193,7 +196,7 @@ class _Exchange(Stream):
         if asked.error is not None or method is None:
             self._end(status_of(asked.error or UnknownMethod(asked.path), asked.path))
             return
-        deadline = None
+        deadline: float | None = None
         if asked.timeout_s is not None:
             deadline = began + asked.timeout_s
             self.give_up_at = deadline + GRACE_S

@@ -10,7 +10,7 @@ from gateway.errors import DeadlineTooShort
 from gateway.serving.cache import TaskCache
 from gateway.serving.deadlines import Deadlines
 from gateway.serving.gate import Full, Gate
-from gateway.serving.hedge import Hedger
+from gateway.serving.hedge import Hedge, Hedger
 from gateway.serving.ports import Result, WorkerAway
 from gateway.serving.shadow import Pair, ShadowLane
 from gateway.serving.underway import NoAnswer, Underway, check_result, late, output_problem, overloaded, unavailable
@@ -63,7 +63,7 @@ class Asking:
         except Full:
             raise overloaded(call) from None
         entered = time.monotonic()
-        taken_s = None
+        taken_s: float | None = None
         try:
             result = await self._ask(call)
             taken_s = time.monotonic() - entered
@@ -93,7 +93,7 @@ class Asking:
         except WorkerAway:
             raise unavailable(call) from None
         self._deadlines.add(future, call.respond_by)
-        hedge = None
+        hedge: Hedge | None = None
         if self._hedger is not None and call.times.hedge_us:
             hedge = self._hedger.watch(
                 link, number, future, bundle, call.question.input, call.lane.priority,

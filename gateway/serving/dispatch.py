@@ -64,7 +64,8 @@ class Dispatcher:
         call = self._begin(question, deadline, wanted)
         if call.assignment.arm is Arm.HOLDBACK:
             return self._hold_back(call)
-        asking, answer = self._asking, None
+        asking = self._asking
+        answer: Decision | None = None
         asking.in_flight += 1
         try:
             cache = None if wanted else call.route.cache

@@ -72,7 +72,8 @@ class DeviceThread:
     def _run(self) -> None:
         while (item := self._inbox.get()) is not None:
             work, done = item
-            result, problem = None, None
+            result: Any = None
+            problem: BaseException | None = None
             try:
                 result = work()
             except BaseException as error:  # whatever a model does, the next batch still runs
