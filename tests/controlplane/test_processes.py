@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -102,7 +103,9 @@ def test_the_evidence_of_a_promotion_verifies_offline_and_a_changed_byte_does_no
         await deployment.first_primary()
         rows = (await deployment.ask("ListRollouts", control_pb2.ListRolloutsRequest())).rollouts
         found = await deployment.ask("GetEvidence", control_pb2.GetEvidenceRequest(rollout=rows[0].id))
-        folder, key = Path(found.path), read_public(tmp_path / "plan.key.pub")
+        # Its own copy: the control plane writes the folder anew whenever the rollout goes on.
+        folder, key = tmp_path / "evidence", read_public(tmp_path / "plan.key.pub")
+        shutil.copytree(found.path, folder)
         operators = Operators.read(tmp_path / "operators.json")
         checks = verify_evidence(folder, key, operators, "test")
         names = "signature files operators evaluation statements approvals plans ledger"
