@@ -338,7 +338,9 @@ def _follow_refusal(unit: Unit, row: RolloutRow) -> RolloutRow:
     elif split.canary_bp == 0:
         phase, stage = Phase.SHADOW, 0
     else:
-        phase, stage = Phase.CANARY, row.state.stages_bp.index(split.canary_bp)
+        # A plan written by others may hold a weight that is no stage.
+        stage = max((i for i, bp in enumerate(row.state.stages_bp) if bp <= split.canary_bp), default=0)
+        phase = Phase.CANARY
     standing = plans.standing(unit)
     back = rollouts.moved(row, phase=phase, stage=stage, held=True)
     after = _begin_stage(unit, back, standing.generation if standing else 0)

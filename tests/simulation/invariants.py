@@ -30,13 +30,15 @@ def check_gateway(plant: Plant, gate: Gate) -> None:
     if split.candidate and split.canary_bp:
         weights[split.candidate] = max(split.canary_bp, weights.get(split.candidate, 0))
     for bundle, weight in weights.items():
-        rose = weight > gate.before.get(bundle, 0) and bundle not in gate.ever_primary and bool(gate.before)
+        is_back = bundle in gate.ever_primary or bundle == gate.way_back
+        rose = weight > gate.before.get(bundle, 0) and not is_back and bool(gate.before)
         check_approved(plant, gate, bundle, weight, rose)
     for bundle in gate.before:
         if bundle not in weights and bundle != split.previous:
             # Taken back: what allowed it is spent here.
             gate.dead |= {a.digest for a in plant.signed if a.bundle == bundle}
     gate.ever_primary.add(split.primary)
+    gate.way_back = split.previous
     gate.before = weights
 
 

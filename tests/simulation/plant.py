@@ -84,6 +84,7 @@ class Gate:
     head: int = 0
     before: dict[str, int] = field(default_factory=dict)  # weights by bundle
     ever_primary: set[str] = field(default_factory=set)
+    way_back: str | None = None  # the primary before, as the plan in force names it
     dead: set[str] = field(default_factory=set)  # statements whose weight was taken back here
     is_diverted: bool = False  # it followed a ledger that a thief forked
 

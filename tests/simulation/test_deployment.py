@@ -27,7 +27,8 @@ from tests.simulation.deployment import SHM, InvariantBroken, Simulation, play
 from tests.simulation.invariants import check
 from tests.simulation.plant import Plant, Refused
 
-SEEDS = int(os.environ.get("INTERLOCK_SEEDS", "3"))
+SEEDS = int(os.environ.get("INTERLOCK_SEEDS", "2"))
+REGRESSIONS = (5202,)  # a weight in an edited database that is no stage stopped the loop
 BUNDLES = st.integers(0, 3)
 GATES = st.integers(0, 1)
 PEOPLE = st.sampled_from(("ann", "bob", "eve", "oli"))
@@ -41,7 +42,7 @@ def quiet() -> Iterator[None]:
 
 
 def test_no_seed_breaks_an_invariant() -> None:
-    for seed in range(SEEDS):
+    for seed in (*range(SEEDS), *REGRESSIONS):
         play(seed)
 
 
