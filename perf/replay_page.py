@@ -12,6 +12,7 @@ from matplotlib import pyplot  # noqa: E402
 RESULT = Path(__file__).parent / "results" / "replay.json"
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- perf/results/replay.json begins -->", "<!-- perf/results/replay.json ends -->"
+BUNDLES = {"encoder": "MiniLM with LoRA", "additive": "additive models, which train in seconds"}
 OURS, FROZEN, ALARM, PROMOTED = "#1f6f8b", "#b0b7bf", "#d1603d", "#2e8b57"
 
 
@@ -32,7 +33,7 @@ def paragraph(found: dict[str, Any]) -> str:
     lines = [
         f"{found['requests']:,} headlines of {found['labels']} topics, one a minute in the order of time, after a "
         f"first bundle that learned from the {found['history']:,} before them; outcomes come hours late (median 3), "
-        "one in twenty never.",
+        f"one in twenty never. Bundles are {BUNDLES[found['trainer']]}.",
         "",
         "| promoted after request | requests compared | in force | never changed | advantage, paired 95 % interval |",
         "|---|---|---|---|---|",
