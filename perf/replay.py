@@ -260,7 +260,7 @@ class Replay:
                     "examples": job.result["examples"],
                     "seconds": round(job.result["seconds"], 1),
                     "bundle": job.result["bundle_digest"],
-                    "dev_accuracy": job.result["dev_accuracy"],
+                    "dev_macro_f1": job.result["dev_macro_f1"],
                 }
                 for job in done
             ],

@@ -24,6 +24,7 @@ COLUMNS = 256  # that words and pairs of them are hashed into
 LEAST = 50  # rows a side: of fewer nothing is said
 FOLDS = 5
 CHANCE = 1e-3  # of flagging a batch that is as learnable as the others
+MOST_USUAL = 0.5  # wrong labels elsewhere from which up words tell too little for flips to be told from new topics
 MARGIN = 0.05  # share of wrong labels below which a batch is not worth holding back
 
 
@@ -103,6 +104,8 @@ def stands_out(found: float, rows: int, expected: float, trusted: int) -> bool:
 
     Source: two-proportion z-test, one-sided.
     """
+    if expected > MOST_USUAL:
+        return False
     pooled = (found * rows + expected * trusted) / (rows + trusted)
     error = math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / rows + 1 / trusted))
     return found - expected > MARGIN and math.erfc((found - expected) / error / math.sqrt(2)) / 2 < CHANCE
