@@ -48,8 +48,8 @@ def paragraph(found: dict[str, Any]) -> str:
     whole = found["accuracy"]
     lines += [
         "",
-        f"Retrainings for drift were asked for after requests {asked}; {len(found['trainings'])} trainings, the first "
-        f"one included, took {found['cpu_seconds'] / 60:.0f} minutes of CPU with everything else. Over all requests: "
+        f"Drift asked for retrainings that were begun after request {asked}; {len(found['trainings'])} trainings, the first "
+        f"one included, took {found['cpu_seconds']:.0f} s of CPU with everything else. Over all requests: "
         f"{whole['in_force']:.3f} in force, {whole['frozen']:.3f} never changed.",
     ]
     return "\n".join(lines)
@@ -70,7 +70,7 @@ def picture(found: dict[str, Any], path: Path) -> None:
         for i, x in enumerate(marks):
             axes.axvline(x, color=colour, lw=1.2, ls="--" if colour == ALARM else "-", label=kind if i == 0 else None)
     axes.set_xlim(0, found["requests"])
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.25 * max(max(one[name] for name in ("in_force", "frozen")) for one in over))
     axes.set_xlabel("requests since the first bundle went live")
     axes.set_ylabel("accuracy over 250 requests")
     for side in ("top", "right"):
