@@ -48,8 +48,8 @@ def paragraph(found: dict[str, Any]) -> str:
     whole = found["accuracy"]
     lines += [
         "",
-        f"Drift asked for retrainings that were begun after request {asked}; {len(found['trainings'])} trainings, the first "
-        f"one included, took {found['cpu_seconds']:.0f} s of CPU with everything else. Over all requests: "
+        f"Drift asked for retrainings that were begun after request {asked}; {len(found['trainings'])} trainings, the "
+        f"first one included, took {found['cpu_seconds']:.0f} s of CPU with everything else. Over all requests: "
         f"{whole['in_force']:.3f} in force, {whole['frozen']:.3f} never changed.",
     ]
     return "\n".join(lines)
