@@ -174,6 +174,8 @@ class Simulation:
         return self.plant.new_gateway(gate)
 
     def killed(self) -> str:
+        """The control plane dies inside a step that has something to do, most often."""
+        self.plant.measure(self.draw.choice(("good", "bad")))
         return self.plant.killed_tick(self.draw.randrange(4))
 
     def roll_back_locally(self) -> str:
