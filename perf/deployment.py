@@ -83,7 +83,8 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         self._key = Ed25519PrivateKey.generate()
         self._approver = Ed25519PrivateKey.generate()
         self._ledger = MemoryLedger(DEPLOYMENT)
-        self._offers: queue.Queue[traffic_pb2.PlanOffer | None] = queue.Queue()
+        self._offers: queue.Queue[traffic_pb2.PlanOffer | None] = queue.Queue()  # of the stream that began last
+        self._unanswered: traffic_pb2.PlanOffer | None = None
         self._acknowledged: queue.Queue[traffic_pb2.Acknowledgement] = queue.Queue()
         self._generation = 0
         # Its threads share a core with the load generator and give way to it.
@@ -113,6 +114,7 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
     def offer(self, offer: traffic_pb2.PlanOffer) -> float:
         """Have the gateway apply a plan; returns the seconds until it said so."""
         began = time.perf_counter()
+        self._unanswered = offer
         self._offers.put(offer)
         try:
             said = self._acknowledged.get(timeout=START_S)
@@ -156,12 +158,17 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         return sign_approval(approval, self._approver)
 
     def WatchPlan(self, request: Any, context: Any) -> Iterator[traffic_pb2.PlanOffer]:  # noqa: N802
-        """Stream what is offered."""
-        while (offer := self._offers.get()) is not None:
+        """Stream what is offered; on a new stream, what the last one may have lost."""
+        offers = self._offers = queue.Queue()
+        context.add_callback(lambda: offers.put(None))  # or a stream that ended would wait for ever
+        if self._unanswered is not None:
+            offers.put(self._unanswered)
+        while (offer := offers.get()) is not None:
             yield offer
 
     def Acknowledge(self, request: Any, context: Any) -> traffic_pb2.AcknowledgeResponse:  # noqa: N802
         """Note what became of a plan."""
+        self._unanswered = None
         self._acknowledged.put(request)
         return traffic_pb2.AcknowledgeResponse()
 
