@@ -44,9 +44,6 @@ test: setup ## run every test, JOBS at a time; those that need the machine for t
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
-compile: setup ## build the hot path as machine code (optional: a C compiler, a minute)
-	$(BIN)/python -m gateway.compiled
-
 demo: setup ## tell the whole story on this machine (DATA=file.jsonl for your own labelled texts)
 	$(BIN)/python -m controlplane.demo $(if $(DATA),--data $(DATA))
 
@@ -65,4 +62,4 @@ results: setup ## train specialists on published sets (../shared/data) and measu
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
 	touch $@
 
-.PHONY: help setup protos fmt check test compile demo up bench results
+.PHONY: help setup protos fmt check test demo up bench results

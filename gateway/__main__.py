@@ -1,10 +1,6 @@
 """Run one gateway: ``python -m gateway --config FILE``."""
 
-from gateway import compiled
+from gateway.process import main
 
 if __name__ == "__main__":
-    compiled.use()  # before any of what it replaces is imported
-
-    from gateway.process import main
-
     main()

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
-from gateway import compiled
 from gateway.engines.link import WorkerLink
 from gateway.engines.pool import Pool
 from gateway.engines.settings import remote_links
@@ -271,7 +270,7 @@ async def serve_grpcio(settings: GatewaySettings) -> None:
     await gateway.start()
     port = await front.start()
     _settle()
-    log.info("gateway_ready", front="grpcio", port=port, generation=gateway.plan.generation, compiled=compiled.in_force)
+    log.info("gateway_ready", front="grpcio", port=port, generation=gateway.plan.generation)
     await stopping.wait()
     gateway.refuse_new_calls()
     # Health answers NOT_SERVING first, so that a load balancer stops sending before connections go.
@@ -303,7 +302,6 @@ async def serve_envoy(settings: GatewaySettings) -> None:
         port=port,
         generation=gateway.plan.generation,
         pid=front.pid,
-        compiled=compiled.in_force,
     )
     asked, ended = asyncio.create_task(stopping.wait()), asyncio.create_task(front.ended())
     await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gateway import compiled
 from gateway.rpc.envoy import is_installed
 from perf import decision, results
 from perf.deployment import Deployment, split
@@ -231,7 +230,7 @@ def run(length: Length, *, is_quick: bool) -> dict[str, Any]:
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "is_quick": is_quick,
         "machine": {**results.machine(), "server_core": server_core(), "load_core": load_core()},
-        "versions": {**results.versions(), "compiled": compiled.status()},
+        "versions": results.versions(),
         "commit": results.commit(),
         "rounds": length.rounds,
         "request_bytes": TOTAL_BYTES,

@@ -98,18 +98,19 @@ class States:
         control.publish(self._base)
         weights = itertools.cycle((CANARY_BP - 100, CANARY_BP))
         # Signed in advance: what is measured is a gateway that takes plans, not one that makes them.
-        offers = [
+        prepared = [
             control.prepare(split(self._primary, self._candidate, canary_bp=next(weights)))
             for _ in range(int(self._seconds / SWAP_PLAN_S))
         ]
+        offers = iter(prepared)
 
         def swap(is_over: threading.Event) -> None:
-            for offer in offers:
-                if is_over.wait(SWAP_PLAN_S):
-                    return
+            while not is_over.wait(SWAP_PLAN_S) and (offer := next(offers, None)) is not None:
                 control.offer(offer)
 
         yield swap
+        for offer in offers:  # each proves what follows the one before, so none may be left out
+            control.offer(offer)
         control.publish(self._base)
 
     @contextlib.contextmanager

@@ -2,11 +2,7 @@
 
 import sys
 
-from gateway import compiled
+from gateway.worker.process import main
 
 if __name__ == "__main__":
-    compiled.use()  # before any of what it replaces is imported
-
-    from gateway.worker.process import main
-
     sys.exit(main())

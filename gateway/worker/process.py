@@ -17,7 +17,6 @@ from typing import cast
 import structlog
 import uvloop
 
-from gateway import compiled
 from gateway.worker import settings as worker_settings
 from gateway.worker.backend import Engine, Host, NoRoom, installed_backends, open_engine
 from gateway.worker.faults import Faults
@@ -330,7 +329,7 @@ async def serve(settings: Settings) -> None:
         # What the start built is looked through by the collector no more: that takes longer than many a job has.
         gc.collect()
         gc.freeze()
-        log.info("worker_started", worker=settings.worker_id, socket=str(settings.socket), compiled=compiled.in_force)
+        log.info("worker_started", worker=settings.worker_id, socket=str(settings.socket))
         await stopped.wait()
         server.close()
         await _drain(worker, loop.time() + settings.drain_timeout_s, loop)
