@@ -36,7 +36,9 @@ def test_a_number_is_read_as_it_was_rendered() -> None:
 
 def test_terms() -> None:
     assert words("Not safe!", 8) == ["not", "safe", "!", "not safe", "safe !"]
-    assert characters("ab.c", 8) == [" ab", "ab ", " ab ", " c "]
+    runs = ("a", "b", " a", "ab", "b ", " ab", "ab ", " ab ")
+    assert sorted(characters("AB", 8)) == sorted((" ", " ", *runs))
+    assert characters(" ", 8) == [] and {len(run) for run in characters("abcdefg", 8)} == {1, 2, 3, 4, 5}
     assert whole(" USA ", 8) == ["usa"] and whole("  ", 8) == []
 
 
