@@ -302,7 +302,8 @@ class Monitor:
         before = self.surprise.logs
         self.surprise, found = shiryaev_roberts.follow(self.surprise, _surprise(window[np.flatnonzero(known)]), seed)
         # A row without an outcome adds nothing and takes nothing away.
-        return np.concatenate([before, found[:, 0]])[np.cumsum(known)]
+        after: Numbers = np.concatenate([before, found[:, 0]])[np.cumsum(known)]
+        return after
 
 
 Statistic = Callable[[Members], Numbers]

@@ -91,4 +91,5 @@ def _check_bill(step: Path, digest: str, bundle: dict[str, Any]) -> int:
 
 
 def _sha256(component: dict[str, Any]) -> str:
-    return "sha256:" + next(one["content"] for one in component["hashes"] if one["alg"] == "SHA-256")
+    content: str = next(one["content"] for one in component["hashes"] if one["alg"] == "SHA-256")
+    return f"sha256:{content}"

@@ -64,9 +64,9 @@ class LabelRows(nn.Module):
         if self.window is not None:
             near = mine[:, None] - at[None, :] < self.window
             mask = {"full_attention": seen, "sliding_attention": seen & near}
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         for i in range(0, self.past_shape[0], 2):
-            layer = DynamicLayer()  # a sliding layer keeps all, too: the mask says what it sees
+            layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]  # a sliding layer keeps all, too: the mask says what it sees
             layer.keys, layer.values = (past[i + side].expand(rows, -1, -1, -1) for side in (0, 1))
             layer.dtype, layer.device, layer.is_initialized = past.dtype, past.device, True
             cache.layers.append(layer)
