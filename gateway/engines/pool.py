@@ -24,6 +24,7 @@ class Pool:
         self.links = list(links)
         self.preloads = tuple(preload)  # bundles to have ready whatever the plan says
         self._needed: Collection[str] = ()
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
         self._manifest_of = manifest_of
         # Of one engine there is nothing to choose, so nothing to learn.
         self.breakers = Breakers() if len(self.links) > 1 else None
@@ -95,14 +96,36 @@ class Pool:
             link.want(bundle)
 
     def keep_only(self, bundles: set[str]) -> None:
-        """Forget bundles that no plan needs any more, but for those that are to stay ready."""
+        """Forget bundles that no plan needs any more, but for those that are to stay ready.
+
+        Calls that began under the last plan still wait for its bundles, so a ready one goes when the longest of them
+        has ended: its task's deadline.
+        """
         self._needed, kept = bundles, bundles.union(self.preloads)
-        for link in self.links:
-            for bundle in link.wanted - kept:  # one that is still loading, too
-                link.unload(bundle)
+        for bundle in kept.intersection(self._leaving):
+            self._leaving.pop(bundle).cancel()
+        unneeded: set[str] = set().union(*(link.wanted for link in self.links)) - kept
+        for bundle in unneeded.difference(self._leaving):
+            patience_s = self._longest_call_s(bundle) if self.is_ready(bundle) else 0.0
+            if patience_s:
+                self._leaving[bundle] = asyncio.get_running_loop().call_later(patience_s, self._unload, bundle)
+            else:
+                self._unload(bundle)
         self.preload()
         if self.breakers is not None:
             self.breakers.keep_only(bundles)
+
+    def _longest_call_s(self, bundle: str) -> float:
+        try:
+            return self._manifest_of(bundle).task.deadline_us / 1e6
+        except BundleInvalid:  # its files are gone already
+            return 0.0
+
+    def _unload(self, bundle: str) -> None:
+        self._leaving.pop(bundle, None)
+        for link in self.links:
+            if bundle in link.wanted:
+                link.unload(bundle)
 
     def preload(self) -> None:
         """Have the bundles ready that are to be, besides those that the plan needs."""

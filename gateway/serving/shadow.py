@@ -142,8 +142,9 @@ class ShadowLane:
         if done.cancelled() or (done.exception() is None and done.result().status == engine_pb2.RESULT_STATUS_EXPIRED):
             # No spare time on the device, or an engine that hangs: nobody knows which, so it is no pair.
             pair.drop("shadow_late")
-        elif done.exception() is not None:
-            pair.candidate_answered(None, decide_pb2.FALLBACK_REASON_ENGINE_UNAVAILABLE)
+        elif done.exception() is not None or done.result().status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE:
+            # All copies under way end together when a worker goes, whoever's fault it was: no independent failures.
+            pair.drop("shadow_engine_unavailable")
         elif done.result().status != engine_pb2.RESULT_STATUS_OK:
             pair.candidate_answered(None, decide_pb2.FALLBACK_REASON_ENGINE_ERROR)
         else:

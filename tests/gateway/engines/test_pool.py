@@ -1,14 +1,18 @@
-"""What a plan that is superseded leaves behind in workers: nothing."""
+"""What a plan that is superseded leaves behind in workers: nothing, once its last call has ended."""
 
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from gateway.engines.pool import Pool
 from gateway.serving.ports import EngineLink
 from protos.contract.bundle import BundleStore
+from tests.tasks import TASK
 
-KEPT, LOADING, READY = ("sha256:" + c * 64 for c in "abc")
+LATE_US = 20_000
+HUNG_S = 20.0
 
 
 @dataclass(eq=False)
@@ -19,10 +23,62 @@ class FakeLink:
     unloaded: list[str] = field(default_factory=list)
 
     def unload(self, bundle: str) -> None:
+        self.wanted.discard(bundle)
+        self.ready.discard(bundle)
         self.unloaded.append(bundle)
 
 
-def test_a_bundle_that_is_still_loading_when_its_plan_is_superseded_is_unloaded() -> None:
-    link = FakeLink(wanted={KEPT, LOADING, READY}, ready={KEPT, READY})
-    Pool([cast(EngineLink, link)], BundleStore(Path()).manifest).keep_only({KEPT})
-    assert sorted(link.unloaded) == [LOADING, READY]
+def watched(tmp_path: Path, story: Callable[[Pool, FakeLink, list[str]], Awaitable[None]]) -> None:
+    """Run a story with one engine that has two bundles ready and a third on its way."""
+    store = BundleStore(tmp_path)
+    task = replace(TASK, deadline_us=LATE_US)
+    kept, ready, loading = (
+        store.add(task=task, engine={"backend": "simulator", "seed": seed}, contents={}, base={}, lineage={}).digest
+        for seed in range(3)
+    )
+
+    async def whole() -> None:
+        link = FakeLink(wanted={kept, ready, loading}, ready={kept, ready})
+        await story(Pool([cast(EngineLink, link)], store.manifest), link, [kept, ready, loading])
+
+    asyncio.run(whole())
+
+
+async def until_the_longest_call_ended() -> None:
+    """Let all timers run out that a call's deadline set until now."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(2 * LATE_US / 1e6, over.set)
+    await over.wait()
+
+
+def test_a_bundle_that_is_still_loading_when_its_plan_is_superseded_is_unloaded_at_once(tmp_path: Path) -> None:
+    async def story(pool: Pool, link: FakeLink, bundles: list[str]) -> None:
+        kept, ready, loading = bundles
+        pool.keep_only({kept})
+        assert link.unloaded == [loading]
+
+    watched(tmp_path, story)
+
+
+def test_calls_under_a_superseded_plan_still_find_its_bundle_until_the_longest_has_ended(tmp_path: Path) -> None:
+    async def story(pool: Pool, link: FakeLink, bundles: list[str]) -> None:
+        kept, ready, loading = bundles
+        pool.keep_only({kept})
+        assert pool.pick(ready) is cast(EngineLink, link)
+        async with asyncio.timeout(HUNG_S):
+            while ready not in link.unloaded:
+                await asyncio.sleep(0)
+        assert link.unloaded == [loading, ready] and not pool.is_ready(ready)
+
+    watched(tmp_path, story)
+
+
+def test_a_bundle_that_is_needed_again_before_it_left_stays(tmp_path: Path) -> None:
+    async def story(pool: Pool, link: FakeLink, bundles: list[str]) -> None:
+        kept, ready, _ = bundles
+        pool.keep_only({kept})
+        pool.keep_only({kept, ready})
+        await until_the_longest_call_ended()
+        assert pool.is_ready(ready)
+
+    watched(tmp_path, story)
