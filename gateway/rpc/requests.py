@@ -23,7 +23,8 @@ class Requests:
         """Add a piece, perhaps the last one: the stream knows."""
         self._chunks.append(data)
         if self._more is not None:
-            self._more.set_result(None)
+            if not self._more.done():  # its handler may have been cancelled in this turn of the loop
+                self._more.set_result(None)
             self._more = None
 
     async def messages(self) -> AsyncIterator[bytes]:

@@ -78,8 +78,13 @@ class Gate:
         if self._line:
             self._shorten(now)
         # The newest has the most time left; the oldest is the likeliest to be gone.
-        while self._line and self._take():
-            self._line.pop().place.set_result(None)
+        while self._line:
+            if self._line[-1].place.done():  # cancelled in this turn of the loop: it has not left the line yet
+                self._line.pop()
+            elif self._take():
+                self._line.pop().place.set_result(None)
+            else:
+                return
 
     def _take(self) -> bool:
         share = self._share
@@ -96,6 +101,7 @@ class Gate:
             self._send_away(self._line[0])
 
     def _send_away(self, waiting: _Waiting) -> None:
-        if not waiting.place.done():
+        with contextlib.suppress(ValueError):  # it left by itself
             self._line.remove(waiting)
+        if not waiting.place.done():
             waiting.place.set_exception(Full())

@@ -152,3 +152,35 @@ def test_a_lane_outlives_the_plans_that_keep_its_bundle() -> None:
     assert (after[old].priority, after[new].priority) == (engine_pb2.PRIORITY_LIVE, engine_pb2.PRIORITY_CANARY)
     lanes.keep_only({new})
     assert lanes.of(Split("brand", new, old, None, 0, 1, 0, 0, "u"), TASK)[old] is not before
+
+
+def test_a_call_that_is_cancelled_in_the_turn_in_which_a_place_comes_free_leaves_it_to_the_next() -> None:
+    async def story() -> None:
+        gate = Gate(FixedLimit(1), max_waiting=2)
+        await gate.enter(FAR)
+        calls = [asyncio.create_task(gate.enter(FAR)) for _ in range(2)]
+        await turn()
+        calls[1].cancel()
+        gate.leave(0.001)  # before the cancelled one has run
+        await turn()
+        assert calls[0].done() and calls[1].cancelled()
+        assert (gate.waiting, gate.limit.in_flight) == (0, 1)
+
+    asyncio.run(story())
+
+
+def test_a_full_line_whose_oldest_was_cancelled_in_this_turn_takes_the_newcomer() -> None:
+    async def story() -> None:
+        gate = Gate(FixedLimit(1), max_waiting=1)
+        await gate.enter(FAR)
+        gone = asyncio.create_task(gate.enter(FAR))
+        await turn()
+        gone.cancel()
+        came = asyncio.ensure_future(gate.enter(FAR))
+        await turn()
+        assert gone.cancelled() and gate.waiting == 1
+        gate.leave(0.001)
+        await turn()
+        assert came.done() and (gate.waiting, gate.limit.in_flight) == (0, 1)
+
+    asyncio.run(story())
