@@ -169,6 +169,7 @@ class Run:
         if done.returncode:
             raise SystemExit(f"evaluation failed: {done.stdout}")
         found: dict[str, Any] = json.loads(done.stdout)
+        found["data"]["file"] = f"{folder}/{file}"  # wherever the data folder is on this machine
         return found
 
 
