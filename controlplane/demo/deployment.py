@@ -201,6 +201,7 @@ stages_bp = [2000, 5000]
 shadow_bp = 5000
 cost_margin = {cost_margin}
 failure_margin = {scale.failure_margin}
+mistake_margin = {cost_margin}
 """)
 
     def _spawn(self, name: str, module: str, *arguments: str) -> None:

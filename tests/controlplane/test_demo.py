@@ -11,7 +11,7 @@ from protos.contract.attestation import Operators, read_public
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "brand-safety-hate-davidson" / "train.jsonl.gz"
 SUITE = Path(__file__).parent / "short_suite.toml"
-LIMIT_S = 420
+LIMIT_S = 540
 
 
 @pytest.mark.alone
