@@ -8,10 +8,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -22,6 +20,7 @@ from controlplane.loop import advance, drift, erasure, observe, recheck, trigger
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.embedding import best_embedder
 from controlplane.loop.schedule import Schedule
+from controlplane.loop.threads import Threads
 from controlplane.loop.work import Worker
 from controlplane.packs.labelled_file import LabelledFileInvalid
 from controlplane.packs.registry import Pack, PackUnknown, load_pack
@@ -41,6 +40,7 @@ from protos.contract.seal import Opener, read_opener
 log = structlog.get_logger()
 
 NICENESS = 5  # no request waits for this process, so none should wait because of it
+PATIENCE_S = 3.0  # for what threads are at when the process has to end; then they are left
 
 
 def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
@@ -84,23 +84,18 @@ def _opener(settings: ControlSettings, vault: Vault) -> Opener | None:
     return None if settings.capture_key is None else read_opener(settings.capture_key)
 
 
-async def serve(settings: ControlSettings) -> None:
-    """Run until told to stop."""
+async def serve(settings: ControlSettings) -> bool:
+    """Run until told to stop; return whether every thread came to its end."""
     os.nice(NICENESS)
     # Short transactions, long statistics and job bookkeeping must not wait for each other.
-    pools = {name: ThreadPoolExecutor(1, name) for name in ("steps", "drift", "jobs")}
-    pools["calls"] = ThreadPoolExecutor(4, "calls")
+    threads = Threads({"steps": 1, "drift": 1, "jobs": 1, "calls": 4})
     loop = asyncio.get_running_loop()
-
-    def in_pool(name: str) -> Callable[[Callable[[], Any]], Any]:
-        return partial(loop.run_in_executor, pools[name])
-
     if settings.metrics_port:
         metrics.serve(settings.metrics_port, settings.metrics_address)
     bell = PlanBell()
     deployment = build(settings, bell.ring)
-    server = ControlServer(deployment, in_pool("calls"), bell)
-    worker = Worker(deployment, in_pool("jobs"))
+    server = ControlServer(deployment, threads.of("calls"), bell)
+    worker = Worker(deployment, threads.of("jobs"))
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -110,12 +105,14 @@ async def serve(settings: ControlSettings) -> None:
         advance.advance(deployment)
 
     schedule = Schedule()
-    schedule.every(settings.tick_s, "tick", partial(in_pool("steps"), tick))
+    schedule.every(settings.tick_s, "tick", partial(threads.of("steps"), tick))
     looks = max(1.0, settings.tick_s)
-    schedule.every(looks, "recheck", partial(in_pool("steps"), partial(recheck.watch, deployment)))
-    schedule.every(max(60.0, settings.tick_s), "expire", partial(in_pool("steps"), partial(erasure.expire, deployment)))
-    schedule.every(looks, "triggers", partial(in_pool("steps"), partial(triggers.watch, deployment)))
-    schedule.every(max(1.0, settings.tick_s), "drift", partial(in_pool("drift"), partial(drift.watch, deployment)))
+    schedule.every(looks, "recheck", partial(threads.of("steps"), partial(recheck.watch, deployment)))
+    schedule.every(
+        max(60.0, settings.tick_s), "expire", partial(threads.of("steps"), partial(erasure.expire, deployment))
+    )
+    schedule.every(looks, "triggers", partial(threads.of("steps"), partial(triggers.watch, deployment)))
+    schedule.every(max(1.0, settings.tick_s), "drift", partial(threads.of("drift"), partial(drift.watch, deployment)))
     jobs = asyncio.create_task(_work(worker, settings.tick_s))
     port = await server.start(settings.listen)
     schedule.start()
@@ -125,11 +122,13 @@ async def serve(settings: ControlSettings) -> None:
     jobs.cancel()
     await asyncio.gather(jobs, return_exceptions=True)
     await server.stop()
-    for pool in pools.values():
-        pool.shutdown(wait=True, cancel_futures=True)
-    deployment.embedder.close()
+    await asyncio.to_thread(deployment.embedder.close)  # what waits for vectors waits no longer
+    if left := await threads.stop(PATIENCE_S):
+        log.warning("control_stopped", left=left)
+        return False
     deployment.store.close()
     log.info("control_stopped")
+    return True
 
 
 async def _work(worker: Worker, pause_s: float) -> None:
@@ -153,7 +152,7 @@ def main() -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     try:
         settings = ControlSettings.read(chosen.config)
-        asyncio.run(serve(settings))
+        is_over = asyncio.run(serve(settings))
     except (
         FieldInvalid,
         KeyInvalid,
@@ -167,6 +166,9 @@ def main() -> None:
     ) as error:
         print(f"controlplane: {error}", file=sys.stderr)
         sys.exit(2)
+    if not is_over:
+        sys.stderr.flush()
+        os._exit(0)  # the interpreter would wait for threads; nothing of theirs is half-done in the store
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import HashingVectorizer
 
 log = structlog.get_logger()
 
@@ -38,7 +37,7 @@ class Embedder(Protocol):
         ...
 
     def close(self) -> None:
-        """End what it started."""
+        """End what it started, also while another thread waits for vectors: that one gets EmbeddingFailed."""
         ...
 
 
@@ -48,6 +47,8 @@ class HashedWords:
     name = "hashed-words/1"
 
     def __init__(self) -> None:
+        from sklearn.feature_extraction.text import HashingVectorizer  # a second to import, and rarely needed
+
         words = r"(?u)\w+|[^\w\s]"
         self._vectors = HashingVectorizer(n_features=WIDTH, ngram_range=(1, 2), token_pattern=words)
 
@@ -68,7 +69,9 @@ class BaseEncoder:
     def __init__(self, command: Sequence[str] = CHILD) -> None:
         self._command = tuple(command)
         self._child: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # one conversation at a time
+        self._starting = threading.Lock()
+        self._is_closed = False
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return one row a text; raises EmbeddingFailed, after which the next call starts a new child."""
@@ -77,16 +80,26 @@ class BaseEncoder:
         return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 
     def close(self) -> None:
-        """End the child."""
+        """End the child whatever it is doing; whoever waits for its answer gets EmbeddingFailed."""
+        with self._starting:
+            self._is_closed = True
+            if self._child is not None:
+                self._child.kill()
         with self._lock:
             self._end()
 
+    def _started(self) -> "subprocess.Popen[str]":
+        with self._starting:
+            if self._is_closed:
+                raise EmbeddingFailed("the embedder is closed")
+            if self._child is None or self._child.poll() is not None:
+                self._child = subprocess.Popen(
+                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                )
+            return self._child
+
     def _ask(self, texts: Sequence[str]) -> Vectors:
-        child = self._child
-        if child is None or child.poll() is not None:
-            child = self._child = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
+        child = self._started()
         assert child.stdin is not None and child.stdout is not None
         try:
             child.stdin.write(json.dumps({"texts": [t[:LONGEST] for t in texts]}) + "\n")
