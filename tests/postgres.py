@@ -1,5 +1,7 @@
-"""A PostgreSQL server of our own: a fresh cluster in a temporary folder, on a free loopback port."""
+"""PostgreSQL servers of our own: a fresh cluster in a temporary folder, on a free loopback port."""
 
+import atexit
+import functools
 import os
 import shutil
 import socket
@@ -8,9 +10,15 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
+import psycopg
 import pytest
 
+from controlplane.store.store import Store
+
 USER = "postgres"  # the server refuses to run as root, so as root it runs as this user
+EMPTY, PREPARED = "template1", "prepared"
+# What makes a server last matters to nobody here: no disk is waited for, and nothing runs beside the tests.
+OPTIONS = "fsync=off synchronous_commit=off full_page_writes=off autovacuum=off shared_buffers=16MB".split()
 
 
 def _programs() -> Path | None:
@@ -41,19 +49,25 @@ class PostgresServer:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self._data = self._root / "data"
+        self._is_prepared = False
 
     def url(self, database: str) -> str:
         """Return SQLAlchemy's URL of a database."""
         return f"postgresql+psycopg://{USER}@127.0.0.1:{self._port}/{database}"
 
-    def create(self, database: str) -> str:
-        """Make an empty database and return its URL."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", USER, database)
+    def create(self, database: str, *, prepared: bool = False) -> str:
+        """Make a database, empty or with every table of ours, and return its URL."""
+        if prepared and not self._is_prepared:
+            Store(self.create(PREPARED)).close()
+            self._is_prepared = True
+        with psycopg.connect(f"postgresql://{USER}@127.0.0.1:{self._port}/postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {database} TEMPLATE {PREPARED if prepared else EMPTY}")
         return self.url(database)
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._root} -c fsync=off"
+        ours = [f"listen_addresses=127.0.0.1 -c unix_socket_directories={self._root}", *OPTIONS]
+        options = f"-p {self._port} " + " ".join(f"-c {one}" for one in ours)
         self._run("pg_ctl", "-D", str(self._data), "-l", str(self._root / "log"), "-w", "-o", options, "start")
 
     def stop(self) -> None:
@@ -61,7 +75,8 @@ class PostgresServer:
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
 
     def __enter__(self) -> Self:
-        self._run("initdb", "-D", str(self._data), "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8")
+        plain = ["--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--auth=trust"]
+        self._run("initdb", "-D", str(self._data), "-U", USER, *plain)
         self.start()
         return self
 
@@ -81,3 +96,11 @@ class PostgresServer:
             timeout=120,
         )
         assert done.returncode == 0, f"{program} ended with {done.returncode}"
+
+
+@functools.cache
+def shared_server() -> PostgresServer:
+    """Start the one server that all tests of this process have their databases on; it ends with the process."""
+    server = PostgresServer().__enter__()
+    atexit.register(server.__exit__)
+    return server

@@ -7,7 +7,7 @@ from controlplane.store import ledger_audit
 from controlplane.store.store import Store
 from protos.contract.attestation import read_public
 from tests.controlplane.deployment import Deployment
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, shared_server
 
 
 def test_the_database_may_go_and_come_back_while_callers_are_answered(tmp_path: Path) -> None:
@@ -33,10 +33,10 @@ def test_the_database_may_go_and_come_back_while_callers_are_answered(tmp_path: 
             answers = [a for a in await deployment.drive(40) if not a.fallback.used]
             assert {a.bundle_digest for a in answers} == {new}
 
-    with PostgresServer() as server:
-        asyncio.run(story(server))
-        store = Store(server.url("loop"))
-        with store.reading() as unit:
-            report = ledger_audit.verify(unit.connection, read_public(tmp_path / "plan.key.pub"), "interlock/test")
-        store.close()
-        assert report.is_intact, report.problem
+    server = shared_server()
+    asyncio.run(story(server))
+    store = Store(server.url("loop"))
+    with store.reading() as unit:
+        report = ledger_audit.verify(unit.connection, read_public(tmp_path / "plan.key.pub"), "interlock/test")
+    store.close()
+    assert report.is_intact, report.problem

@@ -1,6 +1,6 @@
 """What the store promises holds on SQLite and on PostgreSQL alike."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from controlplane.store import jobs, ledger, ledger_audit
 from controlplane.store.store import Store
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, shared_server
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 ORIGIN = "test/ledger"
@@ -22,10 +22,9 @@ LEASE_MS = 10_000
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
+@pytest.fixture
+def postgres() -> PostgresServer:
+    return shared_server()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -33,7 +32,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'control.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.create(f"t{abs(hash(request.node.name)):x}")
+    return server.create(f"t{abs(hash(request.node.name)):x}", prepared=True)
 
 
 def at_once(url: str, work: Callable[[Store, int], T]) -> list[T]:
@@ -92,7 +91,7 @@ def test_a_job_goes_to_one_of_many_runners(url: str) -> None:
 
 def test_a_reader_sees_one_moment_while_others_write(postgres: PostgresServer) -> None:
     # On SQLite without WAL a reader holds the writer's commit up instead.
-    store = Store(postgres.create("moment"))
+    store = Store(postgres.create("moment", prepared=True))
     with store.writing(0) as unit:
         unit.record("ann", "noted", {})
     with store.reading() as reader:
@@ -106,7 +105,7 @@ def test_a_reader_sees_one_moment_while_others_write(postgres: PostgresServer) -
 
 
 def test_a_transaction_that_only_looks_cannot_write_on_postgres(postgres: PostgresServer) -> None:
-    store = Store(postgres.create("looking"))
+    store = Store(postgres.create("looking", prepared=True))
     with pytest.raises(DBAPIError, match="read-only"), store.reading() as unit:
         unit.record("ann", "noted", {})
     store.close()
@@ -140,7 +139,7 @@ def test_an_entry_changed_by_mistake_is_refused(url: str, statement: str) -> Non
 def test_an_entry_changed_on_purpose_in_postgres_is_found(
     postgres: PostgresServer, request: pytest.FixtureRequest, statement: str, said: str
 ) -> None:
-    store = Store(postgres.create(f"changed_{request.node.callspec.id}"))
+    store = Store(postgres.create(f"changed_{request.node.callspec.id}", prepared=True))
     with store.writing(0) as unit:
         for n in range(4):
             unit.record("ann", "noted", {"n": n})
