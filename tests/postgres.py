@@ -18,7 +18,7 @@ from controlplane.store.store import Store
 USER = "postgres"  # the server refuses to run as root, so as root it runs as this user
 EMPTY, PREPARED = "template1", "prepared"
 # What makes a server last matters to nobody here: no disk is waited for, and nothing runs beside the tests.
-OPTIONS = "fsync=off synchronous_commit=off full_page_writes=off autovacuum=off shared_buffers=16MB".split()
+OPTIONS = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "shared_buffers=16MB"]
 
 
 def _programs() -> Path | None:
