@@ -163,7 +163,7 @@ class DecideBatchResponse(_message.Message):
     def __init__(self, responses: _Optional[_Iterable[_Union[DecideResponse, _Mapping]]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("specialist", "input", "routing_key", "decision_id", "budget_us", "max_tokens", "test", "constraint")
+    __slots__ = ("specialist", "input", "routing_key", "decision_id", "budget_us", "max_tokens", "test", "constraint", "grounding")
     SPECIALIST_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     ROUTING_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +172,7 @@ class GenerateRequest(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TEST_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINT_FIELD_NUMBER: _ClassVar[int]
+    GROUNDING_FIELD_NUMBER: _ClassVar[int]
     specialist: str
     input: Input
     routing_key: str
@@ -180,7 +181,14 @@ class GenerateRequest(_message.Message):
     max_tokens: int
     test: bool
     constraint: Constraint
-    def __init__(self, specialist: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., routing_key: _Optional[str] = ..., decision_id: _Optional[str] = ..., budget_us: _Optional[int] = ..., max_tokens: _Optional[int] = ..., test: bool = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ...) -> None: ...
+    grounding: Grounding
+    def __init__(self, specialist: _Optional[str] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., routing_key: _Optional[str] = ..., decision_id: _Optional[str] = ..., budget_us: _Optional[int] = ..., max_tokens: _Optional[int] = ..., test: bool = ..., constraint: _Optional[_Union[Constraint, _Mapping]] = ..., grounding: _Optional[_Union[Grounding, _Mapping]] = ...) -> None: ...
+
+class Grounding(_message.Message):
+    __slots__ = ("field",)
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    def __init__(self, field: _Optional[str] = ...) -> None: ...
 
 class Constraint(_message.Message):
     __slots__ = ("json_schema", "regex", "choice")
@@ -199,7 +207,7 @@ class Choice(_message.Message):
     def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GenerateChunk(_message.Message):
-    __slots__ = ("decision_id", "text", "last", "arm", "bundle_digest", "plan_generation", "tokens")
+    __slots__ = ("decision_id", "text", "last", "arm", "bundle_digest", "plan_generation", "tokens", "statements")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
@@ -207,6 +215,7 @@ class GenerateChunk(_message.Message):
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PLAN_GENERATION_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STATEMENTS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     text: str
     last: bool
@@ -214,7 +223,22 @@ class GenerateChunk(_message.Message):
     bundle_digest: str
     plan_generation: int
     tokens: int
-    def __init__(self, decision_id: _Optional[str] = ..., text: _Optional[str] = ..., last: bool = ..., arm: _Optional[_Union[Arm, str]] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., tokens: _Optional[int] = ...) -> None: ...
+    statements: _containers.RepeatedCompositeFieldContainer[Statement]
+    def __init__(self, decision_id: _Optional[str] = ..., text: _Optional[str] = ..., last: bool = ..., arm: _Optional[_Union[Arm, str]] = ..., bundle_digest: _Optional[str] = ..., plan_generation: _Optional[int] = ..., tokens: _Optional[int] = ..., statements: _Optional[_Iterable[_Union[Statement, _Mapping]]] = ...) -> None: ...
+
+class Statement(_message.Message):
+    __slots__ = ("key", "text", "grounded", "start", "end")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    GROUNDED_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    text: str
+    grounded: bool
+    start: int
+    end: int
+    def __init__(self, key: _Optional[str] = ..., text: _Optional[str] = ..., grounded: bool = ..., start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
     __slots__ = ("specialist", "decision_id", "label", "observed_at_unix_ms", "source")

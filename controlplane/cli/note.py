@@ -77,7 +77,7 @@ def _chosen(stub: Any, specialist: str, said: str, timeout_s: float, show: Any) 
 
 
 def _generated(stub: Any, specialist: str, said: str, timeout_s: float, show: Any, *, is_free: bool) -> dict[str, Any]:
-    """Have it written token by token, then put every statement in its place."""
+    """Have it written token by token; the gateway says of every statement whether it was said."""
     from controlplane.packs.clinical_note.generated import NoteMalformed, read_note, schema_of
     from controlplane.packs.clinical_note.note import turns_of
 
@@ -87,15 +87,23 @@ def _generated(stub: Any, specialist: str, said: str, timeout_s: float, show: An
     )
     request.input.text = said
     request.constraint.json_schema = json.dumps(schema)
-    parts = []
+    request.grounding.SetInParent()
+    parts, ungrounded = [], 0
     for chunk in stub.Generate(request, timeout=timeout_s):
         parts.append(chunk.text)
+        ungrounded += sum(not statement.grounded for statement in chunk.statements)
         if show is not None:
             show.write(visible(chunk.text))
             show.flush()
+            for statement in chunk.statements:
+                if not statement.grounded:
+                    say(marked(visible(f"\nnot in the transcript: {statement.text}"), "red"))
     if show is not None:
         show.write("\n")
     try:
-        return read_note("".join(parts), said)
+        found = read_note("".join(parts), said)
     except NoteMalformed as error:
         raise Problem(str(error), "ABORTED") from error
+    if found["ungrounded"] != ungrounded:
+        raise Problem(f"the gateway flagged {ungrounded} statements, expected {found['ungrounded']}", "INTERNAL")
+    return found

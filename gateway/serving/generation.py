@@ -1,4 +1,4 @@
-"""Text streamed from the bundle that a request is assigned to."""
+"""Text streamed from the bundle that a request is assigned to, and what of it the input does not say."""
 
 import asyncio
 import time
@@ -15,6 +15,7 @@ from gateway.errors import (
     GenerationUnsupported,
     PromptRejected,
 )
+from gateway.serving.grounding import Grounding
 from gateway.serving.ports import GenerationFailed, WorkerAway
 from gateway.serving.underway import Underway
 from protos import decide_pb2
@@ -35,6 +36,7 @@ async def generate(
         if bundle not in link.generators:
             raise GenerationUnsupported(name)
         constraint = _constraint(request, link.capabilities(bundle))
+        grounding = Grounding.of(request)
         limit = request.max_tokens or DEFAULT_NEW_TOKENS
         chunks = link.generate(bundle, call.question.input, call.budget_us, limit, constraint)
         async with asyncio.timeout(call.until - time.monotonic()):
@@ -48,6 +50,7 @@ async def generate(
                     bundle_digest=bundle,
                     plan_generation=call.route.generation,
                     tokens=tokens,
+                    statements=grounding.of_chunk(chunk.text, is_last=chunk.last) if grounding else (),
                 )
     except WorkerAway:
         raise EngineUnavailable(name) from None

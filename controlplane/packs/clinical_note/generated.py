@@ -6,15 +6,14 @@ each statement is then looked for in the transcript, and what is not there is fl
 """
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from controlplane.packs.clinical_note.note import SECTIONS, Turn
+from protos.contract.grounding import Source
 
 MOST_STATEMENTS = 24  # of a section
 MOST_CHARACTERS = 300  # of a statement in the engine's own words
-_GAP = re.compile(r"\s+")
 
 
 class NoteMalformed(ValueError):
@@ -51,31 +50,18 @@ def read_note(written: str, transcript: str) -> dict[str, Any]:
     if not isinstance(given, dict) or sorted(given) != sorted(SECTIONS):
         raise NoteMalformed(f"note has {given!r:.80}, expected the sections {', '.join(SECTIONS)}")
     note: dict[str, Any] = {"version": 1, "sections": {}, "ungrounded": 0}
+    source = Source(transcript)
     for name in SECTIONS:
         if not isinstance(given[name], list) or not all(isinstance(text, str) for text in given[name]):
             raise NoteMalformed(f"sections.{name} is {given[name]!r:.80}, expected a list of texts")
-        note["sections"][name] = list(_placed(given[name], transcript))
+        note["sections"][name] = [_placed(text, source, transcript) for text in given[name]]
         note["ungrounded"] += sum("ungrounded" in statement for statement in note["sections"][name])
     return note
 
 
-def _placed(texts: Sequence[str], transcript: str) -> Iterator[dict[str, Any]]:
-    after: dict[str, int] = {}  # said twice, it is in two places
-    for text in texts:
-        words = _GAP.split(text.strip())
-        pattern = re.compile(r"\s+".join(map(re.escape, words)), re.IGNORECASE)
-        found = pattern.search(transcript, after.get(text, 0)) or pattern.search(transcript)
-        if found is None or not text.strip() or not _is_whole(transcript, found.start(), found.end()):
-            yield {"text": text, "ungrounded": True}
-            continue
-        after[text] = found.end()
-        # The transcript's own words, not the engine's spelling of them.
-        yield {"text": found[0], "span": [found.start(), found.end()]}
-
-
-def _is_whole(transcript: str, start: int, end: int) -> bool:
-    """Say whether a stretch cuts no word: "no" is not stated by "nothing"."""
-    before, after = transcript[start - 1 : start], transcript[end : end + 1]
-    return not (
-        (before.isalnum() and transcript[start].isalnum()) or (after.isalnum() and transcript[end - 1].isalnum())
-    )
+def _placed(text: str, source: Source, transcript: str) -> dict[str, Any]:
+    place = source.place(text)
+    if place is None:
+        return {"text": text, "ungrounded": True}
+    # The transcript's own words, not the engine's spelling of them.
+    return {"text": transcript[slice(*place)], "span": list(place)}

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from controlplane.evals.gateway_trial import GatewayTrial
-from controlplane.packs.clinical_note.note import SECTIONS, check_note
+from controlplane.packs.clinical_note.generated import schema_of
+from controlplane.packs.clinical_note.note import SECTIONS, check_note, turns_of
 from controlplane.packs.registry import load_pack
 from controlplane.training.additive import fit
+from protos import decide_pb2, decide_pb2_grpc
 from protos.contract.base import BaseStore
 from protos.contract.bundle import BundleStore
 from tests.controlplane.cli.fake import interlock
@@ -99,6 +102,38 @@ def test_a_model_of_noise_in_its_own_words_keeps_the_schema_and_is_found_out(tra
     assert note["ungrounded"] == len([one for one in statements(note) if "span" not in one]) > 0
     assert check_note(note, ENCOUNTER)  # whoever checks it again finds the same
     assert "not in the transcript" in interlock("note", str(transcript), *options)[1]
+
+
+def asked_of(writer: str, **grounding: str) -> list[decide_pb2.GenerateChunk]:
+    schema = schema_of(list(turns_of(ENCOUNTER)), is_free=True)
+    request = decide_pb2.GenerateRequest(
+        specialist="writer",
+        input=decide_pb2.Input(text=ENCOUNTER),
+        max_tokens=4096,
+        constraint=decide_pb2.Constraint(json_schema=json.dumps(schema)),
+        grounding=decide_pb2.Grounding(**grounding),
+    )
+    with grpc.insecure_channel(writer) as channel:
+        return list(decide_pb2_grpc.DecisionServiceStub(channel).Generate(request, timeout=60))
+
+
+def test_the_gateway_flags_what_nobody_said_in_the_stream(writer: str) -> None:
+    chunks = asked_of(writer)
+    note = json.loads("".join(chunk.text for chunk in chunks))
+    stated = [statement for chunk in chunks for statement in chunk.statements]
+    assert [(one.key, one.text) for one in stated] == [(name, text) for name in SECTIONS for text in note[name]]
+    assert any(not one.grounded for one in stated)
+    assert any(chunk.statements for chunk in chunks[: len(chunks) // 2]), "flagged as it is written, not at the end"
+    for one in stated:
+        assert not one.grounded or ENCOUNTER[one.start : one.end].lower().split() == one.text.lower().split()
+
+
+def test_a_text_to_be_grounded_in_has_to_be_there(writer: str) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        asked_of(writer, field="history")
+    error: Any = refused.value
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "grounding.field is 'history', expected a text of the input" in error.details()
 
 
 def test_a_specialist_of_sentences_is_not_given_a_whole_transcript_to_write_of(transcript: Path, chooser: str) -> None:
