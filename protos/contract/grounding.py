@@ -23,7 +23,7 @@ class Source:
         self._after: dict[str, int] = {}  # where to look for a statement next; -1: it is nowhere
 
     def place(self, statement: str) -> tuple[int, int] | None:
-        """Return the first and the last but one of the statement's characters in the text; None where it is not said.
+        """Return where a statement starts and where it has ended in the text; None where it is not said.
 
         A stretch counts only where it cuts no word: "no" is not stated by "nothing".
         """
