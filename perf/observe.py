@@ -16,7 +16,8 @@ from pathlib import Path
 
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.observe import observe
-from controlplane.store import observations, sketches
+from controlplane.store import samples as sample_rows
+from controlplane.store import sketches
 from perf.results import commit
 from protos import capture_pb2, decide_pb2
 from protos.contract.segment import SegmentWriter
@@ -94,7 +95,7 @@ def sizes(deployment: Deployment) -> dict[str, float]:
     database = Path(deployment.settings.database.removeprefix("sqlite:///"))
     with deployment.store.reading() as unit:
         rows = sketches.newest(unit, NAME, 1000)
-        samples, outcomes = observations.count(unit, NAME)
+        samples, outcomes = sample_rows.count(unit, NAME)
     return {
         "database_mb": round(database.stat().st_size / 2**20, 1) if database.exists() else 0.0,
         "samples_kept": samples,

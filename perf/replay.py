@@ -32,7 +32,8 @@ from controlplane.loop import retrain
 from controlplane.packs.example import Example
 from controlplane.packs.folder import TRAINERS, is_held_out
 from controlplane.packs.published import PublishedSet
-from controlplane.store import decisions, jobs, ledger, observations, rollouts
+from controlplane.store import decisions, jobs, ledger, rollouts
+from controlplane.store import readings as reading_rows
 from perf.replay_site import Delay, Request, Site
 from perf.results import commit
 from protos.contract.task import TaskSpec
@@ -208,7 +209,7 @@ class Replay:
     def _look(self) -> None:
         """Note what the control plane has written down since the last look."""
         with self.site.deployment.store.reading() as unit:
-            readings = observations.readings(unit, limit=1000)
+            readings = reading_rows.newest(unit, limit=1000)
             decided = decisions.listed(unit, self.site.name)
             entries = list(ledger.entries(unit.connection, self._known["ledger"], 1_000_000))
         for row in readings:

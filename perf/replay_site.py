@@ -24,7 +24,7 @@ from controlplane.loop.publish import acknowledged, offer_of
 from controlplane.loop.work import Worker
 from controlplane.packs.registry import Pack
 from controlplane.settings import ControlSettings, SpecialistSettings
-from controlplane.store import observations, plans, records, rollouts
+from controlplane.store import counters, plans, records, rollouts
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.store import Store
 from controlplane.store.vault import Vault
@@ -236,7 +236,7 @@ class Site:
             gateway_id=GATEWAY, run_id="1", generation=self._plan.generation, arms=self._counters.report()
         )
         with self.deployment.store.writing(self.clock()) as unit:
-            observations.keep_counters(unit, report)
+            counters.keep(unit, report)
         observe.observe(self.deployment)
         drift.watch(self.deployment)
         triggers.watch(self.deployment)

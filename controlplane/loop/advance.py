@@ -33,7 +33,7 @@ from controlplane.loop.gates import ArmCount, arm, canary_gates, shadow_gates
 from controlplane.loop.maturity import matured_before
 from controlplane.loop.publish import publish, settle_refused, standing_split
 from controlplane.loop.shadow_report import stage_pairs
-from controlplane.store import observations, plans, rollouts
+from controlplane.store import counters, plans, rollouts, samples
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos.contract.plan import Split
@@ -142,8 +142,8 @@ def read_gates(unit: Unit, deployment: Deployment, row: RolloutRow) -> tuple[Gat
     if state.phase is Phase.SHADOW:
         rehearsed = drill.reading(unit, deployment, row)
         return readings if rehearsed is None else (*readings, rehearsed)
-    counts = observations.arm_counts(unit, state.specialist, state.id)
-    known = observations.arm_decisions(unit, state.specialist, state.id, row.stage_generation, due_ms)
+    counts = counters.arm_counts(unit, state.specialist, state.id)
+    known = samples.arm_decisions(unit, state.specialist, state.id, row.stage_generation, due_ms)
     began = row.stage_counts or {}
     canary, baseline = (
         arm(task, _since(counts.get(which, {}), began.get(which, {})), [r for r in known if str(r.arm) == which])
@@ -304,7 +304,7 @@ def _begin_stage(unit: Unit, row: RolloutRow, generation: int) -> RolloutRow:
         evidence_path="",
         stage_generation=generation,
         stage_ms=unit.now_ms,
-        stage_counts=observations.arm_counts(unit, row.state.specialist, row.state.id),
+        stage_counts=counters.arm_counts(unit, row.state.specialist, row.state.id),
     )
 
 

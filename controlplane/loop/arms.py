@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from controlplane.store import observations
+from controlplane.store import counters
 from controlplane.store.store import Unit
 
 ARMS = {1: "primary", 2: "baseline", 3: "canary", 4: "shadow", 5: "holdback"}
@@ -34,7 +34,7 @@ class ArmSum:
 def arm_sums(unit: Unit, specialist: str, salt: str) -> dict[tuple[str, str], ArmSum]:
     """Add up a rollout's counters by (arm, bundle)."""
     found: dict[tuple[str, str], ArmSum] = {}
-    for row in observations.arm_rows(unit, specialist, salt):
+    for row in counters.arm_rows(unit, specialist, salt):
         arm = found.setdefault((ARMS.get(row.arm, str(row.arm)), row.bundle), ArmSum())
         arm.requests += row.requests
         arm.unanswered += row.errors + sum(row.fallbacks.values())
@@ -47,6 +47,6 @@ def arm_sums(unit: Unit, specialist: str, salt: str) -> dict[tuple[str, str], Ar
 def shadow_drops(unit: Unit, specialist: str, salt: str) -> Counter[str]:
     """Add up what a rollout's shadow did not see, by cause."""
     drops: Counter[str] = Counter()
-    for row in observations.shadow_counts(unit, specialist, salt):
+    for row in counters.shadow_counts(unit, specialist, salt):
         drops.update(row.drops)
     return drops

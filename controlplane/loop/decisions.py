@@ -7,7 +7,7 @@ from typing import Any
 from controlplane.domain.explanation import Weighed, weigh
 from controlplane.errors import NotFound
 from controlplane.loop.deployment import Deployment
-from controlplane.store import observations, plans, records
+from controlplane.store import plans, records, samples
 from controlplane.store.store import Unit
 from protos.contract.attestation import Approval
 from protos.contract.bundle import BundleInvalid
@@ -39,7 +39,7 @@ class Explained:
 
 def explain(unit: Unit, deployment: Deployment, decision_id: str, specialist: str) -> Explained:
     """Gather what is known of a decision; raises UnknownDecision."""
-    found = observations.decision(unit, decision_id, specialist)
+    found = samples.decision(unit, decision_id, specialist)
     if found is None:
         raise UnknownDecision(decision_id)
     row, happened = found

@@ -20,7 +20,8 @@ from controlplane.loop.monitor import CALIBRATION, INPUT, LEAST_LABELLED, SUDDEN
 from controlplane.loop.publish import standing_split
 from controlplane.loop.sketches import WindowSketch
 from controlplane.loop.triggers import decide, facts_of, limits_of
-from controlplane.store import jobs, observations, performance, sketches
+from controlplane.store import jobs, performance, samples, sketches
+from controlplane.store import readings as reading_rows
 from controlplane.store.store import Unit
 from protos.contract.task import TaskSpec
 from protos.observe_pb2 import SketchWindow
@@ -85,10 +86,10 @@ def _watch(deployment: Deployment, specialist: str) -> bool:
     if relearned is not None:
         state |= {"frame": relearned.reference.to_bytes(), "thresholds": _finite(relearned.thresholds())}
     with deployment.store.writing(deployment.clock()) as unit:
-        known = observations.readings(unit, specialist, step.bundle, limit=1)
+        known = reading_rows.newest(unit, specialist, step.bundle, limit=1)
         if known and known[-1].last_sample >= step.rows[-1].id:
             return True
-        observations.set_reference(unit, specialist, step.bundle, state)
+        reading_rows.set_reference(unit, specialist, step.bundle, state)
         _sketch(unit, deployment, specialist, step.rows, frame)
         if found.performance is not None:
             performance.add(unit, specialist, step.bundle, step.rows[-1].id, asdict(found.performance))
@@ -103,8 +104,8 @@ def _next(deployment: Deployment, specialist: str) -> _Step | None:
         if split is None:
             return None
         bundle = split.primary
-        reference = observations.reference(unit, specialist, bundle)
-        history = observations.readings(unit, specialist, bundle)
+        reference = reading_rows.reference(unit, specialist, bundle)
+        history = reading_rows.newest(unit, specialist, bundle)
         matured: list[Any] = []
         past: list[Any] = []
         if reference is None or reference.embedding != deployment.embedder.name:
@@ -113,14 +114,10 @@ def _next(deployment: Deployment, specialist: str) -> _Step | None:
             after, wanted = history[-1].last_sample if history else reference.last_sample, settings.window
             before = matured_before(unit, specialist, deployment.clock())
             if before is not None:
-                matured = observations.matured_samples(
-                    unit, specialist, bundle, before, reference.last_sample, settings.window
-                )
+                matured = samples.matured(unit, specialist, bundle, before, reference.last_sample, settings.window)
             if CALIBRATION not in reference.thresholds:
-                past = observations.samples_between(
-                    unit, specialist, bundle, reference.first_sample, reference.last_sample
-                )
-        rows = observations.primary_samples(unit, specialist, bundle, after, wanted)
+                past = samples.between(unit, specialist, bundle, reference.first_sample, reference.last_sample)
+        rows = samples.of_primary(unit, specialist, bundle, after, wanted)
     return _Step(bundle, reference, rows, matured, past, history) if len(rows) == wanted else None
 
 
@@ -171,11 +168,11 @@ def _begin(deployment: Deployment, specialist: str, step: _Step, frame: Frame) -
         "thresholds": thresholds,
     }
     with deployment.store.writing(deployment.clock()) as unit:
-        known = observations.reference(unit, specialist, step.bundle)
+        known = reading_rows.reference(unit, specialist, step.bundle)
         if known is None:
-            observations.add_reference(unit, {"specialist": specialist, "bundle": step.bundle, **values})
+            reading_rows.add_reference(unit, {"specialist": specialist, "bundle": step.bundle, **values})
         elif known.embedding != deployment.embedder.name:
-            observations.set_reference(unit, specialist, step.bundle, values)
+            reading_rows.set_reference(unit, specialist, step.bundle, values)
         else:
             return
         said = {
@@ -280,7 +277,7 @@ def _act(
             "summary": reading.summary,
             "action": action,
         }
-        observations.add_reading(unit, values)
+        reading_rows.add(unit, values)
         unit.record(LOOP, "drift.read", {k: v for k, v in values.items() if k != "summary"} | {"first_sample": first})
     if drifted:
         decide(unit, deployment, specialist, "drift", why)

@@ -8,7 +8,7 @@ from pathlib import Path
 from controlplane.errors import RequestInvalid, StepRefused
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.observe import ASIDE
-from controlplane.store import jobs, observations, rollouts, seals
+from controlplane.store import jobs, rollouts, samples, seals, segments
 from controlplane.store.store import Unit
 from controlplane.store.vault import day_of
 from protos.contract.draws import pseudonym
@@ -61,7 +61,7 @@ def erase(
     keys, sets = unit.vault.destroy(specialist, subjects=subjects)
     if not keys and not everything:
         raise StepRefused("nothing of it can be read: it was never captured, or is erased already")
-    observations.forget_subjects(unit, specialist, subjects)
+    samples.forget_subjects(unit, specialist, subjects)
     what = "everything" if everything else "caller" if caller else "caller of a decision"
     said = {"specialist": specialist, "what": what, "keys": keys, "data_sets": sets, "reason": reason}
     unit.record(person, "capture.erased", said)
@@ -77,7 +77,7 @@ def expire(deployment: Deployment) -> None:
     now = deployment.clock()
     longest = max(source.keep_inputs_days for source in deployment.sources.values())
     kept = {name: source.keep_inputs_days for name, source in deployment.sources.items()}
-    for specialist, days in (*kept.items(), (observations.QUARANTINE, longest)):
+    for specialist, days in (*kept.items(), (segments.QUARANTINE, longest)):
         before = day_of(now - days * DAY_MS)
         keys, oldest = deployment.store.vault.kept(specialist)
         if not keys or oldest >= before:
@@ -109,11 +109,11 @@ def retention(deployment: Deployment, specialist: str) -> Retention:
 def _subjects(unit: Unit, specialist: str, caller: str, decision: str) -> set[str]:
     """Return the pseudonyms a caller went by: one for every salt there was."""
     if decision:
-        found = observations.decision(unit, decision, specialist)
+        found = samples.decision(unit, decision, specialist)
         if found is None or not found[0].subject:
             raise StepRefused(f"decision {decision!r} was not captured, is erased already, or named no caller")
         return {str(found[0].subject)}
-    salts = observations.salts(unit, specialist) | {row.state.id for row in rollouts.listed(unit, specialist)}
+    salts = samples.salts(unit, specialist) | {row.state.id for row in rollouts.listed(unit, specialist)}
     return {pseudonym(salt, caller) for salt in salts}
 
 

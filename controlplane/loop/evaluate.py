@@ -12,7 +12,7 @@ from controlplane.loop import advance
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
-from controlplane.store import jobs, observations, rollouts
+from controlplane.store import jobs, rollouts, samples
 from controlplane.store.store import Unit
 from controlplane.training.dataset import read_dataset, text_key, write_dataset
 from protos.contract.bundle import BundleInvalid
@@ -146,7 +146,7 @@ def held_out_parts(deployment: Deployment, specialist: str) -> dict[str, list[Ex
     parts = {CORE: pack.held_out(n, HELD_OUT_SEED), SHIFTED: pack.held_out_shifted(n, HELD_OUT_SEED)}
     if LIVE in pack.suite.parts:
         with deployment.store.reading() as unit:
-            rows = observations.labelled_cases(unit, specialist, LOOKED_AT)
+            rows = samples.labelled_cases(unit, specialist, LOOKED_AT)
         parts[LIVE] = [
             Example(row.text, row.label, "live")
             for row in rows

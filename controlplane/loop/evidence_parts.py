@@ -10,7 +10,8 @@ from controlplane.domain.bill_of_materials import bill_of_materials
 from controlplane.loop.arms import arm_sums
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.shadow_report import QUANTILES, shadow_report
-from controlplane.store import decisions, jobs, ledger, observations
+from controlplane.store import counters, decisions, jobs, ledger, samples, segments
+from controlplane.store import readings as reading_rows
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos.contract.attestation import STATEMENT_TYPE, sign
@@ -160,7 +161,7 @@ def _arms(unit: Unit, row: RolloutRow) -> dict[str, Any]:
 def _reliability(unit: Unit, specialist: str, bundle: str) -> list[dict[str, Any]]:
     """Compare how sure a bundle was of its answers with how often it was right, by bins of confidence."""
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
-    for answer in observations.answers_with_outcome(unit, specialist, bundle, MOST_ANSWERS):
+    for answer in samples.answers_with_outcome(unit, specialist, bundle, MOST_ANSWERS):
         bins[min(int(answer.confidence * BINS), BINS - 1)].append((answer.confidence, answer.label == answer.outcome))
     return [
         {"sure": sum(c for c, _ in one) / len(one), "right": sum(r for _, r in one) / len(one), "cases": len(one)}
@@ -171,11 +172,11 @@ def _reliability(unit: Unit, specialist: str, bundle: str) -> list[dict[str, Any
 
 def _drops(unit: Unit, row: RolloutRow) -> dict[str, Any]:
     """Return what was not recorded, by cause: capture of the whole deployment, and this rollout's shadow."""
-    counts = observations.shadow_counts(unit, row.state.specialist, row.state.id)
+    counts = counters.shadow_counts(unit, row.state.specialist, row.state.id)
     causes = sorted({cause for one in counts for cause in one.drops})
     shadow = {name: sum(getattr(one, name) for one in counts) for name in ("offered", "sent", "paired")}
     return {
-        "capture": {one.cause: int(one.records) for one in observations.not_captured_by_cause(unit)},
+        "capture": {one.cause: int(one.records) for one in segments.not_captured_by_cause(unit)},
         "shadow": {**shadow, "by_cause": {cause: sum(one.drops.get(cause, 0) for one in counts) for cause in causes}},
     }
 
@@ -193,7 +194,7 @@ def _drift(unit: Unit, deployment: Deployment, row: RolloutRow) -> dict[str, Any
         {"trigger": d.trigger, "code": d.code, "reason": d.reason, "job": d.job, "at": _moment(d.at_ms)}
         for d in decisions.listed(unit, specialist)[-20:]
     ]
-    readings = [] if primary is None else observations.readings(unit, specialist, primary, limit=READINGS)
+    readings = [] if primary is None else reading_rows.newest(unit, specialist, primary, limit=READINGS)
     return {
         "budget": budget,
         "retraining": considered,

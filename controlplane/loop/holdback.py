@@ -11,7 +11,7 @@ from controlplane.loop.deployment import Deployment
 from controlplane.loop.gates import cost_share, known_share
 from controlplane.loop.publish import standing_split
 from controlplane.loop.shadow_report import Estimate
-from controlplane.store import observations
+from controlplane.store import samples
 from controlplane.store.store import Unit
 from protos import decide_pb2
 from protos.contract.task import TaskSpec
@@ -37,7 +37,7 @@ def model_value(unit: Unit, deployment: Deployment, specialist: str) -> ModelVal
     if split is None:
         raise StepRefused(f"{specialist!r} has no plan, so nothing answers for it yet")
     task = deployment.pack(specialist).task
-    rows = observations.bundle_decisions(unit, specialist, split.primary)
+    rows = samples.bundle_decisions(unit, specialist, split.primary)
     return summarise(task, rows, split.primary, split.holdback_bp, deployment.settings.rollout.alpha)
 
 

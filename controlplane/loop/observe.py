@@ -10,8 +10,10 @@ import structlog
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.gates import added_cost
 from controlplane.loop.sketches import WindowSketch
-from controlplane.store import observations
 from controlplane.store import outcomes as outcome_rows
+from controlplane.store import pairs as pair_rows
+from controlplane.store import samples as sample_rows
+from controlplane.store import segments
 from controlplane.store import sketches as sketch_rows
 from controlplane.store.store import Unit
 from protos import capture_pb2, decide_pb2
@@ -33,7 +35,7 @@ ABANDONED_S = 3600.0  # a gateway that wrote nothing for so long has restarted o
 def observe(deployment: Deployment) -> int:
     """Read every segment to its present end and return how many records were kept."""
     with deployment.store.reading() as unit:
-        read = observations.offsets(unit)
+        read = segments.offsets(unit)
     paths = sorted(deployment.settings.capture_dir.glob("*.seg"))
     total = 0
     for path in paths:
@@ -44,7 +46,7 @@ def observe(deployment: Deployment) -> int:
     if total:
         with deployment.store.writing(deployment.clock()) as unit:
             for specialist in deployment.packs:
-                observations.prune(unit, specialist, deployment.settings.keep_samples)
+                sample_rows.prune(unit, specialist, deployment.settings.keep_samples)
             sketch_rows.forget_before(unit, int(unit.now_ms - 1000 * deployment.settings.keep_sketches_s))
     _remove_finished(deployment, paths)
     return total
@@ -71,7 +73,7 @@ def _read(deployment: Deployment, path: Path, start: int) -> int:
             return kept
         with deployment.store.writing(deployment.clock()) as unit:
             keep(unit, deployment, batch, path.name)
-            observations.set_offset(unit, path.name, DAMAGED if problem else offset, problem)
+            segments.set_offset(unit, path.name, DAMAGED if problem else offset, problem)
             if problem:
                 unit.record(LOOP, "capture.damaged", {"segment": path.name, "offset": offset, "problem": problem})
                 log.warning("capture_damaged", segment=path.name, problem=problem)
@@ -93,7 +95,7 @@ def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segmen
         if body is None:
             refused.append(("unknown_record", "a body this version does not know", record.SerializeToString()))
         elif kind == "drops":
-            observations.add_not_captured(unit, body.gateway_id, dict(body.by_cause), body.at_unix_ms)
+            segments.add_not_captured(unit, body.gateway_id, dict(body.by_cause), body.at_unix_ms)
         elif body.specialist not in deployment.packs:
             refused.append(("unknown_specialist", body.specialist, record.SerializeToString()))
         elif kind == "sample":
@@ -115,12 +117,12 @@ def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segmen
                     "received_ms": body.received_at_unix_ms,
                 }
             )
-    observations.add_samples(unit, samples)
-    observations.add_pairs(unit, pairs)
+    sample_rows.add(unit, samples)
+    pair_rows.add(unit, pairs)
     outcome_rows.add(unit, outcomes)
     sketches.keep()
     if refused:
-        observations.quarantine_records(unit, segment, refused)
+        segments.quarantine_records(unit, segment, refused)
         counts = Counter(reason for reason, _, _ in refused)
         unit.record(LOOP, "capture.quarantined", {"segment": segment, "records": dict(counts)})
 
@@ -135,7 +137,7 @@ class Sketches:
 
     def see(self, said: dict[str, Any], body: capture_pb2.Sample) -> None:
         """Take one sample; only those drawn by rate, for the others were recorded for being unlike the rest."""
-        if said["drawn_for"] == observations.BY_RATE:
+        if said["drawn_for"] == sample_rows.BY_RATE:
             start = said["at_ms"] // self._window_ms * self._window_ms
             key = (said["specialist"], said["arm"], start)
             self._rows.setdefault(key, []).append((said, body.routing_key_hash))
@@ -189,7 +191,7 @@ def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
         "confidence": max((p.probability for p in answer.probabilities), default=float(answer.score)),
         "score": float(answer.score),
         "inclusion": said.inclusion or max(said.inclusion_bp, 1) / BASIS_POINTS,
-        "drawn_for": said.drawn_for or observations.BY_RATE,
+        "drawn_for": said.drawn_for or sample_rows.BY_RATE,
         "fallback": answer.fallback.used,
         "at_ms": said.at_unix_ms,
     }
@@ -223,7 +225,7 @@ def _pair(deployment: Deployment, said: capture_pb2.ShadowPair) -> dict[str, Any
 def _remove_finished(deployment: Deployment, paths: list[Path]) -> None:
     """Delete segments that are read to their end and that their gateway has left, and forget deleted ones."""
     with deployment.store.reading() as unit:
-        read = observations.offsets(unit)
+        read = segments.offsets(unit)
     newest: dict[str, Path] = {}
     for path in paths:
         newest[_run(path)] = path
@@ -242,7 +244,7 @@ def _remove_finished(deployment: Deployment, paths: list[Path]) -> None:
     if gone:
         # The file goes first: an offset without a file is harmless, a file without an offset is read twice.
         with deployment.store.writing(deployment.clock()) as unit:
-            observations.forget_offsets(unit, gone)
+            segments.forget_offsets(unit, gone)
 
 
 def _run(path: Path) -> str:

@@ -11,7 +11,7 @@ from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.evaluate import CORE
 from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
-from controlplane.store import jobs, observations
+from controlplane.store import jobs, samples
 from controlplane.store.store import Unit
 from controlplane.training.dataset import write_dataset
 
@@ -93,5 +93,5 @@ def _fresh(unit: Unit, deployment: Deployment, specialist: str, after: int, now_
     settings = deployment.settings.recheck
     known = deployment.pack(specialist).task.labels
     before = now_ms - int(1000 * settings.matured_s)
-    rows = observations.labelled_cases(unit, specialist, settings.most)
+    rows = samples.labelled_cases(unit, specialist, settings.most)
     return [row for row in rows if row.id > after and row.at_ms <= before and row.label in known]

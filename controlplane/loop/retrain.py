@@ -11,7 +11,8 @@ from controlplane.loop import evaluate, label_check
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
-from controlplane.store import jobs, observations, rollouts
+from controlplane.store import jobs, rollouts, samples
+from controlplane.store import pairs as pair_rows
 from controlplane.store.store import Unit
 from controlplane.store.vault import key_of
 from controlplane.training.dataset import dataset_digest, fence, read_dataset, write_dataset
@@ -68,8 +69,8 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     seed = int(job.request["seed"])
     with deployment.store.reading() as unit:
         split = standing_split(unit, job.specialist)
-        rows = observations.labelled_cases(unit, job.specialist, LOOKED_AT) if split else []
-        pairs = observations.disagreements(unit, job.specialist, LOOKED_AT) if split else {}
+        rows = samples.labelled_cases(unit, job.specialist, LOOKED_AT) if split else []
+        pairs = pair_rows.disagreements(unit, job.specialist, LOOKED_AT) if split else {}
     parts = evaluate.held_out_parts(deployment, job.specialist)
     held = [example for part in parts.values() for example in part]
     dev, _ = fence(pack.held_out(MOST_DEV, DEV_SEED), held)

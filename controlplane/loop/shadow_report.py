@@ -13,7 +13,8 @@ from controlplane.loop.deployment import Deployment
 from controlplane.loop.gates import PairCount, shadow_gates
 from controlplane.loop.maturity import matured_before
 from controlplane.settings import RolloutSettings
-from controlplane.store import observations
+from controlplane.store import counters
+from controlplane.store import pairs as pair_rows
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos.contract.task import TaskSpec
@@ -99,8 +100,8 @@ def shadow_report(unit: Unit, deployment: Deployment, row: RolloutRow) -> Shadow
     since_ms = row.stage_ms if state.phase is Phase.SHADOW else 0
     due_ms = matured_before(unit, state.specialist, deployment.clock())
     counted = stage_pairs(unit, state.id, since_ms, due_ms)
-    detailed = [_pair(found) for found in observations.pair_details(unit, state.id, since_ms, MOST_DETAILED)]
-    flow = total_flow(observations.shadow_counts(unit, state.specialist, state.id))
+    detailed = [_pair(found) for found in pair_rows.details(unit, state.id, since_ms, MOST_DETAILED)]
+    flow = total_flow(counters.shadow_counts(unit, state.specialist, state.id))
     task = deployment.pack(state.specialist).task
     return summarise(task, deployment.settings.rollout, since_ms, flow, counted, detailed)
 
@@ -109,7 +110,7 @@ def stage_pairs(unit: Unit, salt: str, since_ms: int, due_ms: int | None) -> lis
     """Count a stage's pairs; those made up to ``due_ms`` are matured."""
     return [
         PairCount(p.primary_decision, p.candidate_decision, p.in_time, p.label, p.n, bool(p.matured))
-        for p in observations.pair_decisions(unit, salt, since_ms, due_ms)
+        for p in pair_rows.decisions(unit, salt, since_ms, due_ms)
     ]
 
 

@@ -6,7 +6,7 @@ from controlplane.domain.retraining import LOOP_TRIGGERS, WEEK_MS, Facts, Limits
 from controlplane.loop import retrain
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
-from controlplane.store import decisions, jobs, observations, rollouts
+from controlplane.store import decisions, jobs, rollouts, samples
 from controlplane.store.store import Unit
 
 log = structlog.get_logger()
@@ -79,8 +79,8 @@ def facts_of(unit: Unit, deployment: Deployment, specialist: str, ended: str = "
         has_primary=standing_split(unit, specialist) is not None,
         since_training_s=None if last is None else (unit.now_ms - since) / 1000,
         since_drift_s=None if drifted is None else (unit.now_ms - drifted.created_ms) / 1000,
-        fresh_labels=observations.outcomes_since(unit, specialist, since),
-        labelled=len(observations.labelled(unit, specialist, 0, least)),
+        fresh_labels=samples.outcomes_since(unit, specialist, since),
+        labelled=len(samples.labelled(unit, specialist, 0, least)),
         this_week=jobs.trained_since(unit, specialist, unit.now_ms - WEEK_MS, LOOP_TRIGGERS),
     )
 

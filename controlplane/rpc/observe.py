@@ -15,7 +15,8 @@ from controlplane.loop.deployment import Deployment
 from controlplane.loop.maturity import Maturity, maturity
 from controlplane.loop.sketches import WindowSketch
 from controlplane.rpc.status import translated
-from controlplane.store import observations, outcomes, performance, sketches
+from controlplane.store import outcomes, performance, readings, segments, sketches
+from controlplane.store import samples as sample_rows
 from controlplane.store.store import Unit
 from protos import decide_pb2, observe_pb2_grpc
 from protos import observe_pb2 as pb
@@ -94,7 +95,7 @@ class ObserveService(observe_pb2_grpc.ObserveServiceServicer):
 
 def _observation(unit: Unit, task: TaskSpec, now_ms: int) -> pb.Observation:
     name = task.name
-    samples, known = observations.count(unit, name)
+    samples, known = sample_rows.count(unit, name)
     found = maturity(unit, name, now_ms)
     return pb.Observation(
         specialist=name,
@@ -126,13 +127,13 @@ def _observation(unit: Unit, task: TaskSpec, now_ms: int) -> pb.Observation:
                 action=row.action,
                 bundle=row.bundle,
             )
-            for row in observations.readings(unit, name, limit=READINGS)
+            for row in readings.newest(unit, name, limit=READINGS)
         ],
         not_kept=[
             pb.NotKept(reason=reason, records=row.records, last=_time(row.last_ms))
             for rows, prefix in (
-                (observations.quarantined(unit), "quarantined: "),
-                (observations.not_captured_by_cause(unit), "not captured: "),
+                (segments.quarantined(unit), "quarantined: "),
+                (segments.not_captured_by_cause(unit), "not captured: "),
             )
             for row, reason in ((r, prefix + r[0]) for r in rows)
         ],

@@ -7,7 +7,7 @@ from controlplane.loop.holdback import model_value
 from controlplane.loop.shadow_report import QUANTILES, Estimate, Measure, shadow_report
 from controlplane.rpc.status import translated
 from controlplane.rpc.transactions import Transactions, find_rollout, gate_message, time_text
-from controlplane.store import observations
+from controlplane.store import readings
 from controlplane.store.store import Unit
 from protos import control_pb2 as pb
 
@@ -20,7 +20,7 @@ class ReadingCalls(Transactions):
         """Show drift readings, oldest first."""
         if request.specialist:
             self._deployment.pack(request.specialist)
-        found = await self._read(lambda unit: observations.readings(unit, request.specialist))
+        found = await self._read(lambda unit: readings.newest(unit, request.specialist))
         return pb.DriftStatus(readings=[_drift(row) for row in found])
 
     @translated

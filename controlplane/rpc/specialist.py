@@ -9,7 +9,8 @@ from controlplane.loop.deployment import Deployment
 from controlplane.loop.publish import standing_split
 from controlplane.rpc.status import translated
 from controlplane.rpc.transactions import Transactions, check_text, time_text
-from controlplane.store import jobs, observations, rollouts
+from controlplane.store import jobs, rollouts
+from controlplane.store import samples as sample_rows
 from controlplane.store.store import Unit
 from protos import control_pb2 as pb
 from protos.contract.digest import parse_digest
@@ -103,7 +104,7 @@ class SpecialistCalls(Transactions):
 def _specialist(unit: Unit, deployment: Deployment, name: str) -> pb.Specialist:
     pack = deployment.pack(name)
     split = standing_split(unit, name)
-    samples, outcomes = observations.count(unit, name)
+    samples, outcomes = sample_rows.count(unit, name)
     is_open = rollouts.opened(unit, name)
     return pb.Specialist(
         name=name,

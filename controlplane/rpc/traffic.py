@@ -11,7 +11,7 @@ from controlplane.loop.publish import acknowledged, offer_of
 from controlplane.loop.reconcile import reconcile
 from controlplane.loop.witness import keep_cosignature, meet_witness
 from controlplane.rpc.status import translated
-from controlplane.store import observations, plans
+from controlplane.store import counters, plans
 from protos import traffic_pb2, traffic_pb2_grpc
 
 log = structlog.get_logger()
@@ -102,7 +102,7 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
     def _report(self, report: traffic_pb2.GatewayReport) -> None:
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             plans.see_gateway(unit, report.gateway_id, report.generation)
-            observations.keep_counters(unit, report)
+            counters.keep(unit, report)
             for made in report.rollbacks:
                 reconcile(unit, self._deployment, report.gateway_id, made)
         if report.rollbacks:

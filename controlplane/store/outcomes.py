@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import and_, bindparam, case, insert, select, update
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import outcome, sample
@@ -69,12 +69,21 @@ def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return last | {"first_ms": min(first["first_ms"], second["first_ms"]), "said": counts}
 
 
+def is_of(table: Any) -> Any:
+    """Return the condition that joins a table of decisions with their outcomes."""
+    return and_(outcome.c.specialist == table.c.specialist, outcome.c.decision_id == table.c.decision_id)
+
+
+def is_matured(at_ms: Any, due_ms: int | None) -> Any:
+    """Return the column ``matured``: 1 for decisions made up to ``due_ms``, which is None where nobody can say."""
+    return case((at_ms <= (-1 if due_ms is None else due_ms), 1), else_=0).label("matured")
+
+
 def delays(unit: Unit, specialist: str, limit: int) -> list[Delay]:
     """Return the newest decisions with when their outcome first came, newest first."""
-    is_same = (outcome.c.specialist == sample.c.specialist) & (outcome.c.decision_id == sample.c.decision_id)
     query = (
         select(sample.c.at_ms, outcome.c.first_ms, sample.c.label, outcome.c.label.label("truth"))
-        .outerjoin(outcome, is_same)
+        .outerjoin(outcome, is_of(sample))
         .where(sample.c.specialist == specialist)
         .order_by(sample.c.id.desc())
         .limit(limit)
@@ -95,10 +104,9 @@ def contradicted(unit: Unit, specialist: str, limit: int) -> list[Any]:
 
 def weighted(unit: Unit, specialist: str, before_ms: int, limit: int) -> list[Any]:
     """Return the newest decisions made before a moment (decision, answer, truth or None, inclusion), newest first."""
-    is_same = (outcome.c.specialist == sample.c.specialist) & (outcome.c.decision_id == sample.c.decision_id)
     query = (
         select(sample.c.decision, sample.c.label.label("answer"), outcome.c.label.label("truth"), sample.c.inclusion)
-        .outerjoin(outcome, is_same)
+        .outerjoin(outcome, is_of(sample))
         .where(sample.c.specialist == specialist, sample.c.at_ms <= before_ms)
         .order_by(sample.c.id.desc())
         .limit(limit)

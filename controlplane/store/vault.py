@@ -8,8 +8,9 @@ import os
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE_BYTES = 12
 MOST_CACHED = 50_000  # ciphers held in memory
+DAY_MS = 86_400_000
 _VERSION = b"\x01"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS data_key (
@@ -37,13 +39,21 @@ class KeyId(NamedTuple):
     subject: str
 
 
+_Cipher = tuple[bytes, AESGCM]  # what a sealed record begins with, and its key
+
+
 class VaultBroken(Exception):
     """Sealed bytes are malformed or were changed."""
 
 
 def day_of(at_ms: int) -> str:
     """Return the UTC day of Unix milliseconds."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).date().isoformat()
+    return _day(at_ms // DAY_MS)
+
+
+@lru_cache(maxsize=1000)
+def _day(number: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
 
 
 class Vault:
@@ -60,25 +70,18 @@ class Vault:
         for pragma in ("busy_timeout=5000", "secure_delete=ON", "synchronous=FULL"):
             self._database.execute(f"PRAGMA {pragma}")
         self._database.executescript(_TABLES)
-        self._ciphers: OrderedDict[KeyId, AESGCM] = OrderedDict()
+        self._ciphers: OrderedDict[KeyId, _Cipher] = OrderedDict()
 
     def seal(self, items: Sequence[tuple[KeyId, bytes]]) -> list[bytes]:
         """Seal each under its key; keys that do not exist yet are drawn and kept first, in one transaction."""
         with self._lock:
-            ciphers = {name: self._cipher(name) for name, _ in items}
-            missing = [name for name, cipher in ciphers.items() if cipher is None]
-            if missing:
-                drawn = [(*name, AESGCM.generate_key(256)) for name in missing]
-                self._database.execute("BEGIN IMMEDIATE")
-                self._database.executemany("INSERT OR IGNORE INTO data_key VALUES (?, ?, ?, ?)", drawn)
-                self._database.execute("COMMIT")
-                ciphers |= {name: self._cipher(name) for name in missing}
-        sealed, nonces = [], os.urandom(NONCE_BYTES * len(items))
-        for i, (name, data) in enumerate(items):
-            cipher, nonce = ciphers[name], nonces[i * NONCE_BYTES : (i + 1) * NONCE_BYTES]
-            assert cipher is not None
-            head = _VERSION + "\x1f".join(name).encode()
-            sealed.append(head + b"\x00" + nonce + cipher.encrypt(nonce, data, head))
+            ciphers = self._all_ciphers({name for name, _ in items})
+        sealed, nonces, at = [], os.urandom(NONCE_BYTES * len(items)), 0
+        for name, data in items:
+            head, cipher = ciphers[name]
+            nonce = nonces[at : at + NONCE_BYTES]
+            at += NONCE_BYTES
+            sealed.append(b"".join((head, b"\x00", nonce, cipher.encrypt(nonce, data, head))))
         return sealed
 
     def open(self, sealed: bytes) -> bytes | None:
@@ -92,11 +95,11 @@ class Vault:
         if name is None or not separator or len(rest) < NONCE_BYTES:
             raise VaultBroken("sealed bytes are malformed")
         with self._lock:
-            cipher = self._cipher(name)
-        if cipher is None:
+            found = self._cipher(name)
+        if found is None:
             return None
         try:
-            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], head)
+            return found[1].decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], head)
         except InvalidTag as error:
             raise VaultBroken("sealed bytes were changed") from error
 
@@ -185,7 +188,35 @@ class Vault:
         with self._lock:
             self._database.close()
 
-    def _cipher(self, name: KeyId) -> AESGCM | None:
+    def _all_ciphers(self, names: Collection[KeyId]) -> dict[KeyId, _Cipher]:
+        """Return every name's cipher; what has no key gets one."""
+        known = self._ciphers
+        found: dict[KeyId, _Cipher] = {}
+        unknown = []
+        for name in names:
+            if name in known:
+                known.move_to_end(name)
+                found[name] = known[name]
+            else:
+                unknown.append(name)
+        if unknown:
+            # Nobody else draws keys while we look which there are.
+            self._database.execute("BEGIN IMMEDIATE")
+            missing = []
+            for name in unknown:
+                cipher = self._cipher(name)
+                if cipher is None:
+                    missing.append(name)
+                else:
+                    found[name] = cipher
+            drawn = [(*name, AESGCM.generate_key(256)) for name in missing]
+            self._database.executemany("INSERT INTO data_key VALUES (?, ?, ?, ?)", drawn)
+            self._database.execute("COMMIT")
+            for name, row in zip(missing, drawn, strict=True):
+                found[name] = self._remember(name, row[-1])
+        return found
+
+    def _cipher(self, name: KeyId) -> _Cipher | None:
         known = self._ciphers.get(name)
         if known is not None:
             self._ciphers.move_to_end(name)
@@ -193,9 +224,10 @@ class Vault:
         found = self._database.execute(
             "SELECT key FROM data_key WHERE specialist = ? AND day = ? AND subject = ?", name
         ).fetchone()
-        if found is None:
-            return None
-        cipher = self._ciphers[name] = AESGCM(found[0])
+        return None if found is None else self._remember(name, found[0])
+
+    def _remember(self, name: KeyId, key: bytes) -> _Cipher:
+        cipher = self._ciphers[name] = (_VERSION + "\x1f".join(name).encode(), AESGCM(key))
         if len(self._ciphers) > MOST_CACHED:
             self._ciphers.popitem(last=False)
         return cipher

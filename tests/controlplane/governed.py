@@ -16,7 +16,8 @@ from controlplane.loop import advance
 from controlplane.loop.publish import publish
 from controlplane.rpc.server import ControlServer
 from controlplane.rpc.traffic import PlanBell
-from controlplane.store import observations, plans, records, rollouts
+from controlplane.store import counters as counter_rows
+from controlplane.store import plans, records, rollouts
 from controlplane.store.rollouts import RolloutRow
 from gateway.metrics import Metrics
 from gateway.rpc.control_channel import control_channel
@@ -256,7 +257,7 @@ class Governed:
             assert row is not None
             made = publish(unit, self.deployment, replace(split, canary_bp=row.state.stages_bp[0]), name)
             moved = rollouts.moved(row, phase=Phase.CANARY, stage=0)
-            counts = observations.arm_counts(unit, NAME, name)
+            counts = counter_rows.arm_counts(unit, NAME, name)
             after = replace(moved, stage_generation=made.generation, stage_counts=counts)
             rollouts.move(unit, row, after, "test", "rollout.shifted", {})
         self.deployment.changed()

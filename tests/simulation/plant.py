@@ -24,7 +24,10 @@ from controlplane.packs.registry import load_pack
 from controlplane.rpc.control import ControlService
 from controlplane.rpc.traffic import TrafficService
 from controlplane.settings import ControlSettings, SpecialistSettings
-from controlplane.store import ledger, observations, outcomes, plans, records, rollouts
+from controlplane.store import counters as counter_rows
+from controlplane.store import ledger, outcomes, plans, records, rollouts
+from controlplane.store import pairs as pair_rows
+from controlplane.store import samples as sample_rows
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.store import Store, Unit
 from gateway.errors import GatewayError
@@ -277,11 +280,11 @@ class Plant:
             for name in names
         ]  # fmt: skip
         with self.writing() as unit:
-            observations.add_pairs(unit, pairs)
+            pair_rows.add(unit, pairs)
             if kind != "odd":
-                observations.add_samples(unit, samples)
+                sample_rows.add(unit, samples)
             outcomes.add(unit, known)
-            counted = observations.arm_counts(unit, NAME, row.state.id)
+            counted = counter_rows.arm_counts(unit, NAME, row.state.id)
             counters = []
             for arm in (2, 3):
                 total = counted.get(str(arm), {}).get("requests", 0) + n
@@ -295,7 +298,7 @@ class Plant:
                         in_time=total,
                     )
                 )
-            observations.keep_counters(unit, traffic_pb2.GatewayReport(gateway_id="load", run_id="r", arms=counters))
+            counter_rows.keep(unit, traffic_pb2.GatewayReport(gateway_id="load", run_id="r", arms=counters))
         return f"{n} {kind}"
 
     # People

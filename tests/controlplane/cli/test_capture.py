@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from controlplane.cli.app import app
 from controlplane.loop import drift
 from controlplane.loop.observe import observe
+from controlplane.packs.registry import load_pack
 from controlplane.rpc.observe import ObserveService
 from protos import observe_pb2_grpc
 from protos.contract.seal import generate_seal_key, read_seal_key
@@ -33,7 +34,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> World:
     bundle = found.bundle()
     found.first_plan(bundle)
     for number, (rows, shift) in enumerate(((100, 0.0), (40, 0.0), (40, 1.0)), 1):
-        stream = found.deployment.pack(NAME).stream(number, shift)
+        stream = load_pack(NAME).stream(number, shift)
         records = []
         for example in (next(stream) for _ in range(rows)):
             records.append(found.sample(example.text, bundle=bundle, label=example.label, score=0.4))

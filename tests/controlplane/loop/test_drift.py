@@ -4,7 +4,9 @@ import pytest
 
 from controlplane.loop import drift
 from controlplane.loop.observe import observe
-from controlplane.store import jobs, observations
+from controlplane.packs.registry import load_pack
+from controlplane.store import jobs
+from controlplane.store import readings as reading_rows
 from tests.controlplane.loop.fixture import NAME, World, outcome, world
 
 DRIFT = {
@@ -24,7 +26,7 @@ def found(tmp_path: Path) -> World:
 
 def feed(found: World, bundle: str, n: int, shift: float, *, is_labelled: bool = True) -> None:
     """Let ``n`` requests be captured; the scores follow the texts' labels."""
-    stream = found.deployment.pack(NAME).stream(found.numbers.get("sample", 0), shift)
+    stream = load_pack(NAME).stream(found.numbers.get("sample", 0), shift)
     records = []
     for example in (next(stream) for _ in range(n)):
         score = 0.9 if example.label == "unsafe" else 0.1
@@ -39,7 +41,7 @@ def feed(found: World, bundle: str, n: int, shift: float, *, is_labelled: bool =
 
 def readings(found: World) -> list[tuple[str, str, str]]:
     with found.deployment.store.reading() as unit:
-        return [(r.signal, r.verdict, r.action) for r in observations.readings(unit, NAME)]
+        return [(r.signal, r.verdict, r.action) for r in reading_rows.newest(unit, NAME)]
 
 
 def trainings(found: World) -> list[str]:
@@ -112,4 +114,4 @@ def test_fallbacks_and_canaries_are_no_samples_of_the_primary(found: World) -> N
     observe(found.deployment)
     drift.watch(found.deployment)
     with found.deployment.store.reading() as unit:
-        assert observations.reference(unit, NAME, bundle) is None
+        assert reading_rows.reference(unit, NAME, bundle) is None

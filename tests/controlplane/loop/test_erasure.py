@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from controlplane.errors import RequestInvalid, StepRefused
 from controlplane.loop import erasure, labelling, retrain
 from controlplane.loop.observe import observe
-from controlplane.store import jobs, labels, ledger, observations
+from controlplane.store import jobs, labels, ledger, samples
 from controlplane.store.artifacts import ArtifactMissing, Artifacts
 from controlplane.store.seals import opener_of
 from controlplane.store.store import Store
@@ -53,9 +53,9 @@ def made(tmp_path: Path) -> World:
 def texts(store: Store) -> set[str]:
     """Return everything that callers sent and that can still be read."""
     with store.reading() as unit:
-        rows = [observations.decision(unit, name, NAME) for name in ("d-1", "d-2")]
+        rows = [samples.decision(unit, name, NAME) for name in ("d-1", "d-2")]
         found = [row[0].text for row in rows if row is not None] + [row.text for row in labels.given(unit, NAME)]
-        found += [row.text for row in observations.labelled_cases(unit, NAME, 10)]
+        found += [row.text for row in samples.labelled_cases(unit, NAME, 10)]
     return set(found) - {""}
 
 
@@ -130,7 +130,7 @@ def test_a_backup_of_segments_cannot_be_opened_once_gateways_have_left_the_old_k
     with pytest.raises(SealedSegment):
         list(read_segment(tmp_path / "backup.seg", 0, deployment.opener))
     with deployment.store.reading() as unit:
-        row = observations.decision(unit, "d-2", NAME)
+        row = samples.decision(unit, "d-2", NAME)
     assert row is not None and row[0].text == "a later text" and made.clock() > at
 
 
@@ -138,7 +138,7 @@ def test_the_ledger_says_who_erased_and_why_and_never_whom(made: World) -> None:
     erase(made, decision="d-1")
     with made.deployment.store.reading() as unit:
         said = [e for e in ledger.entries(unit.connection, 0, 1000) if e.action == "capture.erased"]
-        row = observations.decision(unit, "d-1", NAME)
+        row = samples.decision(unit, "d-1", NAME)
     assert [(e.actor, e.detail["reason"], e.detail["what"]) for e in said] == [
         ("stu", "asked to", "caller of a decision")
     ]
@@ -153,7 +153,7 @@ def test_everything_goes_and_what_comes_later_is_kept(made: World) -> None:
     made.capture([sample(made, "a later text", "eve")], "000000000000002-run-000001.seg")
     observe(made.deployment)
     with made.deployment.store.reading() as unit:
-        row = observations.decision(unit, "d-3", NAME)
+        row = samples.decision(unit, "d-3", NAME)
     assert row is not None and row[0].text == "a later text"
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from controlplane.loop import label_check
 from controlplane.loop.observe import observe
-from controlplane.store import observations
+from controlplane.packs.registry import load_pack
+from controlplane.store import samples
 from tests.controlplane.loop.fixture import NAME, ZERO, World, outcome, world
 
 LABELS = ("safe", "unsafe")
@@ -20,7 +21,7 @@ def day_of_labels(found: World, day: int, *, shift: float, flipped: float = 0.0,
     rng = random.Random(day)
     at = FIRST_DAY + timedelta(days=day)
     found.clock.now_ms = int(at.timestamp() * 1000)
-    stream = found.deployment.pack(NAME).stream(day, shift)
+    stream = load_pack(NAME).stream(day, shift)
     records = []
     for example in (e for e in stream if e.label in LABELS):
         records.append(found.sample(example.text, bundle=ZERO))
@@ -42,7 +43,7 @@ def states(found: World) -> dict[str, str]:
 
 def trained_on(found: World) -> int:
     with found.deployment.store.reading() as unit:
-        return len(observations.labelled(unit, NAME, 0, 10_000))
+        return len(samples.labelled(unit, NAME, 0, 10_000))
 
 
 def test_a_day_of_flips_is_held_back_until_a_person_releases_it(tmp_path: Path) -> None:

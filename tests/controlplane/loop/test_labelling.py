@@ -5,7 +5,7 @@ import pytest
 from controlplane.datasets.agreement import cohen_pairs, krippendorff_alpha, majority
 from controlplane.loop import observe
 from controlplane.loop.labelling import import_labels, next_cases
-from controlplane.store import labels, observations
+from controlplane.store import labels, samples
 from protos import capture_pb2
 from tests.controlplane.loop.fixture import NAME, World, world
 
@@ -43,10 +43,10 @@ def test_disagreements_come_first_then_close_calls_then_the_rest(captured: World
 def test_what_most_people_say_becomes_the_outcome_and_a_split_becomes_none(captured: World) -> None:
     assert give(captured, ("d-1", "ann", "safe"), ("d-1", "bob", "unsafe")) == (2, [])
     with captured.deployment.store.reading() as unit:
-        assert observations.labelled(unit, NAME, 0, 10) == []
+        assert samples.labelled(unit, NAME, 0, 10) == []
     give(captured, ("d-1", "cyd", "safe"))
     with captured.deployment.store.reading() as unit:
-        assert [(row.text, row.label) for row in observations.labelled(unit, NAME, 0, 10)] == [("text 0", "safe")]
+        assert [(row.text, row.label) for row in samples.labelled(unit, NAME, 0, 10)] == [("text 0", "safe")]
     assert "d-1" not in [name for name, _ in queue(captured, "dan")]
 
 

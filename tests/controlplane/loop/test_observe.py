@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from controlplane.loop.observe import ABANDONED_S, ASIDE, observe
 from controlplane.loop.sketches import WindowSketch
-from controlplane.store import ledger, observations, sketches
+from controlplane.store import ledger, samples, segments, sketches
 from controlplane.store.tables import quarantine
 from protos import capture_pb2
 from protos.observe_pb2 import SketchWindow
@@ -19,8 +19,8 @@ def test_each_record_is_kept_once_however_often_segments_are_read(tmp_path: Path
     assert observe(found.deployment) == 6
     assert observe(found.deployment) == 0
     with found.deployment.store.reading() as unit:
-        assert observations.count(unit, NAME) == (5, 1)
-        assert [(r.text, r.label) for r in observations.labelled(unit, NAME, 0, 10)] == [("text 0", "safe")]
+        assert samples.count(unit, NAME) == (5, 1)
+        assert [(r.text, r.label) for r in samples.labelled(unit, NAME, 0, 10)] == [("text 0", "safe")]
 
 
 def test_a_segment_is_read_on_from_where_it_ended(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_what_cannot_be_used_is_quarantined_whole_and_the_rest_is_kept(tmp_path:
     found.capture([newer, stranger, outcome(1, "maybe"), found.sample("text", bundle=ZERO), outcome(2, "safe")])
     assert observe(found.deployment) == 5
     with found.deployment.store.reading() as unit:
-        assert observations.count(unit, NAME) == (1, 1)
-        counts = {row.reason: row.records for row in observations.quarantined(unit)}
+        assert samples.count(unit, NAME) == (1, 1)
+        counts = {row.reason: row.records for row in segments.quarantined(unit)}
         kept = unit.connection.execute(select(quarantine.c.body).order_by(quarantine.c.id)).scalars()
         bodies = [unit.vault.open(body) for body in kept]
     assert counts == {"unknown_record": 1, "unknown_specialist": 1, "label_unknown": 1}
@@ -74,7 +74,7 @@ def test_what_gateways_did_not_record_adds_up_by_cause(tmp_path: Path) -> None:
     found.capture(drops)
     observe(found.deployment)
     with found.deployment.store.reading() as unit:
-        rows = [tuple(row) for row in observations.not_captured_by_cause(unit)]
+        rows = [tuple(row) for row in segments.not_captured_by_cause(unit)]
     assert rows == [("capture_queue_full", 17, 10)]
 
 
@@ -106,8 +106,8 @@ def test_finished_segments_are_removed_and_the_one_being_written_stays(tmp_path:
     assert not second.exists()
     observe(found.deployment)
     with found.deployment.store.reading() as unit:
-        assert observations.offsets(unit) == {}
-        assert observations.count(unit, NAME) == (2, 0)
+        assert segments.offsets(unit) == {}
+        assert samples.count(unit, NAME) == (2, 0)
 
 
 def test_memory_of_samples_is_bounded(tmp_path: Path) -> None:
@@ -115,5 +115,5 @@ def test_memory_of_samples_is_bounded(tmp_path: Path) -> None:
     found.capture([found.sample(f"text {i}", bundle=ZERO) for i in range(1500)])
     observe(found.deployment)
     with found.deployment.store.reading() as unit:
-        assert observations.count(unit, NAME)[0] == 1000
-        assert observations.primary_samples(unit, NAME, ZERO, 0, 1)[0].text == "text 500"
+        assert samples.count(unit, NAME)[0] == 1000
+        assert samples.of_primary(unit, NAME, ZERO, 0, 1)[0].text == "text 500"

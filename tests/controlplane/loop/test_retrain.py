@@ -13,7 +13,8 @@ from controlplane.loop import evaluate, observe, retrain
 from controlplane.packs.example import Example
 from controlplane.packs.registry import load_pack
 from controlplane.settings import SpecialistSettings
-from controlplane.store import ledger, observations
+from controlplane.store import ledger
+from controlplane.store import pairs as pair_rows
 from controlplane.training.dataset import read_dataset
 from protos import capture_pb2
 from protos.contract.digest import parse_json_object
@@ -150,4 +151,4 @@ def test_shadow_pairs_that_differ_are_found_by_decision(tmp_path: Path) -> None:
     )
     observe.observe(made.deployment)
     with made.deployment.store.reading() as unit:
-        assert observations.disagreements(unit, NAME, 100) == {"d-1": ("allow", "block")}
+        assert pair_rows.disagreements(unit, NAME, 100) == {"d-1": ("allow", "block")}

@@ -23,7 +23,7 @@ from controlplane.loop.shadow_report import (
 )
 from controlplane.packs.registry import load_pack
 from controlplane.settings import RolloutSettings
-from controlplane.store import observations
+from controlplane.store import counters
 from controlplane.store.rollouts import RolloutRow
 from protos import capture_pb2, decide_pb2, traffic_pb2
 from tests.controlplane.loop.fixture import NAME, ZERO, World, outcome, world
@@ -190,7 +190,7 @@ def test_drops_of_every_gateway_and_start_add_up_and_a_newer_count_replaces_an_o
         )
         report = traffic_pb2.GatewayReport(gateway_id=gateway, run_id=run, shadows=[shadow])
         with found.deployment.store.writing(found.clock()) as unit:
-            observations.keep_counters(unit, report)
+            counters.keep(unit, report)
 
     counted_by("a", "1", 10, 9, shadow_late=1)
     counted_by("a", "1", 20, 15, shadow_late=2, shadow_queue_full=1)

@@ -1,0 +1,275 @@
+"""Answered requests that gateways recorded, joined with what turned out to be true of them."""
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    LargeBinary,
+    and_,
+    delete,
+    func,
+    literal,
+    literal_column,
+    not_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+
+from controlplane.store.bulk import insert_rows
+from controlplane.store.outcomes import is_matured, is_of
+from controlplane.store.store import Unit
+from controlplane.store.tables import label_batch, outcome, sample, shadow_pair
+from controlplane.store.vault import KeyId, day_of
+from protos.contract.digest import canonical_json
+
+BY_RATE = "rate"
+SEALED = type_coerce(sample.c.text, LargeBinary).label("sealed_text")  # as it is stored, to be kept elsewhere
+SLACK = 20  # what is beyond the bound is found by counting, and forgotten once it is this part of it
+_DEFAULTS = {"subject": "", "input_digest": "", "label": "", "confidence": 0.0, "inclusion": 1.0, "drawn_for": BY_RATE}
+_OLDEST_FIRST: tuple[tuple[Any, tuple[Any, ...]], ...] = (
+    (sample, (sample.c.id,)),
+    (shadow_pair, (shadow_pair.c.id,)),
+    (outcome, (outcome.c.received_ms, outcome.c.decision_id)),
+)
+MAIN_ARMS = (1, 2)  # decide.v1 ARM_PRIMARY and ARM_BASELINE: what the primary answered
+
+
+def add(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep samples, what callers sent sealed; columns that are left out have their default."""
+    names = [KeyId(row["specialist"], day_of(row["at_ms"]), row.get("subject", "")) for row in rows]
+    texts = [row["text"].encode() for row in rows]
+    fields = [canonical_json(given) if (given := row.get("fields")) else b"" for row in rows]
+    parts = [(name, part) for column in (texts, fields) for name, part in zip(names, column, strict=True) if part]
+    sealed = iter(unit.vault.seal(parts))
+    texts = [next(sealed) if text else b"" for text in texts]
+    fields = [next(sealed) if given else b"" for given in fields]
+    insert_rows(
+        unit.connection,
+        sample,
+        [
+            {
+                **_DEFAULTS,
+                **row,
+                "text": text,
+                "fields": given,
+                "probabilities": _numbers_as_json(row.get("probabilities", ())),
+                "reasons": json.dumps(found) if (found := row.get("reasons")) else "[]",
+            }
+            for row, text, given in zip(rows, texts, fields, strict=True)
+        ],
+    )
+
+
+def _numbers_as_json(numbers: Sequence[float]) -> str:
+    text = f"[{', '.join(map(repr, numbers))}]"
+    return json.dumps(list(numbers)) if "n" in text else text  # as JSON writes what is not a number
+
+
+def salts(unit: Unit, specialist: str) -> set[str]:
+    """Return the salts under which callers of a specialist have pseudonyms."""
+    query = select(sample.c.salt).where(sample.c.specialist == specialist).distinct()
+    return {str(row.salt) for row in unit.connection.execute(query)}
+
+
+def forget_subjects(unit: Unit, specialist: str, subjects: Collection[str] | None) -> None:
+    """Forget which samples are of these subjects, or of whom any is, and what their inputs hashed to."""
+    where = [sample.c.specialist == specialist]
+    if subjects is not None:
+        where.append(sample.c.subject.in_(list(subjects)))
+    unit.connection.execute(update(sample).where(*where).values(subject="", input_digest=""))
+
+
+def prune(unit: Unit, specialist: str, keep: int) -> None:
+    """Forget the oldest samples, pairs and outcomes beyond ``keep`` of each, once they are a twentieth more."""
+    for table, order in _OLDEST_FIRST:
+        rows = select(func.count()).select_from(table).where(table.c.specialist == specialist)
+        if int(unit.connection.execute(rows).scalar() or 0) <= keep + keep // SLACK:
+            continue
+        newest_first = [column.desc() for column in order]
+        query = select(*order).where(table.c.specialist == specialist).order_by(*newest_first).offset(keep).limit(1)
+        edge = unit.connection.execute(query).one()
+        # Many outcomes may have come at the same moment: then the decision's id decides.
+        is_beyond = order[0] <= edge[0] if len(order) == 1 else tuple_(*order) <= tuple_(*map(literal, edge))
+        unit.connection.execute(delete(table).where(table.c.specialist == specialist, is_beyond))
+
+
+def count(unit: Unit, specialist: str) -> tuple[int, int]:
+    """Return the numbers of samples and outcomes kept."""
+    samples = select(func.count()).select_from(sample).where(sample.c.specialist == specialist)
+    outcomes = select(func.count()).select_from(outcome).where(outcome.c.specialist == specialist)
+    return int(unit.connection.execute(samples).scalar() or 0), int(unit.connection.execute(outcomes).scalar() or 0)
+
+
+def outcomes_since(unit: Unit, specialist: str, since_ms: int) -> int:
+    """Count outcomes that were received after a moment."""
+    query = select(func.count()).select_from(outcome)
+    query = query.where(outcome.c.specialist == specialist, outcome.c.received_ms > since_ms)
+    return int(unit.connection.execute(query).scalar() or 0)
+
+
+def of_primary(unit: Unit, specialist: str, bundle: str, after_id: int, limit: int) -> list[Any]:
+    """Return what a bundle answered as primary, oldest first; fallbacks are not its answers.
+
+    Rows are (id, text, fields, decision, label, score, confidence, at_ms, outcome); the outcome is None while
+    unknown. Only requests drawn by rate: the others were recorded for being unlike the rest.
+    """
+    query = _primary(specialist, bundle).where(sample.c.id > after_id).order_by(sample.c.id).limit(limit)
+    return list(unit.connection.execute(query))
+
+
+def matured(unit: Unit, specialist: str, bundle: str, before_ms: int, after_id: int, limit: int) -> list[Any]:
+    """Return the newest such rows that were answered before a moment, oldest of them first."""
+    query = (
+        _primary(specialist, bundle)
+        .where(sample.c.id > after_id, sample.c.at_ms <= before_ms)
+        .order_by(sample.c.id.desc())
+        .limit(limit)
+    )
+    return list(reversed(unit.connection.execute(query).all()))
+
+
+def between(unit: Unit, specialist: str, bundle: str, first_id: int, last_id: int) -> list[Any]:
+    """Return such rows of a stretch, oldest first."""
+    query = _primary(specialist, bundle).where(sample.c.id.between(first_id, last_id)).order_by(sample.c.id)
+    return list(unit.connection.execute(query))
+
+
+def _primary(specialist: str, bundle: str) -> Any:
+    names = ("id", "text", "fields", "decision", "label", "score", "confidence", "at_ms")
+    return (
+        select(*(sample.c[name] for name in names), SEALED, outcome.c.label.label("outcome"))
+        .outerjoin(outcome, is_of(sample))
+        .where(
+            sample.c.specialist == specialist,
+            sample.c.bundle == bundle,
+            sample.c.arm.in_(MAIN_ARMS),
+            sample.c.fallback.is_(False),
+            sample.c.drawn_for == BY_RATE,
+        )
+    )
+
+
+def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any]:
+    """Return the newest samples (text, label) whose outcome is known, newest first, a text once.
+
+    Labels of a source's day that are held back are not among them.
+    """
+    query = (
+        select(sample.c.text, outcome.c.label)
+        .join(outcome, is_of(sample))
+        .where(sample.c.specialist == specialist, sample.c.id > after_id, sample.c.text != "")
+        .where(*_not_held_back(unit, specialist))
+        .order_by(sample.c.id.desc())
+    )
+    newest: dict[str, Any] = {}
+    for row in unit.connection.execute(query):
+        if row.text:
+            newest.setdefault(row.text, row)  # callers may have disagreed about a text: the last word counts
+        if len(newest) == limit:
+            break
+    return list(newest.values())
+
+
+def _not_held_back(unit: Unit, specialist: str) -> list[Any]:
+    """Return the conditions that leave out labels of a source's day that are held back."""
+    query = select(label_batch.c.source, label_batch.c.day).where(
+        label_batch.c.specialist == specialist, label_batch.c.state == "flagged"
+    )
+    return [
+        not_(and_(outcome.c.source == batch.source, outcome.c.received_ms.between(*_of_day(batch.day))))
+        for batch in unit.connection.execute(query)
+    ]
+
+
+def _of_day(day: str) -> tuple[int, int]:
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    return int(1000 * start.timestamp()), int(1000 * (start + timedelta(days=1)).timestamp()) - 1
+
+
+def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
+    """Return the newest samples with a known outcome, newest first, a text once.
+
+    Rows are (id, decision_id, text, label, answered, at_ms): the truth, what the engine answered, when it did. Labels
+    that are held back are not among them.
+    """
+    columns = (sample.c.id, sample.c.decision_id, sample.c.text, outcome.c.label, sample.c.label.label("answered"))
+    query = (
+        select(*columns, sample.c.at_ms, SEALED)
+        .join(outcome, is_of(sample))
+        .where(sample.c.specialist == specialist, sample.c.text != "", *_not_held_back(unit, specialist))
+        .order_by(sample.c.id.desc())
+        .limit(limit)
+    )
+    newest: dict[str, Any] = {}
+    for row in unit.connection.execute(query):
+        if row.text:  # else it was erased
+            newest.setdefault(row.text, row)
+    return list(newest.values())
+
+
+def arm_decisions(unit: Unit, specialist: str, salt: str, generation: int, due_ms: int | None) -> list[Any]:
+    """Count (arm, decision, true label, matured, n) over one stage's samples with a known outcome.
+
+    A stage is a rollout's salt from the plan generation that began it. Fallbacks count: they are
+    what the arm did to its callers. Samples recorded for standing out do not: one arm may have more of them.
+
+    Args:
+        due_ms: Decisions made up to then are matured; None: nobody can say of any.
+    """
+    matured = is_matured(sample.c.at_ms, due_ms)
+    query = (
+        select(sample.c.arm, sample.c.decision, outcome.c.label, matured, func.count().label("n"))
+        .join(outcome, is_of(sample))
+        .where(
+            sample.c.specialist == specialist,
+            sample.c.salt == salt,
+            sample.c.generation >= generation,
+            sample.c.drawn_for == BY_RATE,
+        )
+        .group_by(sample.c.arm, sample.c.decision, outcome.c.label, literal_column("matured"))
+    )
+    return list(unit.connection.execute(query))
+
+
+def bundle_decisions(unit: Unit, specialist: str, bundle: str) -> list[Any]:
+    """Count (arm, decision, true label, n) over samples of one assigned bundle with a known outcome."""
+    query = (
+        select(sample.c.arm, sample.c.decision, outcome.c.label, func.count().label("n"))
+        .join(outcome, is_of(sample))
+        .where(sample.c.specialist == specialist, sample.c.bundle == bundle, sample.c.drawn_for == BY_RATE)
+        .group_by(sample.c.arm, sample.c.decision, outcome.c.label)
+    )
+    return list(unit.connection.execute(query))
+
+
+def answers_with_outcome(unit: Unit, specialist: str, bundle: str, limit: int) -> list[Any]:
+    """Return a bundle's newest answers (label, confidence, outcome) whose outcome is known, drawn by rate."""
+    query = (
+        select(sample.c.label, sample.c.confidence, outcome.c.label.label("outcome"))
+        .join(outcome, is_of(sample))
+        .where(
+            sample.c.specialist == specialist,
+            sample.c.bundle == bundle,
+            sample.c.fallback.is_(False),
+            sample.c.drawn_for == BY_RATE,
+        )
+        .order_by(sample.c.id.desc())
+        .limit(limit)
+    )
+    return list(unit.connection.execute(query))
+
+
+def decision(unit: Unit, decision_id: str, specialist: str = "") -> tuple[Any, Any] | None:
+    """Return the newest sample of a decision and its outcome or None; None where nothing of it was kept."""
+    query = select(sample, SEALED).where(sample.c.decision_id == decision_id).order_by(sample.c.id.desc())
+    if specialist:
+        query = query.where(sample.c.specialist == specialist)
+    row = unit.connection.execute(query).first()
+    if row is None:
+        return None
+    same = (outcome.c.specialist == row.specialist) & (outcome.c.decision_id == decision_id)
+    return row, unit.connection.execute(select(outcome).where(same)).first()
