@@ -6,6 +6,7 @@ STAMP := .venv/.installed
 DATA ?=
 QUICK ?=
 SOAK ?=
+MISSING ?=
 JOBS ?= 2
 
 help: ## list the targets
@@ -54,8 +55,8 @@ up: setup ## run all three processes in var/local, set up on first use
 bench: setup .venv/.bench ## measure beside other servers, 10 to 15 minutes (QUICK=1 for 3, SOAK=1000000 for the long run)
 	$(BIN)/python -m perf.bench $(if $(QUICK),--quick) $(if $(SOAK),--soak $(SOAK))
 
-results: setup ## train specialists on published sets (../shared/data) and measure them, half an hour
-	$(BIN)/python -m perf.specialists
+results: setup ## train specialists on published sets (../shared/data) and measure them, an hour (MISSING=1 goes on)
+	$(BIN)/python -m perf.specialists $(if $(MISSING),--missing)
 	$(BIN)/python -m perf.auction
 
 .venv/.bench: $(STAMP)

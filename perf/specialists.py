@@ -232,7 +232,15 @@ def _sample(path: Path, scratch: Path) -> Path:
 
 
 def write_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Put the results into the README, between its marks: how good, then how fast and at what cost."""
+    """Put the results into the README, between its marks."""
+    text = README.read_text("utf-8")
+    before, rest = text.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    README.write_text(before + BEGIN + "\n" + tables(rows) + "\n" + END + after, "utf-8")
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> str:
+    """Return what the README shows: how good, then how fast and at what cost."""
     engines = [name for name in TITLES if any(r["engine"] == name for r in rows)]
     heads = ("specialist", "set", "metric", *(TITLES[name] for name in engines), "classical elsewhere", "n")
     table = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -243,11 +251,7 @@ def write_table(rows: Sequence[dict[str, Any]]) -> None:
         shown = [_cell(found.get(name), best) for name in engines]
         cells = [specialist, name, metric, *shown, _plain(any_row["published"]), f"{any_row['n']:,}"]
         table.append("| " + " | ".join(cells) + " |")
-    text = README.read_text("utf-8")
-    before, rest = text.split(BEGIN, 1)
-    _, after = rest.split(END, 1)
-    written = "\n".join([*table, "", *_costs(rows, engines)])
-    README.write_text(before + BEGIN + "\n" + written + "\n" + END + after, "utf-8")
+    return "\n".join([*table, "", *_costs(rows, engines)])
 
 
 def _costs(rows: Sequence[dict[str, Any]], engines: Sequence[str]) -> list[str]:

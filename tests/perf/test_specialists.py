@@ -1,5 +1,6 @@
 """The table of specialists: who is asked of what, and what a decision costs by the prices that are written down."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 
 from controlplane.packs.published import PublishedSet
-from controlplane.packs.registry import FOLDERS, load_pack
+from controlplane.packs.registry import FOLDERS, load_metrics, load_pack
 from perf import specialists
+from perf.specialists import ENGINES, reads
 
 SETS: dict[str, PublishedSet] = {one.name: one for name in FOLDERS for one in load_pack(name).sets}
 
@@ -69,6 +71,24 @@ def test_the_best_of_a_row_is_marked() -> None:
     assert specialists._cell(row(), 0.9) == "**0.900** (0.800 to 0.950)"
     assert specialists._cell(row(), 0.95) == "0.900 (0.800 to 0.950)"
     assert specialists._cell(None, 0.9) == ""
+
+
+def test_the_readme_shows_the_recorded_results_and_no_others() -> None:
+    load_metrics()
+    rows = json.loads(specialists.RESULTS.read_text("utf-8"))
+    shown = specialists.README.read_text("utf-8").split(specialists.BEGIN, 1)[1].split(specialists.END, 1)[0]
+    assert shown.strip() == specialists.tables(rows)
+
+
+def test_every_set_has_a_result_of_every_engine_that_reads_it() -> None:
+    rows = json.loads(specialists.RESULTS.read_text("utf-8"))
+    measured = {(r["set"], r["engine"]) for r in rows}
+    assert not [(n, e) for n, one in SETS.items() for e in ENGINES if reads(e, one) and (n, e) not in measured]
+
+
+def test_what_is_published_beside_a_result_is_what_the_pack_says() -> None:
+    rows = [r for r in json.loads(specialists.RESULTS.read_text("utf-8")) if r["set"] in SETS]
+    assert [r for r in rows if r["published"] != SETS[r["set"]].published.get(r["metric"])] == []
 
 
 def test_of_errors_the_smaller_one_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
