@@ -5,7 +5,8 @@ import gzip
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Columns:
         label: Column of the true label.
         fields: Task field to column; a field that is not named is looked for under its own name.
         slices: Columns whose values part the cases into slices.
+        bands: Columns of numbers that part them at these bounds, rising: a slice holds its lower one.
         weight: Column saying how many cases of the real world a row stands for; none: 1 each.
         name: Column naming the row; none: its number.
         kept: Other columns that a metric of the pack looks at.
@@ -38,6 +40,7 @@ class Columns:
     label: str = "label"
     fields: Mapping[str, str] = field(default_factory=dict)
     slices: tuple[str, ...] = ()
+    bands: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     weight: str | None = None
     name: str | None = None
     kept: tuple[str, ...] = ()
@@ -206,10 +209,21 @@ def _case(
         given=given,
         text=render(task, given),
         label=label,
-        slices={column: _text(_take(row, column)) for column in columns.slices},
+        slices={
+            **{column: _text(_take(row, column)) for column in columns.slices},
+            **{column: band(_number(_take(row, column), column), at) for column, at in columns.bands.items()},
+        },
         weight=weight,
         kept={column: _take(row, column) for column in columns.kept},
     )
+
+
+def band(value: float, bounds: Sequence[float]) -> str:
+    """Name the stretch between two bounds that a value lies in; a bound belongs to the stretch above it."""
+    place = bisect_right(bounds, value)
+    if place == 0:
+        return f"under {bounds[0]:g}"
+    return f"{bounds[-1]:g} and over" if place == len(bounds) else f"{bounds[place - 1]:g} to under {bounds[place]:g}"
 
 
 def _take(row: Mapping[str, Any], column: str) -> Any:

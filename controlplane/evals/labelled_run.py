@@ -157,7 +157,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda what, done, of:
         },
         "slices": {
             column: _slices(asked, named, answers[CANDIDATE], [case.slices[column] for case in cases])
-            for column in asked.columns.slices
+            for column in (*asked.columns.slices, *asked.columns.bands)
         },
         "calibration": _calibration(answers[CANDIDATE]),
         "confusion": {"labels": list(labels.names), "counts": _confusion(answers[CANDIDATE])},

@@ -26,7 +26,7 @@ def as_published(specialist: str, asked: LabelledRun, scratch: Path) -> tuple[La
         train=None if asked.train is None else known.prepared(asked.train, scratch),
         columns=known.columns,
         groups=known.groups,
-        metrics=tuple(dict.fromkeys((*asked.metrics, *known.metrics))),
+        metrics=tuple(dict.fromkeys((*asked.metrics, *known.metrics, *known.audits))),
         quarantine=True,
     )
     return read, known.name

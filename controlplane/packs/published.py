@@ -29,6 +29,7 @@ class PublishedSet:
         analysers: How the additive model cuts a text field, where not into words.
         is_balanced: Whether the additive model counts all labels the same, however rare.
         metrics: What is compared with others' results.
+        audits: What is asked of every slice besides.
         groups: The set's own labels, where they are coarser than the task's, and the task's labels in each.
         published: Metric to what was reached by a classical model, for the table of results.
         prepare: Turns a row as published into one with the columns above, None to leave it out.
@@ -42,6 +43,7 @@ class PublishedSet:
     metrics: tuple[str, ...]
     published: Mapping[str, float]
     groups: Mapping[str, tuple[str, ...]]
+    audits: tuple[str, ...] = ()
     is_balanced: bool = False
     prepare: Prepare | None = None
 
@@ -65,6 +67,7 @@ class PublishedSet:
                 label=read.text("label"),
                 fields=read.object("fields", {}),
                 slices=read.texts("slices", ()),
+                bands=_bands(read.object("bands", {}), f"{where}.bands"),
                 weight=read.maybe_text("weight"),
                 kept=read.texts("keep", ()),
                 labels=read.object("labels", {}),
@@ -72,6 +75,7 @@ class PublishedSet:
             task=own,
             analysers=read.object("analysers", {}),
             metrics=read.texts("metrics"),
+            audits=read.texts("audits", ()),
             published={name: values.number(name, 0, 1e9) for name in published},
             groups={name: groups.texts(name) for name in grouped},
             is_balanced=read.flag("balanced", False),
@@ -106,6 +110,19 @@ class PublishedSet:
     def recognises(self, columns: Iterable[str]) -> bool:
         """Say whether a file with these columns is one of this set's."""
         return set(self.needs) <= set(columns)
+
+
+def _bands(given: Mapping[str, Any], where: str) -> dict[str, tuple[float, ...]]:
+    read = Reader(given, where)
+    found = {}
+    for column in given:
+        bounds = read.items(column)
+        if not bounds or not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds):
+            raise FieldInvalid(f"{where}.{column} is {bounds!r}, expected a list of numbers, at least one")
+        if sorted(set(bounds)) != bounds:
+            raise FieldInvalid(f"{where}.{column} is {bounds!r}, expected rising numbers")
+        found[column] = tuple(map(float, bounds))
+    return found
 
 
 def _changed(task: TaskSpec, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,19 @@ def approval_rate(answers: Answers, weights: Floats, _: str) -> Floats:
     return np.asarray(weights @ (answers.decisions == 0) / weights.sum(1))
 
 
+def false_denial_rate(answers: Answers, weights: Floats, _: str) -> Floats:
+    """Share of those who repay who are not approved, shape [rounds]; NaN where nobody repays."""
+    assert answers.decisions is not None
+    is_good = answers.labels != answers.score_index
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(weights @ (is_good & (answers.decisions != 0)) / (weights @ is_good))
+
+
 register(Metric("gini", True, gini, "accuracy ratio of the score (credit risk)"))
 register(Metric("ks", True, ks, "largest gap between both outcomes' score distributions (credit risk)"))
 register(Metric("approval_rate", True, approval_rate, "share given the first decision (credit risk)", needs_cost=True))
+register(
+    Metric(
+        "false_denial_rate", False, false_denial_rate, "share of who repays not approved (credit risk)", needs_cost=True
+    )
+)

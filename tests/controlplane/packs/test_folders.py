@@ -124,8 +124,15 @@ def test_no_protected_attribute_is_ever_an_input_of_credit_risk() -> None:
     for task in (pack.task, *(one.task for one in pack.sets)):
         assert not PROTECTED & {field.name.lower() for field in task.fields}
     # And they are audited where a set has them.
-    audited = {column.lower() for one in pack.sets for column in one.columns.slices}
-    assert {"sex", "marriage", "foreign_worker"} <= audited
+    audited = {column.lower() for one in pack.sets for column in (*one.columns.slices, *one.columns.bands)}
+    assert {"sex", "age", "marriage", "foreign_worker"} <= audited
+
+
+@pytest.mark.parametrize("bounds", [[], [30, 30], [40, 30], ["30"], [True]])
+def test_bands_that_part_nothing_are_refused_by_their_column(bounds: list[object]) -> None:
+    where = {"name": "s", "needs": ["a"], "label": "l", "metrics": ["auc"], "bands": {"AGE": bounds}}
+    with pytest.raises(FieldInvalid, match=r"sets\[0\]\.bands\.AGE is"):
+        PublishedSet.from_json(where, PACKS["credit-risk"].task, "sets[0]")
 
 
 @pytest.fixture(scope="module")
