@@ -259,6 +259,7 @@ class ControlSettings:
         capture_vault: File of the keys that captured inputs are sealed under; never part of a backup.
         access: File of who may do what; without it anybody on this machine may do all of it, and nobody elsewhere.
         plan_key: Private key that signs plans and ledger checkpoints; gateways hold its public half.
+        keep_samples: Samples, shadow pairs and outcomes kept a specialist; a twentieth more until pruned.
         sketch_window_s: Seconds of traffic that one sketch sums up; sketches are kept for ``keep_sketches_s``.
         tick_s: Seconds between two looks at captures, rollouts and jobs.
     """

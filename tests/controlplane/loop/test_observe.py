@@ -117,3 +117,11 @@ def test_memory_of_samples_is_bounded(tmp_path: Path) -> None:
     with found.deployment.store.reading() as unit:
         assert samples.count(unit, NAME)[0] == 1000
         assert samples.of_primary(unit, NAME, ZERO, 0, 1)[0].text == "text 500"
+
+
+def test_outcomes_that_came_at_one_moment_are_pruned_to_the_bound_and_not_all_forgotten(tmp_path: Path) -> None:
+    found = world(tmp_path, keep_samples=1000)
+    found.capture([outcome(number, "safe") for number in range(1500)])
+    observe(found.deployment)
+    with found.deployment.store.reading() as unit:
+        assert samples.count(unit, NAME) == (0, 1000)
