@@ -8,7 +8,11 @@ ControlError
 """
 
 
-class DatabaseInvalid(ValueError):
+class Unusable(ValueError):
+    """Something that a person named cannot be used: a file, a folder, a name. The message says what was expected."""
+
+
+class DatabaseInvalid(Unusable):
     """A database cannot be used. The message never holds its URL, which may hold a password."""
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controlplane.errors import Unusable
+
 MOST_CATEGORIES = 60  # different values; more of them, and not numbers, name rows rather than describe them
 LONG_TEXT = 24  # characters on average: shorter strings are names or codes
 
 
-class StreamInvalid(ValueError):
+class StreamInvalid(Unusable):
     """A file is no stream that could be replayed; the message names file, column and what was expected."""
 
 

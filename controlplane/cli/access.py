@@ -1,20 +1,21 @@
 """``interlock access``: who may call, operate, label or look."""
 
 import json
-import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from controlplane.cli.output import JsonFlag, Problem, command, say, say_json, table
+from controlplane.store.files import replace_file
 from protos.contract.access import EVERY, ROLES, SCHEMA, Access
 from protos.contract.digest import digest_bytes, parse_json_object
 
 app = typer.Typer(help="Callers, and what they may do.", no_args_is_help=True)
-File = Annotated[Path, typer.Argument(help="access.json, read by gateways and the control plane when they start.")]
+File = Annotated[
+    Path, typer.Argument(help="access.json, which gateways and the control plane read again when it changes.")
+]
 
 
 @app.command("add")
@@ -45,7 +46,7 @@ def add(
         }
     )
     Access.from_json(body)
-    _write(file, body)
+    replace_file(file, _written(body), 0o600)
     if as_json:
         say_json({"name": name, "token": token or None})
     else:
@@ -55,13 +56,13 @@ def add(
 @app.command("remove")
 @command
 def remove(file: File, name: Annotated[str, typer.Option(help="As it was added.")], as_json: JsonFlag = False) -> None:
-    """Let somebody in no more, once the processes have restarted."""
+    """Let somebody in no more, as soon as the processes have read the file again: a second or two."""
     body = parse_json_object(file.read_bytes())
     Access.from_json(body)
     kept = [p for p in body["principals"] if p["name"] != name]
     if len(kept) == len(body["principals"]):
         raise Problem(f"{name!r} is not in {file}", "NOT_FOUND")
-    _write(file, {**body, "principals": kept})
+    replace_file(file, _written({**body, "principals": kept}), 0o600)
     if as_json:
         say_json({"removed": name})
     else:
@@ -81,8 +82,5 @@ def listed(file: File, as_json: JsonFlag = False) -> None:
     say(table(str(file), ("who", "roles", "specialists"), rows))
 
 
-def _write(file: Path, body: dict[str, Any]) -> None:
-    descriptor, partial = tempfile.mkstemp(dir=file.resolve().parent, prefix=".access-")
-    with os.fdopen(descriptor, "w") as out:
-        out.write(json.dumps(body, indent=1) + "\n")
-    os.replace(partial, file)
+def _written(body: dict[str, Any]) -> bytes:
+    return (json.dumps(body, indent=1) + "\n").encode()

@@ -10,7 +10,7 @@ import grpc
 import typer
 
 from controlplane.cli.output import REFUSED, WRONG_USE, Problem
-from controlplane.errors import DatabaseInvalid
+from controlplane.errors import Unusable
 from protos import (
     control_pb2_grpc,
     decide_pb2_grpc,
@@ -20,6 +20,8 @@ from protos import (
     traffic_pb2_grpc,
 )
 from protos.contract.attestation import KeyInvalid
+from protos.contract.base import BaseInvalid
+from protos.contract.bundle import BundleInvalid
 from protos.contract.digest import DigestMalformed, JsonMalformed
 from protos.contract.fields import FieldInvalid
 
@@ -144,10 +146,14 @@ def as_problem(error: Exception) -> Problem | None:
         code = error.code()
         is_use = code is grpc.StatusCode.INVALID_ARGUMENT
         return Problem(str(error.details()), code.name, WRONG_USE if is_use else REFUSED)
-    if isinstance(error, FieldInvalid | KeyInvalid | JsonMalformed | DigestMalformed | DatabaseInvalid):
+    if isinstance(error, FieldInvalid | KeyInvalid | JsonMalformed | DigestMalformed | Unusable):
         return Problem(str(error), "INVALID_ARGUMENT", WRONG_USE)
+    if isinstance(error, BundleInvalid | BaseInvalid):
+        return Problem(str(error), "DATA_LOSS")
     if isinstance(error, ModuleNotFoundError):
         return Problem(f"{error.name} is not installed here; pip install 'interlock[control]'", "UNIMPLEMENTED")
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return Problem(f"{error.filename or 'input'}: {error.strerror or error}", "INVALID_ARGUMENT", WRONG_USE)
     if isinstance(error, OSError):
         return Problem(f"{error.filename or 'input'}: {error.strerror or error}", "FAILED")
     return None

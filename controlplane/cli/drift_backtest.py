@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, console, marked, say, say_json, table
+from controlplane.cli.output import JsonFlag, bar, command, marked, say, say_json, table
 
 
 @command
@@ -16,10 +15,11 @@ def backtest(
     label: Annotated[str, typer.Option(help="Column with what was true of each row.")],
     time: Annotated[str, typer.Option(help="Column to order by; without it the file's own order.")] = "",
     text: Annotated[str, typer.Option(help="Column to embed; without it the longest that reads like text.")] = "",
-    ignore: Annotated[list[str], typer.Option(help="Column to leave out; may be repeated.")] = [],  # noqa: B006
+    ignore: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeatable.")] = None,
     change: Annotated[
-        list[str], typer.Option(help="Known change: the first value of the time column, or row, after it; repeatable.")
-    ] = [],  # noqa: B006
+        list[str] | None,
+        typer.Option(help="Known change: the first value of the time column, or row, after it; repeatable."),
+    ] = None,
     train: Annotated[int, typer.Option(help="Rows that a stand-in engine is fitted on.", min=20)] = 1000,
     reference: Annotated[int, typer.Option(help="Rows that windows are compared with.", min=40)] = 1000,
     window: Annotated[int, typer.Option(help="Rows of a window.", min=20)] = 250,
@@ -37,26 +37,22 @@ def backtest(
     """
     from controlplane.backtest.run import Change, Plan
     from controlplane.backtest.run import backtest as run
-    from controlplane.backtest.stream import StreamInvalid, read_stream
+    from controlplane.backtest.stream import read_stream
     from controlplane.loop.embedding import best_embedder
 
-    try:
-        stream = read_stream(files, label=label, time=time, text=text, ignore=ignore)
-        changes = tuple(Change(name, first_row(stream.times, name)) for name in change)
-        plan = Plan(train, reference, window, rate, persistence, horizon, seeds, changes)
-        with _bar(as_json) as bar:
-            task = bar.add_task("reading", total=1.0)
-            vectors = None
-            if stream.texts is not None:
-                bar.update(task, description=f"embedding {len(stream):,} texts")
-                embedder = best_embedder()
-                try:
-                    vectors = embedder.embed([str(value) for value in stream.texts])
-                finally:
-                    embedder.close()
-            found = run(stream, vectors, plan, lambda share, what: bar.update(task, completed=share, description=what))
-    except StreamInvalid as error:
-        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
+    stream = read_stream(files, label=label, time=time, text=text, ignore=ignore or [])
+    changes = tuple(Change(name, first_row(stream.times, name)) for name in change or ())
+    plan = Plan(train, reference, window, rate, persistence, horizon, seeds, changes)
+    with bar(as_json) as progress:
+        vectors = None
+        if stream.texts is not None:
+            progress(0.0, f"embedding {len(stream):,} texts")
+            embedder = best_embedder()
+            try:
+                vectors = embedder.embed([str(value) for value in stream.texts])
+            finally:
+                embedder.close()
+        found = run(stream, vectors, plan, progress)
     if out is not None:
         out.write_text(json.dumps(found, indent=1))
     if as_json:
@@ -102,8 +98,3 @@ def _delay(said: dict[str, Any]) -> Any:
     if said["delay"] is None:
         return marked("not found", "red")
     return marked(f"{said['delay']:,} rows ({said['by']})", "")
-
-
-def _bar(is_quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console(), transient=True, disable=is_quiet)

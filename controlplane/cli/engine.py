@@ -6,13 +6,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, command, marked, say, say_json, short, table
+from controlplane.cli.bundle_store import BUNDLES, BundlesOption, DigestArgument, find_bundle
+from controlplane.cli.output import (
+    WRONG_USE,
+    JsonFlag,
+    Problem,
+    as_dict,
+    bar,
+    command,
+    marked,
+    say,
+    say_json,
+    short,
+    table,
+)
 from controlplane.cli.processes import CONFIG, ConfigOption
 from protos import engine_pb2
-from protos.contract.bundle import BundleInvalid, BundleStore
-from protos.contract.digest import DigestMalformed, parse_digest
+from protos.contract.bundle import BundleStore
 from protos.contract.frames import FrameDecoder, encode
 
 app = typer.Typer(help="Engine workers, and specialists on another engine.", no_args_is_help=True)
@@ -73,39 +84,29 @@ def _stats(path: Path) -> engine_pb2.Stats | None:
 @app.command("convert")
 @command
 def convert(
-    bundle: Annotated[str, typer.Argument(help="Digest of the bundle to convert; it stays as it is.")],
+    bundle: DigestArgument,
     dev: Annotated[Path, typer.Option(help="Held-out texts, JSON Lines with text and label: both are compared on it.")],
     author: Annotated[str, typer.Option("--as", help="Who asks; may not approve what comes out.")],
-    bundles: Annotated[Path, typer.Option(help="Folder of bundles.", envvar="INTERLOCK_BUNDLES")] = Path("bundles"),
+    bundles: BundlesOption = BUNDLES,
     precision: Annotated[str, typer.Option(help="auto (bf16 where the CPU has it) or int8.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Make an OpenVINO bundle of a decoder, or eight bits of an OpenVINO bundle; refused where it answers worse."""
     from controlplane.training.convert import PRECISIONS, ConversionFailed
     from controlplane.training.convert import convert as run
-    from controlplane.training.dataset import DatasetInvalid, read_dataset
+    from controlplane.training.dataset import read_dataset
 
     if precision not in PRECISIONS:
-        raise Problem(f"--precision is {precision!r}, expected one of {', '.join(PRECISIONS)}", code=WRONG_USE)
-    try:
-        digest = parse_digest(bundle, "BUNDLE")
-    except DigestMalformed as error:
-        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True, disable=as_json) as bar:
-        task = bar.add_task("reading", total=1.0)
+        raise Problem(
+            f"--precision is {precision!r}, expected one of {', '.join(PRECISIONS)}", "INVALID_ARGUMENT", WRONG_USE
+        )
+    store = BundleStore(bundles)
+    digest = find_bundle(store, bundle)
+    held = read_dataset(dev, store.manifest(digest).task.labels)
+    with bar(as_json) as progress:
         try:
-            store = BundleStore(bundles)
-            labels = store.manifest(digest).task.labels
-            found = run(
-                store,
-                digest,
-                read_dataset(dev, labels),
-                precision,
-                author,
-                lambda fraction, message: bar.update(task, completed=fraction, description=message),
-            )
-        except (ConversionFailed, DatasetInvalid, BundleInvalid) as error:
+            found = run(store, digest, held, precision, author, progress)
+        except ConversionFailed as error:
             raise Problem(str(error)) from error
     if as_json:
         say_json(

@@ -1,17 +1,20 @@
 """``interlock eval``: measure a bundle on any labelled file, here and now, without a control plane."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from controlplane.cli.bundle_store import BUNDLES, BundlesOption, find_bundle, find_bundle_of
 from controlplane.cli.eval_ask import ask
-from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, console, marked, say, say_json, short, table
-from protos.contract.bundle import BundleInvalid, BundleStore
+from controlplane.cli.labelled import LABEL, DataOption, FieldOption, LabelOption, LabelValueOption
+from controlplane.cli.output import JsonFlag, Problem, bar, command, marked, pairs, say, say_json, short, table
+from protos.contract.bundle import BundleStore
+
+if TYPE_CHECKING:
+    from controlplane.evals.labelled_run import LabelledRun
 
 app = typer.Typer(help="Evaluate bundles on labelled files.", no_args_is_help=True)
 app.command("ask")(ask)
@@ -23,25 +26,25 @@ _MOST_SLICES = 30
 def run(
     specialist: Annotated[str, typer.Argument(help="The specialist that the bundle is for.")],
     bundle: Annotated[str, typer.Option(help="Digest of the bundle, or the beginning of one.")],
-    data: Annotated[Path, typer.Option(help="CSV, TSV, JSON Lines or Parquet, perhaps with .gz.")],
-    bundles: Annotated[Path, typer.Option(help="Folder of bundles.", envvar="INTERLOCK_BUNDLES")] = Path("bundles"),
-    label: Annotated[str, typer.Option(help="Column of the true label.")] = "label",
-    field: Annotated[list[str], typer.Option("--field", help="FIELD=COLUMN, where they are named differently.")] = [],  # noqa: B006
-    label_value: Annotated[list[str], typer.Option(help="VALUE=LABEL, where the file spells labels otherwise.")] = [],  # noqa: B006
-    group: Annotated[list[str], typer.Option(help="GROUP=LABEL,LABEL: judge by coarser labels.")] = [],  # noqa: B006
-    slice_by: Annotated[list[str], typer.Option("--slice", help="Column whose values make slices.")] = [],  # noqa: B006
+    data: DataOption,
+    bundles: BundlesOption = BUNDLES,
+    label: LabelOption = LABEL,
+    field: FieldOption = None,
+    label_value: LabelValueOption = None,
+    group: Annotated[list[str] | None, typer.Option(help="GROUP=LABEL,LABEL: judge by coarser labels.")] = None,
+    slice_by: Annotated[list[str] | None, typer.Option("--slice", help="Column whose values make slices.")] = None,
     weight: Annotated[str | None, typer.Option(help="Column of case weights.")] = None,
-    keep: Annotated[list[str], typer.Option(help="Column that a metric looks at.")] = [],  # noqa: B006
-    metric: Annotated[
-        list[str], typer.Option(help="A metric beyond the usual ones; see `interlock eval metrics`.")
-    ] = [],  # noqa: B006
+    keep: Annotated[list[str] | None, typer.Option(help="Column that a metric looks at.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="A metric more; see `interlock eval metrics`.")] = None,
     rival: Annotated[str, typer.Option(help="Another bundle to compare with, case by case.")] = "",
     train: Annotated[Path | None, typer.Option(help="Labelled file to fit the classical control on.")] = None,
     name: Annotated[str | None, typer.Option(help="Column naming a row, which recorded answers are joined by.")] = None,
-    answers: Annotated[list[str], typer.Option(help="NAME=FILE: another model's recorded answers (id, label).")] = [],  # noqa: B006
+    answers: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: another model's answers, as `interlock eval ask` records them.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap rounds.")] = 1000,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.999)] = 0.95,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything that is drawn.")] = 0,
     gateway_cases: Annotated[int, typer.Option(min=0, help="Cases also asked through a real gateway.")] = 200,
     tmax_ms: Annotated[
         float | None, typer.Option(min=1, max=60_000, help="What a caller gives; else the task's deadline.")
@@ -51,66 +54,57 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Score a labelled file through a real worker, and a part of it through a real gateway."""
-    from controlplane.datasets.rows import Columns, DataInvalid
+    from controlplane.datasets.rows import Columns
+    from controlplane.evals.labelled_run import LabelledRun
+
+    store = BundleStore(bundles)
+    columns = Columns(
+        label=label,
+        fields=pairs(field, "--field"),
+        slices=tuple(slice_by or ()),
+        weight=weight,
+        name=name,
+        kept=tuple(keep or ()),
+        labels=pairs(label_value, "--label-value"),
+    )
+    asked = LabelledRun(
+        bundles_dir=bundles,
+        bundle=find_bundle_of(store, bundle, specialist),
+        data=data,
+        columns=columns,
+        rival=find_bundle(store, rival) if rival else None,
+        groups={name: tuple(labels.split(",")) for name, labels in pairs(group, "--group").items()},
+        train=train,
+        answers={what: Path(path) for what, path in pairs(answers, "--answers").items()},
+        metrics=tuple(metric or ()),
+        rounds=rounds,
+        confidence=confidence,
+        seed=seed,
+        gateway_cases=gateway_cases,
+        budget_us=None if tmax_ms is None else round(1000 * tmax_ms),
+        front=front,
+        quarantine=quarantine,
+    )
+    report = _measured(specialist, asked, as_json)
+    say_json(report) if as_json else say(*_shown(report))
+
+
+def _measured(specialist: str, asked: "LabelledRun", as_json: bool) -> dict[str, Any]:
+    """Run the evaluation; a published set's own columns are used where none were named."""
     from controlplane.evals.engine import EngineFailed
-    from controlplane.evals.labelled_run import LabelledRun, run_labelled
+    from controlplane.evals.labelled_run import run_labelled
     from controlplane.evals.published_run import as_published
-    from controlplane.evals.registry import MetricUnknown
     from controlplane.packs.registry import load_metrics
 
     load_metrics()
-    store = BundleStore(bundles)
-    try:
-        digest = find_bundle(store, bundle)
-        found = store.manifest(digest).task.name
-        if found != specialist:
-            raise Problem(
-                f"bundle {short(digest)} is for {found!r}, expected {specialist!r}", "INVALID_ARGUMENT", WRONG_USE
-            )
-        asked = LabelledRun(
-            bundles_dir=bundles,
-            bundle=digest,
-            data=data,
-            columns=Columns(
-                label=label,
-                fields=pairs(field, "--field"),
-                slices=tuple(slice_by),
-                weight=weight,
-                name=name,
-                kept=tuple(keep),
-                labels=pairs(label_value, "--label-value"),
-            ),
-            rival=find_bundle(store, rival) if rival else None,
-            groups={name: tuple(labels.split(",")) for name, labels in pairs(group, "--group").items()},
-            train=train,
-            answers={what: Path(path) for what, path in pairs(answers, "--answers").items()},
-            metrics=tuple(metric),
-            rounds=rounds,
-            confidence=confidence,
-            seed=seed,
-            gateway_cases=gateway_cases,
-            budget_us=None if tmax_ms is None else round(1000 * tmax_ms),
-            front=front,
-            quarantine=quarantine,
-        )
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        with (
-            tempfile.TemporaryDirectory(prefix="interlock-eval-") as scratch,
-            Progress(*columns, console=console(), disable=as_json, transient=True) as progress,
-        ):
-            asked, name = as_published(specialist, asked, Path(scratch))
-            bar = progress.add_task("starting", total=1)
-            report = run_labelled(
-                asked, lambda what, done, of: progress.update(bar, description=what, completed=done, total=of)
-            )
-            report["data"] |= {"file": str(data), "set": name}
-    except (DataInvalid, MetricUnknown) as error:
-        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
-    except BundleInvalid as error:
-        raise Problem(str(error), "NOT_FOUND") from error
-    except EngineFailed as error:
-        raise Problem(str(error), "UNAVAILABLE") from error
-    say_json(report) if as_json else say(*_shown(report))
+    with tempfile.TemporaryDirectory(prefix="interlock-eval-") as scratch, bar(as_json) as progress:
+        read, name = as_published(specialist, asked, Path(scratch))
+        try:
+            report = run_labelled(read, progress)
+        except EngineFailed as error:
+            raise Problem(str(error), "UNAVAILABLE") from error
+    report["data"] |= {"file": str(asked.data), "set": name}
+    return report
 
 
 @app.command("metrics")
@@ -127,30 +121,6 @@ def metrics(as_json: JsonFlag = False) -> None:
         return
     rows = [(one["name"], "higher" if one["higher_is_better"] else "lower", one["description"]) for one in found]
     say(table("", ("metric", "better", "meaning"), rows))
-
-
-def find_bundle(store: BundleStore, name: str) -> str:
-    """Return the digest that begins as given."""
-    wanted = name if name.startswith("sha256:") else f"sha256:{name}"
-    found = [digest for digest in store.digests() if digest.startswith(wanted)]
-    if len(found) != 1:
-        raise Problem(
-            f"bundle is {name!r}, which {'no bundle' if not found else f'{len(found)} bundles'} in {store.root} "
-            "begins with, expected one",
-            "NOT_FOUND",
-        )
-    return found[0]
-
-
-def pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    """Read NAME=VALUE options; raises Problem."""
-    found = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not (name and equals and value) or name in found:
-            raise Problem(f"{option} is {one!r}, expected NAME=VALUE, each name once", "INVALID_ARGUMENT", WRONG_USE)
-        found[name] = value
-    return found
 
 
 def _shown(report: dict[str, Any]) -> list[RenderableType]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, learning_at
-from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, command, listing, say, say_json, table
+from controlplane.cli.output import JsonFlag, as_dict, command, listing, say, say_json, table
 from protos import learning_pb2 as pb
 
 app = typer.Typer(help="The label queue.", no_args_is_help=True)
@@ -56,15 +56,12 @@ def imported(
     from controlplane.datasets.rows import DataInvalid, read_rows
 
     rows: list[tuple[int, pb.GivenLabel]] = []
-    try:
-        for number, row in read_rows(data):
-            if missing := [name for name in COLUMNS if name not in row]:
-                raise DataInvalid(f"{data} has no column {missing[0]!r}, expected {', '.join(COLUMNS)}")
-            given = {name: str(row[name] or "").strip() for name in COLUMNS}
-            if given["label"]:
-                rows.append((number, pb.GivenLabel(**given)))
-    except DataInvalid as error:
-        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
+    for number, row in read_rows(data):
+        if missing := [name for name in COLUMNS if name not in row]:
+            raise DataInvalid(f"{data} has no column {missing[0]!r}, expected {', '.join(COLUMNS)}")
+        given = {name: str(row[name] or "").strip() for name in COLUMNS}
+        if given["label"]:
+            rows.append((number, pb.GivenLabel(**given)))
     with learning_at(control) as server:
         found = server.ImportLabels(pb.ImportLabelsRequest(specialist=specialist, labels=[one for _, one in rows]))
     refused = [{"row": rows[one.row - 1][0], "problem": one.problem} for one in found.refused]

@@ -1,13 +1,25 @@
 """``interlock ledger``: what was done, by whom, and whether anybody changed the record."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from rich.text import Text
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
-from controlplane.cli.output import REFUSED, WRONG_USE, JsonFlag, Problem, as_dict, command, marked, say, say_json
+from controlplane.cli.output import (
+    REFUSED,
+    WRONG_USE,
+    JsonFlag,
+    Problem,
+    as_dict,
+    command,
+    marked,
+    pairs,
+    say,
+    say_json,
+)
 from controlplane.cli.rollout import show_entries
 from protos import control_pb2 as pb
 from protos.contract.attestation import read_private, read_public
@@ -47,44 +59,56 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute the whole tree, offline, and compare it with every signed head."""
+    held = [read_checkpoint(path) for path in checkpoint or []]
     if export is not None:
-        _verify_export(export, plan_key, deployment, checkpoint or [], witness or [], as_json)
-        return
-    from controlplane.errors import DatabaseInvalid
-    from controlplane.store import ledger_audit
-    from controlplane.store.database import open_database, reading
+        found = _of_export(export, plan_key, deployment, held, witness or [])
+    else:
+        found = _of_database(*_named(config, database, plan_key, deployment), held)
+    if as_json:
+        say_json(found)
+    else:
+        say(_verdict(found))
+    if not found["verified"]:
+        raise typer.Exit(REFUSED)
 
-    if config is not None and (database or deployment):
-        raise Problem("--config names the database and the deployment itself", "INVALID_ARGUMENT", WRONG_USE)
+
+def _named(
+    config: Path | None, database: str, plan_key: Path | None, deployment: str
+) -> tuple[str, Ed25519PublicKey, str]:
+    """Return database, key and deployment, from settings or one by one; raises Problem."""
     if config is not None:
+        if database or deployment:
+            raise Problem("--config names the database and the deployment itself", "INVALID_ARGUMENT", WRONG_USE)
         from controlplane.settings import ControlSettings
 
         settings = ControlSettings.read(config)
-        database, deployment = settings.database, settings.deployment
         public = read_public(plan_key) if plan_key else read_private(settings.plan_key).public_key()
-    elif database and plan_key and deployment:
-        public = read_public(plan_key)
-    else:
+        return settings.database, public, settings.deployment
+    if not (database and plan_key and deployment):
         raise Problem(
             "expected --config, or --database with --plan-key and --deployment", "INVALID_ARGUMENT", WRONG_USE
         )
+    return database, read_public(plan_key), deployment
+
+
+def _of_database(database: str, public: Ed25519PublicKey, deployment: str, held: list[str]) -> dict[str, Any]:
+    from controlplane.store import ledger_audit
+    from controlplane.store.database import open_database, reading
+
     file = sqlite_file(database)
     if file is not None and not file.is_file():
         raise Problem(f"{database} is no file", "NOT_FOUND")  # opening it would create one
-    held = [read_checkpoint(path) for path in checkpoint or []]
     try:
         engine = open_database(database)
         with reading(engine).connect() as connection:
             report = ledger_audit.verify(connection, public, f"interlock/{deployment}", held)
         engine.dispose()
-    except DatabaseInvalid as error:
-        raise Problem(str(error), "INVALID_ARGUMENT", WRONG_USE) from error
     except Exception as error:
         if type(error).__module__.startswith("sqlalchemy"):
             # Neither the URL nor the driver's words: both may hold a password.
             raise Problem(f"the database holds no readable ledger: {type(error).__name__}", "FAILED") from error
         raise
-    found = {
+    return {
         "verified": report.is_intact and report.size > 0,
         "size": report.size,
         "root": report.root.hex(),
@@ -92,44 +116,34 @@ def verify(
         "first_bad_seq": report.first_bad_seq,
         "problem": report.problem or ("" if report.size else "the ledger is empty"),
     }
-    if as_json:
-        say_json(found)
-    elif found["verified"]:
-        heads = f"{report.checkpoints} signed heads, root {report.root.hex()}"
-        say(Text.assemble(("verified", "green"), f": {report.size} entries, {heads}"))
-    else:
-        where = "" if report.first_bad_seq is None else f" at entry {report.first_bad_seq}"
-        say(Text.assemble(("NOT verified", "red"), marked(f"{where}: {found['problem']}", "")))
-    if not found["verified"]:
-        raise typer.Exit(REFUSED)
 
 
-def _verify_export(
-    folder: Path, plan_key: Path | None, deployment: str, held: list[Path], witnesses: list[str], as_json: bool
-) -> None:
+def _of_export(
+    folder: Path, plan_key: Path | None, deployment: str, held: list[str], witnesses: list[str]
+) -> dict[str, Any]:
     from controlplane.report.export import ExportInvalid, verify_export
 
     if plan_key is None or not deployment:
         raise Problem("--export needs --plan-key and --deployment beside it", "INVALID_ARGUMENT", WRONG_USE)
-    keys = {}
-    for one in witnesses:
-        name, separator, path = one.partition("=")
-        if not separator:
-            raise Problem(f"witness is {one!r}, expected NAME=KEYFILE", "INVALID_ARGUMENT", WRONG_USE)
-        keys[name] = read_public(Path(path))
+    named = pairs(witnesses, "--witness", "NAME=KEYFILE")
+    keys = {name: read_public(Path(path)) for name, path in named.items()}
     try:
-        found = verify_export(folder, read_public(plan_key), deployment, [read_checkpoint(p) for p in held], keys)
+        found = verify_export(folder, read_public(plan_key), deployment, held, keys)
     except ExportInvalid as error:
-        if as_json:
-            say_json({"verified": False, "problem": str(error)})
-        else:
-            say(Text.assemble(("NOT verified", "red"), marked(f": {error}", "")))
-        raise typer.Exit(REFUSED) from error
-    if as_json:
-        say_json({"verified": True, "size": found.size, "root": found.root.hex(), "witnesses": sorted(keys)})
-    else:
-        seen = f", cosigned by {', '.join(sorted(keys))}" if keys else ""
-        say(Text.assemble(("verified", "green"), f": {found.size} entries under one signed root{seen}"))
+        return {"verified": False, "problem": str(error)}
+    return {"verified": True, "size": found.size, "root": found.root.hex(), "witnesses": sorted(keys)}
+
+
+def _verdict(found: dict[str, Any]) -> Text:
+    if not found["verified"]:
+        where = "" if found.get("first_bad_seq") is None else f" at entry {found['first_bad_seq']}"
+        return Text.assemble(("NOT verified", "red"), marked(f"{where}: {found['problem']}", ""))
+    count = found.get("checkpoints", 1)
+    heads = "one signed head" if count == 1 else f"{count} signed heads"
+    seen = f", cosigned by {', '.join(found['witnesses'])}" if found.get("witnesses") else ""
+    return Text.assemble(
+        ("verified", "green"), marked(f": {found['size']} entries under {heads}, root {found['root']}{seen}", "")
+    )
 
 
 def sqlite_file(url: str) -> Path | None:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from controlplane.cli.connection import CONTROL, ControlOption, control_at, gove
 from controlplane.cli.ledger import app as app
 from controlplane.cli.ledger import read_checkpoint
 from controlplane.cli.output import JsonFlag, Problem, command, say, say_json
+from controlplane.store.files import replace_file
 from protos import control_pb2 as pb
 from protos import governance_pb2
 from protos.contract.attestation import read_private, read_public
@@ -87,9 +87,7 @@ def cosign(
         except LedgerRefused as refused:
             raise Problem(f"{refused.reason}: {refused}; nothing was signed", "DATA_LOSS") from refused
         # Remembered before anybody is told: two signatures on two pasts are never given.
-        staging = state.with_name(state.name + ".tmp")
-        staging.write_text(own)
-        os.replace(staging, state)
+        replace_file(state, own.encode())
         name = f"auditor/{person}"
         text = own + cosign_checkpoint(own, name, private, int(time.time()))
         kept = server.Cosign(governance_pb2.CosignRequest(witness=name, checkpoint=text))

@@ -11,7 +11,7 @@ import typer
 
 from controlplane.cli.connection import GATEWAY, gateway_at
 from controlplane.cli.decide import GatewayOption
-from controlplane.cli.output import JsonFlag, Problem, command, marked, say, say_json, visible
+from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, marked, say, say_json, visible
 from protos import decide_pb2
 
 SPECIALIST = "clinical-note"
@@ -33,8 +33,8 @@ def note(
 
     try:
         said = transcript.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{transcript}: {error}", "INVALID_ARGUMENT", 2) from error
+    except UnicodeDecodeError as error:
+        raise Problem(f"{transcript}: {error}", "INVALID_ARGUMENT", WRONG_USE) from error
     show = None if as_json else sys.stdout
     with gateway_at(gateway) as stub:
         try:

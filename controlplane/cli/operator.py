@@ -1,8 +1,6 @@
 """``interlock operator``: keys, and who may approve."""
 
 import json
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +10,7 @@ import typer
 from controlplane.cli.connection import CONTROL, ControlOption, governance_at
 from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, command, say, say_json, table
 from controlplane.cli.signing import check_key, sign_with
+from controlplane.store.files import replace_file
 from protos import governance_pb2
 from protos.contract.attestation import ROLES, Operator, Operators, enrolled_key, generate_key, public_text
 from protos.contract.digest import canonical_json, parse_json_object
@@ -43,7 +42,7 @@ def keygen(
             raise Problem(f"{path} exists and is not overwritten", "FAILED_PRECONDITION")
     text = public_text(generate_key(out))
     if known is not None and enrol is not None:
-        _write(enrol, _enrolled(known, person, roles, text))
+        replace_file(enrol, _written(_enrolled(known, person, roles, text)))
     if as_json:
         say_json({"person": person, "private_key": str(out), "public_key": text, "enrolled": enrol is not None})
         return
@@ -145,7 +144,7 @@ def _write_next(operators: Path, out: Path | None, following: Operators, as_json
     if out is None and (is_signed or following.owners()):
         raise Problem(f"{operators} has owners, expected --out FILE for them to sign", "FAILED_PRECONDITION", WRONG_USE)
     if out is None:
-        _write(operators, following)
+        replace_file(operators, _written(following))
     else:
         out.write_text(json.dumps(envelope_to_json(operators_envelope(following)), indent=1) + "\n")
     if as_json:
@@ -166,9 +165,5 @@ def _enrolled(known: Operators, person: str, roles: tuple[str, ...], key: str) -
     return replace(known, version=known.version + 1, people=tuple(people))
 
 
-def _write(path: Path, operators: Operators) -> None:
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".operators-")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(canonical_json(operators.to_json()) + b"\n")
-    Path(partial).chmod(path.stat().st_mode & 0o777)
-    os.replace(partial, path)
+def _written(operators: Operators) -> bytes:
+    return canonical_json(operators.to_json()) + b"\n"

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Annotated, Any
 
@@ -24,6 +25,17 @@ class Problem(Exception):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+def pairs(given: Sequence[str] | None, option: str, expected: str = "NAME=VALUE") -> dict[str, str]:
+    """Read options of two parts; raises Problem."""
+    found: dict[str, str] = {}
+    for one in given or ():
+        name, _, value = one.partition("=")
+        if not (name and value) or name in found:
+            raise Problem(f"{option} is {one!r}, expected {expected}, each name once", "INVALID_ARGUMENT", WRONG_USE)
+        found[name] = value
+    return found
 
 
 def console() -> Console:
@@ -108,6 +120,22 @@ def minute(at: str) -> str:
 def percent(basis_points: int) -> str:
     """Write basis points as a percentage."""
     return f"{basis_points / 100:g} %"
+
+
+@contextmanager
+def bar(as_json: bool, what: str = "starting") -> Iterator[Callable[[float, str], None]]:
+    """Draw a bar while long work goes on; gives what to call with the share done, 0 to 1, and what is being done."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(), disable=as_json, transient=True) as progress:
+        task = progress.add_task(what, total=1.0)
+        yield lambda share, said: progress.update(task, completed=share, description=visible(said))
 
 
 def tell(problem: Problem, as_json: bool) -> None:

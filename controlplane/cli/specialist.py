@@ -6,7 +6,6 @@ import uuid
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from controlplane.cli.connection import CONTROL, Control, ControlOption, control_at
@@ -15,20 +14,21 @@ from controlplane.cli.output import (
     JsonFlag,
     Problem,
     as_dict,
+    bar,
     command,
-    console,
     marked,
     percent,
     say,
     say_json,
     short,
     table,
-    visible,
 )
 from protos import control_pb2 as pb
 
 POLL_S = 0.5
-app = typer.Typer(help="Specialists, their bundles and jobs.", no_args_is_help=True)
+WORDS = {"failed": "failed", "cancelled": "was cancelled"}
+ENDED = ("done", *WORDS)
+app = typer.Typer(help="Specialists and their bundles.", no_args_is_help=True)
 OperationOption = Annotated[str, typer.Option(help="Repeating a command with the same id does nothing twice.")]
 WaitFlag = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end.")]
 Name = Annotated[str, typer.Argument(help="The specialist.")]
@@ -119,38 +119,15 @@ def evaluate(
         _show_jobs([_follow(server, job, as_json) if wait else job], as_json)
 
 
-@app.command("jobs")
-@command
-def jobs(
-    name: Annotated[str, typer.Argument(help="Of one specialist.")] = "",
-    control: ControlOption = CONTROL,
-    as_json: JsonFlag = False,
-) -> None:
-    """List training and evaluation jobs."""
-    with control_at(control) as server:
-        found = server.ListJobs(pb.ListJobsRequest(specialist=name)).jobs
-    if as_json:
-        say_json([job_as_dict(job) for job in found])
-        return
-    rows = [(j.id, j.kind, j.state, f"{j.progress:.0%}", j.attempt, j.cause, j.message) for j in found]
-    say(table("", ("job", "kind", "state", "progress", "attempt", "cause", "message"), rows))
-
-
 def _follow(server: Control, job: Any, as_json: bool) -> Any:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console(), disable=as_json, transient=True) as progress:
-        bar = progress.add_task(job.kind, total=1.0)
-        while job.state not in ("done", "failed"):
+    """Wait for a job's end and return it done; raises Problem."""
+    with bar(as_json, job.kind) as progress:
+        while job.state not in ENDED:
             time.sleep(POLL_S)
             job = server.GetJob(pb.GetJobRequest(id=job.id))
-            progress.update(bar, completed=job.progress, description=visible(f"{job.kind}: {job.message}"))
-    if job.state == "failed":
-        raise Problem(f"job {job.id} failed: {job.message}", "ABORTED")
+            progress(job.progress, f"{job.kind}: {job.message}")
+    if job.state != "done":
+        raise Problem(f"job {job.id} {WORDS[job.state]}: {job.message}", "ABORTED")
     return job
 
 

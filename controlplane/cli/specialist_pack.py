@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from controlplane.cli.bundle_store import BUNDLES, BundlesOption
 from controlplane.cli.output import JsonFlag, Problem, command, say, say_json, short, table
 from protos.contract.fields import FieldInvalid
 
@@ -53,20 +54,16 @@ def init(
 @command
 def try_pack(
     folder: Annotated[Path, typer.Argument(help="A specialist's folder.")],
-    bundles: Annotated[Path, typer.Option(help="Folder of bundles.", envvar="INTERLOCK_BUNDLES")] = Path("bundles"),
+    bundles: BundlesOption = BUNDLES,
     cases: Annotated[Path | None, typer.Option(help="Write the held-out cases here, as JSON Lines.")] = None,
     examples: Annotated[int, typer.Option(min=50, max=100_000, help="Cases to learn from.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 1,
     as_json: JsonFlag = False,
 ) -> None:
     """Check a specialist's folder, fit a classical bundle on its scenarios and measure it on held-out ones."""
-    from controlplane.evals.suite import SuiteInvalid
-    from controlplane.packs.registry import PackUnknown, load_pack
+    from controlplane.packs.registry import load_pack
 
-    try:
-        pack = load_pack(f"{folder}/")
-    except (PackUnknown, SuiteInvalid) as error:
-        raise Problem(str(error), "INVALID_ARGUMENT", 2) from error
+    pack = load_pack(f"{folder}/")
     report = _tried(pack, bundles, cases, examples, seed)
     if as_json:
         say_json(report)
@@ -88,16 +85,13 @@ def _tried(pack: Any, bundles: Path, cases: Path | None, examples: int, seed: in
     from controlplane.evals.inputs import input_of
     from controlplane.evals.registry import Answers
     from controlplane.training import additive, trees
-    from protos.contract.additive import Additive
     from protos.contract.bundle import BundleStore
-    from protos.contract.trees import Trees
 
     task = pack.task
     parts = (task, pack.training_set(examples, seed), pack.held_out(200, seed + 1))
-    is_trees = pack.trainer == "trees"
-    fitted: Any = (trees if is_trees else additive).fit(*parts, seed=seed, analysers=pack.analysers)
+    fitted = (trees if pack.trainer == "trees" else additive).fit(*parts, seed=seed, analysers=pack.analysers)
     digest = fitted.export(task, BundleStore(bundles), {"author": "specialist try"}, pack.statements)
-    model = (Trees if is_trees else Additive).from_json(task, fitted.body, "model")
+    model = fitted.model(task)
     measured: dict[str, dict[str, float]] = {}
     for part, held in (("core", pack.held_out(400, seed)), ("shifted", pack.held_out_shifted(400, seed))):
         told = fitted.head.probabilities(model.logits([case.text for case in held]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from controlplane.datasets.fence import Fence
 from controlplane.datasets.manifest import DatasetManifest, Source, counts, source_of
 from controlplane.datasets.poison import suspicious
+from controlplane.datasets.rows import Columns, read_cases
 from controlplane.packs.example import Example
 from controlplane.training.dataset import dataset_digest, read_dataset, write_dataset
 from protos.contract.digest import JsonMalformed, canonical_json, digest_bytes, parse_json_object
@@ -30,6 +31,19 @@ class Part:
     licence: str = ""
     digest: str = ""
     batches: tuple[str, ...] = ()
+
+
+def part_of(path: Path, task: TaskSpec, columns: Columns, licence: str = "", batch: str = "") -> Part:
+    """Take the rows of a labelled file; ``batch`` is the slice that says what each came in with. Raises DataInvalid."""
+    cases = read_cases(path, task, columns, task.labels)
+    return Part(
+        kind="file",
+        name=path.name,
+        rows=tuple(Example(case.text, case.label, path.name) for case in cases),
+        licence=licence,
+        digest=digest_bytes(path.read_bytes()),
+        batches=tuple(case.slices[batch] for case in cases) if batch else (),
+    )
 
 
 @dataclass(frozen=True, slots=True)

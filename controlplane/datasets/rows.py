@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from controlplane.errors import Unusable
 from protos import decide_pb2
 from protos.contract.task import Field, InputInvalid, TaskSpec, check_input, render
 
@@ -18,7 +19,7 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
-class DataInvalid(ValueError):
+class DataInvalid(Unusable):
     """A file or one of its rows cannot be used; the message names the row, the column and what was expected."""
 
 

@@ -1,6 +1,5 @@
 """Evaluate one candidate as a child process: ``python -m controlplane.evals --config FILE``."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Self
 from controlplane.evals.run import evaluate
 from controlplane.evals.suite import CAUSES, Suite, SuiteInvalid, load_suite
 from controlplane.packs.registry import load_metrics
+from controlplane.store.files import replace_file
 from controlplane.training.child import Child, ConfigInvalid, config_from_arguments, run_child
 from controlplane.training.dataset import DatasetInvalid, read_dataset
 from protos.contract.digest import DigestMalformed, canonical_json, parse_digest
@@ -83,9 +83,7 @@ def run(value: Any, child: Child) -> dict[str, Any]:
         is_partial=config.is_partial,
     )
     config.out_file.parent.mkdir(parents=True, exist_ok=True)
-    partial = config.out_file.with_name(config.out_file.name + ".partial")
-    partial.write_bytes(canonical_json(evaluation.to_json()))
-    os.replace(partial, config.out_file)
+    replace_file(config.out_file, canonical_json(evaluation.to_json()))
     return {
         "evaluation_file": str(config.out_file),
         "evaluation_digest": evaluation.digest,

@@ -63,7 +63,7 @@ def ask_all(
     *,
     concurrency: int = 4,
     pause_s: float = PAUSE_S,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[float, str], None] = lambda share, what: None,
 ) -> dict[str, Any]:
     """Ask every case that ``out`` has no answer to, at most ``concurrency`` at a time.
 
@@ -97,7 +97,7 @@ def ask_all(
                     file.write(json.dumps(answer, ensure_ascii=False) + "\n")
                     file.flush()
                 done += 1
-                progress(done)
+                progress(done / len(missing), f"asked {done} of {len(missing)}")
 
         with ThreadPoolExecutor(concurrency) as pool:
             list(pool.map(one, missing))

@@ -11,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 
 from controlplane.packs.example import Example
 from controlplane.training.additive import fit
-from protos.contract.additive import Additive
 from protos.contract.task import TaskSpec
 
 _WORDS = r"(?u)\w+|[^\w\s]"  # symbols count as words, so that a text of emoji alone has some
@@ -39,7 +38,7 @@ class _AdditiveControl:
     def __init__(self, task: TaskSpec, training: Sequence[Example]) -> None:
         # No cases are left to calibrate on; the decisions are by the model as it is.
         fitted = fit(task, training, [], seed=0)
-        self._model, self._head = Additive.from_json(task, fitted.body, "control"), fitted.head
+        self._model, self._head = fitted.model(task), fitted.head
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Score texts, shape [texts, labels]."""

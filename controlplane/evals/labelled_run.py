@@ -28,7 +28,7 @@ LEAST_SLICE = 20  # cases; a smaller slice is counted and not judged
 TIMED = 200
 MOST_LEARNED = 2000  # cases that stability is measured from
 BINS = 10
-Progress = Callable[[str, int, int], None]  # what, done, of
+Progress = Callable[[float, str], None]  # share done, what is being done
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class _Labels:
         )
 
 
-def run_labelled(asked: LabelledRun, progress: Progress = lambda what, done, of: None) -> dict[str, Any]:
+def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: None) -> dict[str, Any]:
     """Measure and return a JSON-able report.
 
     Raises:
@@ -123,19 +123,14 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda what, done, of:
     truth = np.array([labels.names.index(case.label) for case in cases])
     learned = _learned(asked, task, labels)
     models, speed, moved = _scores(asked, task, cases, learned, progress)
-    recorded = {}
-    for name, path in asked.answers.items():
-        if name in (CANDIDATE, RIVAL, CONTROL):
-            raise DataInvalid(f"answers are called {name!r}, expected another name than the table's own")
-        models[name], recorded[name] = read_answers(path, task, [case.name for case in cases])
+    others, recorded = _recorded(asked, task, cases)
+    answers = {name: labels.answers(task, cases, truth, scores) for name, scores in (models | others).items()}
     if asked.train is not None:
-        models[CONTROL] = _control(asked, task, labels, cases, learned)
-    answers = {name: labels.answers(task, cases, truth, scores) for name, scores in models.items() if name != CONTROL}
-    if CONTROL in models:
-        answers[CONTROL] = _control_answers(task, labels, cases, truth, models[CONTROL])
+        control = _control(asked, task, labels, cases, learned)
+        answers[CONTROL] = _control_answers(task, labels, cases, truth, control)
     named = [*registry.usual(answers[CANDIDATE]), *(one for one in extra if one.suits(answers[CANDIDATE]))]
     named = list({one.text: one for one in named}.values())
-    progress("intervals", 0, 1)
+    progress(0.0, "intervals")
     return {
         "specialist": task.name,
         "bundle": asked.bundle,
@@ -178,7 +173,7 @@ def _scores(
     with Engine(asked.bundles_dir) as worker:
         for name, digest in digests.items():
             worker.load(digest)
-            models[name] = worker.score(digest, inputs, progress=lambda n, name=name: progress(name, n, len(inputs)))  # type: ignore[misc]
+            models[name] = worker.score(digest, inputs, progress=lambda n, name=name: progress(n / len(inputs), name))  # type: ignore[misc]
         alone = worker.score(asked.bundle, inputs[:TIMED], window=1).latencies_ms
         if learned:
             drawn = np.random.default_rng(asked.seed).permutation(len(learned))[:MOST_LEARNED]
@@ -187,6 +182,18 @@ def _scores(
             ours = models[CANDIDATE].probabilities[:, task.score_index]
             moved = stability(task, [case.text for case in before], scores, [case.text for case in cases], ours)
     return models, {"timed_cases": len(alone), "latency_ms": _quantiles(alone)}, moved
+
+
+def _recorded(
+    asked: LabelledRun, task: TaskSpec, cases: Sequence[Case]
+) -> tuple[dict[str, Scores], dict[str, dict[str, Any]]]:
+    """Read what other models answered, and what is known of those answers besides; raises DataInvalid."""
+    found = {}
+    for name, path in asked.answers.items():
+        if name in (CANDIDATE, RIVAL, CONTROL):
+            raise DataInvalid(f"answers are called {name!r}, expected another name than the table's own")
+        found[name] = read_answers(path, task, [case.name for case in cases])
+    return {name: scores for name, (scores, _) in found.items()}, {name: about for name, (_, about) in found.items()}
 
 
 def _learned(asked: LabelledRun, task: TaskSpec, labels: _Labels) -> list[Case]:
@@ -293,7 +300,7 @@ def _through_gateway(
     chosen = np.sort(np.random.default_rng(asked.seed).permutation(len(cases))[: asked.gateway_cases])
     inputs = [cases[i].given for i in chosen]
     with GatewayTrial(asked.bundles_dir, asked.bundle, asked.front) as gateway:
-        trial = gateway.ask(inputs, asked.budget_us or task.deadline_us, lambda n: progress("gateway", n, len(inputs)))
+        trial = gateway.ask(inputs, asked.budget_us or task.deadline_us, lambda n: progress(n / len(inputs), "gateway"))
     found = {
         "cases": len(inputs),
         "budget_ms": trial.budget_ms,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from controlplane.errors import Unusable
 from controlplane.evals import metrics
 from controlplane.evals.metrics import Floats, Ints
 from protos.contract.task import TaskSpec
@@ -17,7 +18,7 @@ from protos.contract.task import TaskSpec
 _NAME = re.compile(r"(\w+)(?:\[([^\[\]]+)\])?")
 
 
-class MetricUnknown(ValueError):
+class MetricUnknown(Unusable):
     """No metric goes by that name, or its argument is wrong; the message lists what there is."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from controlplane.errors import Unusable
 from controlplane.evals import registry
 from controlplane.evals.robustness import CHANGES
 from protos.contract.digest import digest_json
@@ -16,7 +17,7 @@ RIVALS = ("primary", "control")
 CAUSES = ("bootstrap", "drift", "schedule", "labels", "suite", "operator")
 
 
-class SuiteInvalid(ValueError):
+class SuiteInvalid(Unusable):
     """A suite cannot be read, or is not the one that was locked."""
 
 

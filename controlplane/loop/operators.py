@@ -1,12 +1,10 @@
 """Take the next version of the list of people, as its owners signed it, and keep it for gateways that are behind."""
 
 import json
-import os
-import tempfile
-from pathlib import Path
 
 from controlplane.errors import ApprovalRefused
 from controlplane.loop.deployment import Deployment
+from controlplane.store.files import replace_file
 from controlplane.store.store import Unit
 from protos import traffic_pb2
 from protos.contract.attestation import AttestationInvalid, Operators
@@ -38,16 +36,6 @@ def update_operators(unit: Unit, deployment: Deployment, envelope: traffic_pb2.E
     folder = deployment.settings.operators_dir
     folder.mkdir(parents=True, exist_ok=True)
     # The history first: a gateway that is behind needs every step between its version and this.
-    _replace(folder / f"{following.version}.json", data)
-    _replace(deployment.settings.operators, data)
+    replace_file(folder / f"{following.version}.json", data)
+    replace_file(deployment.settings.operators, data)
     return following
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".operators-")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(partial).chmod(0o644)
-    os.replace(partial, path)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import structlog
 from controlplane.loop import evaluate, recheck, retrain
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.store import jobs
+from controlplane.store.files import replace_file
 from controlplane.store.store import Unit
 from protos.contract.digest import canonical_json
 
@@ -113,9 +113,7 @@ class Worker:
         path = folder / "config.json"
         if job.kind != "train" or not path.exists():
             config = PREPARE[job.kind](self._deployment, job, folder)
-            partial = folder / "config.partial"
-            partial.write_bytes(canonical_json(config))
-            os.replace(partial, path)
+            replace_file(path, canonical_json(config))
         return path
 
     def _command(self, kind: str, config: Path) -> list[str]:

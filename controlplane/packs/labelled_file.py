@@ -18,6 +18,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from controlplane.errors import Unusable
 from controlplane.evals.control import ControlModel
 from controlplane.evals.metrics import macro_f1
 from controlplane.evals.suite import Suite
@@ -47,7 +48,7 @@ _SUITE: dict[str, Any] = {
 }
 
 
-class LabelledFileInvalid(ValueError):
+class LabelledFileInvalid(Unusable):
     """A labelled file cannot be used; the message names the line and column."""
 
 

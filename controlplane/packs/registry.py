@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from controlplane.datasets.rows import read_rows
+from controlplane.errors import Unusable
 from controlplane.evals.suite import Suite, load_suite
 from controlplane.packs.example import Example
 from controlplane.packs.published import PublishedSet
@@ -15,7 +16,7 @@ from protos.contract.fields import FieldInvalid
 from protos.contract.task import TaskSpec
 
 
-class PackUnknown(ValueError):
+class PackUnknown(Unusable):
     """No pack has that name, or the pack was asked for in a way it does not support."""
 
 

@@ -1,14 +1,19 @@
-"""What the control plane's memory says of bundles that are needed."""
+"""Which bundles the control plane's memory needs, and clearing away the others."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
 
-from controlplane.domain.retention import needed_by_plan
+from controlplane.domain.retention import Found, needed_by_plan, removable, removable_bases
 from controlplane.store import plans, rollouts
 from controlplane.store.store import Unit
 from controlplane.store.tables import job
+from protos.contract.base import BaseStore
+from protos.contract.bundle import BundleInvalid, BundleStore, Manifest
+from protos.contract.url_store import UrlStore, bases_of
 
 UNFINISHED = ("queued", "running")
 
@@ -50,3 +55,64 @@ def _digests(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _digests(item)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of bundles, or of bases: those that nothing needs, and why the others stay."""
+
+    gone: list[Found]
+    kept: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a store holds without need; ``missing`` is needed, and why, and not there."""
+
+    bundles: Part
+    bases: Part
+    missing: dict[str, str]
+
+
+def collect(
+    unit: Unit, store: BundleStore, also: Mapping[str, str], now: float, keep_s: float, *, delete: bool
+) -> Collected:
+    """Find what a store holds without need, and with ``delete`` remove it and say so in the ledger.
+
+    Args:
+        also: Bundles that somebody else needs, with the reason.
+        now: Unix seconds; what is younger than ``keep_s`` stays.
+    """
+    bases = bases_of(store)
+    needed = bundles_needed(unit) | dict(also)
+    found = _found(store)
+    manifests = _manifests(store, [bundle.digest for bundle in found])
+    parents = {d: str(m.lineage["parent"]) for d, m in manifests.items() if m.lineage.get("parent")}
+    gone, reasons = removable(found, needed, parents, now, keep_s)
+    staying = {bundle.digest for bundle in found} - {bundle.digest for bundle in gone}
+    # What a manifest that cannot be read refers to is not known: then every base stays.
+    references = {d: str(manifests[d].base.get("digest", "")) if d in manifests else None for d in staying}
+    gone_bases, base_reasons = removable_bases(_found(bases), references, now, keep_s)
+    if delete and (gone or gone_bases):
+        for bundle in gone:
+            store.remove(bundle.digest)
+        for base in gone_bases:
+            bases.remove(base.digest)
+        names = {"bundles": [b.digest for b in gone], "bases": [b.digest for b in gone_bases]}
+        where = store.url if isinstance(store, UrlStore) else str(store.root)
+        unit.record("operator", "bundles_removed", {"store": where, **names})
+    missing = {digest: needed[digest] for digest in sorted(set(needed) - {bundle.digest for bundle in found})}
+    kept = {digest: reason for digest, reason in reasons.items() if digest not in missing}
+    return Collected(Part(gone, kept), Part(gone_bases, base_reasons), missing)
+
+
+def _found(store: BundleStore | BaseStore) -> list[Found]:
+    return [Found(digest, store.made(digest), store.size(digest)) for digest in store.digests()]
+
+
+def _manifests(store: BundleStore, digests: list[str]) -> dict[str, Manifest]:
+    read = {}
+    for digest in digests:
+        with contextlib.suppress(BundleInvalid):
+            read[digest] = store.manifest(digest)
+    return read

@@ -4,12 +4,12 @@ The control plane publishes the public half in a file that gateways read for eve
 the vault, so that a backup of segments cannot be opened for long, and after an erasure not at all.
 """
 
-import os
 from base64 import b64encode
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from controlplane.store.files import replace_file
 from controlplane.store.vault import Vault
 from protos.contract.seal import Opener, RecordCipher, SealBroken, opener
 
@@ -22,9 +22,7 @@ def publish(vault: Vault, path: Path, now_ms: int) -> None:
     key = X25519PrivateKey.generate()
     vault.add_seal(now_ms, key.private_bytes_raw())
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(f"x25519:{b64encode(key.public_key().public_bytes_raw()).decode()}\n")
-    os.replace(partial, path)
+    replace_file(path, b"x25519:%s\n" % b64encode(key.public_key().public_bytes_raw()))
 
 
 def renew(vault: Vault, path: Path, folder: Path, now_ms: int, oldest_ms: int) -> int:

@@ -246,22 +246,13 @@ def _classical(
     from controlplane.evals.metrics import log_loss, macro_f1
     from controlplane.training import additive, trees
     from controlplane.training.provenance import provenance
-    from protos.contract.additive import Additive
-    from protos.contract.trees import Trees
 
-    given: dict[str, Any] = {"seed": config.recipe.seed, "analysers": config.analysers}
-    fitted: additive.Fitted | trees.Fitted
-    model: Additive | Trees
+    module = trees if config.trainer == "trees" else additive
     try:
-        if config.trainer == "trees":
-            fitted = trees.fit(config.task, examples, dev, **given)
-            model = Trees.from_json(config.task, fitted.body, "model")
-        else:
-            fitted = additive.fit(config.task, examples, dev, **given)
-            model = Additive.from_json(config.task, fitted.body, "model")
+        fitted = module.fit(config.task, examples, dev, seed=config.recipe.seed, analysers=config.analysers)
     except FieldInvalid as error:
         raise ConfigInvalid(str(error)) from error
-    logits = model.logits([example.text for example in dev])
+    logits = fitted.model(config.task).logits([example.text for example in dev])
     labels = np.array([config.task.labels.index(example.label) for example in dev])
     recipe = {"pack": config.pack, "trainer": config.trainer, "seed": config.recipe.seed}
     loss = float(log_loss(labels, fitted.head.probabilities(logits))[0])

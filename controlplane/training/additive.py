@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,8 @@ from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
 
 from controlplane.packs.example import Example
-from controlplane.training.calibration import fit_head
-from controlplane.training.dataset import dataset_digest
-from protos.contract.additive import Additive
-from protos.contract.bundle import BundleStore
-from protos.contract.digest import canonical_json
+from controlplane.training.classical import Fitted
 from protos.contract.features import ANALYSERS, read_fields, read_number
-from protos.contract.head import HEAD, Head
-from protos.contract.statements import statements_file
 from protos.contract.task import Field, TaskSpec
 
 Floats = NDArray[np.float64]
@@ -33,37 +26,7 @@ CASES_PER_BIN = 40
 LEAST_OF_CATEGORY = 5
 STRENGTHS = (0.05, 0.4, 2.0)
 MOST_TERMS = 60_000
-REASONS = 4  # Regulation B: a statement of four principal reasons is usually enough (12 CFR 1002.9, comment 9(b)(2)-1)
 DECIMALS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """What ``additive.json`` holds, and the calibration beside it."""
-
-    body: Mapping[str, Any]
-    head: Head
-
-    def export(
-        self,
-        task: TaskSpec,
-        store: BundleStore,
-        lineage: Mapping[str, Any],
-        statements: Mapping[str, str] = MappingProxyType({}),
-    ) -> str:
-        """Write a bundle, with what notices say of its fields, and return its digest."""
-        manifest = store.add(
-            task=task,
-            engine={"backend": "additive", "reasons": REASONS},
-            contents={
-                "additive.json": canonical_json(self.body),
-                HEAD: self.head.to_bytes(),
-                **statements_file(statements),
-            },
-            base={},
-            lineage=lineage,
-        )
-        return manifest.digest
 
 
 def fit(
@@ -94,11 +57,7 @@ def fit(
     with threadpool_limits(1):  # threads of these libraries wait for each other by spinning, on cores that others use
         fields, intercept = made(task, columns, labels, weight, seed)
     body = {"version": 1, "intercept": _rounded(intercept), "fields": fields}
-    if not dev:
-        return Fitted(body, Head())
-    logits = Additive.from_json(task, body, "model").logits([example.text for example in dev])
-    targets = np.array([task.labels.index(example.label) for example in dev])
-    return Fitted(body, fit_head(logits, targets, task, dataset_digest(dev)))
+    return Fitted("additive", body).calibrated(task, dev)
 
 
 @dataclass(frozen=True, slots=True)

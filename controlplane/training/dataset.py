@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from controlplane.errors import Unusable
 from controlplane.packs.example import Example
 from protos.contract.digest import JsonMalformed, digest_json, parse_json_object
 from protos.contract.fields import FieldInvalid, Reader
@@ -14,7 +15,7 @@ from protos.contract.fields import FieldInvalid, Reader
 _SEPARATORS = re.compile(r"[\W_]+")
 
 
-class DatasetInvalid(ValueError):
+class DatasetInvalid(Unusable):
     """A dataset file cannot be read; the message names the file, line and column."""
 
 

@@ -2,8 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,17 +11,12 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from controlplane.packs.example import Example
-from controlplane.training.additive import DECIMALS, LEAST_OF_CATEGORY, REASONS
-from controlplane.training.calibration import fit_head
-from controlplane.training.dataset import dataset_digest
-from protos.contract.bundle import BundleStore
-from protos.contract.digest import canonical_json
+from controlplane.training.additive import DECIMALS, LEAST_OF_CATEGORY
+from controlplane.training.classical import Fitted
 from protos.contract.features import ANALYSERS, read_fields
 from protos.contract.fields import FieldInvalid
-from protos.contract.head import HEAD, Head
-from protos.contract.statements import statements_file
 from protos.contract.task import TaskSpec
-from protos.contract.trees import Column, Trees
+from protos.contract.trees import Column
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,35 +28,6 @@ SHAPES: tuple[Mapping[str, Any], ...] = (
     {"max_leaf_nodes": 31, "max_iter": 200, "learning_rate": 0.04, "min_samples_leaf": 20, "l2_regularization": 1.0},
 )
 MOST_COMPARED = 8000  # cases that shapes are compared on
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """What ``trees.json`` holds, and the calibration beside it."""
-
-    body: Mapping[str, Any]
-    head: Head
-
-    def export(
-        self,
-        task: TaskSpec,
-        store: BundleStore,
-        lineage: Mapping[str, Any],
-        statements: Mapping[str, str] = MappingProxyType({}),
-    ) -> str:
-        """Write a bundle, with what notices say of its fields, and return its digest."""
-        manifest = store.add(
-            task=task,
-            engine={"backend": "trees", "reasons": REASONS},
-            contents={
-                "trees.json": canonical_json(self.body),
-                HEAD: self.head.to_bytes(),
-                **statements_file(statements),
-            },
-            base={},
-            lineage=lineage,
-        )
-        return manifest.digest
 
 
 def fit(
@@ -97,12 +61,7 @@ def fit(
         shape = _shape(shapes, rows, targets, weight, seed)
         model = HistGradientBoostingClassifier(early_stopping=False, random_state=seed, **shape)
         model.fit(rows, targets, sample_weight=weight)
-    body = _written(task, model, columns, rows)
-    if not dev:
-        return Fitted(body, Head())
-    logits = Trees.from_json(task, body, "model").logits([example.text for example in dev])
-    labels = np.array([task.labels.index(example.label) for example in dev])
-    return Fitted(body, fit_head(logits, labels, task, dataset_digest(dev)))
+    return Fitted("trees", _written(task, model, columns, rows)).calibrated(task, dev)
 
 
 def _columns(task: TaskSpec, training: Sequence[Example]) -> tuple[list[Column], Floats]:

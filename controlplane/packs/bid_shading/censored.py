@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane.packs.example import Example
-from controlplane.training.additive import Fitted, fit
+from controlplane.training.additive import fit
+from controlplane.training.classical import Fitted
 from protos.contract.additive import Additive
 from protos.contract.task import TaskSpec
 

@@ -11,7 +11,8 @@ from controlplane.packs.bid_shading.buckets import BOUNDS, bound_of
 from controlplane.packs.bid_shading.pack import load
 from controlplane.packs.bid_shading.scenarios import fields_of
 from controlplane.packs.folder import FolderPack, to_input
-from controlplane.training.additive import Fitted, fit
+from controlplane.training.additive import fit
+from controlplane.training.classical import Fitted
 from protos.contract.additive import Additive
 from protos.contract.task import render
 

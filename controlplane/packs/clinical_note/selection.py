@@ -21,7 +21,8 @@ from controlplane.packs.clinical_note.factuality import critical_facts, facts_of
 from controlplane.packs.clinical_note.note import Turn, turns_of
 from controlplane.packs.example import Example
 from controlplane.packs.folder import to_input
-from controlplane.training.additive import Fitted, fit
+from controlplane.training.additive import fit
+from controlplane.training.classical import Fitted
 from protos.contract.additive import Additive
 from protos.contract.task import TaskSpec, render
 
@@ -75,7 +76,7 @@ def learn(task: TaskSpec, rows: Sequence[tuple[str, str]]) -> tuple[Fitted, floa
     model = Additive.from_json(task, fitted.body, "model")
     scored = {at: float(np.mean(rouge1(held, chooser(task, model, fitted, at)))) for at in THRESHOLDS}
     # The threshold is the task's cost from here on; offsets were fitted for another one.
-    return Fitted(fitted.body, replace(fitted.head, offsets=())), max(scored, key=lambda at: scored[at])
+    return replace(fitted, head=replace(fitted.head, offsets=())), max(scored, key=lambda at: scored[at])
 
 
 def chooser(task: TaskSpec, model: Additive, fitted: Fitted, at: float) -> Chooser:

@@ -44,7 +44,7 @@ def test_the_commands_a_user_was_promised_exist() -> None:
         "ledger prove, ledger cosign, "
         "ledger export, operator enrol, operator revoke, operator sign, operator publish, "
         "init, up, gateway serve, worker serve, control serve, decide, outcome, specialist list, specialist show, "
-        "specialist train, specialist eval, specialist jobs, specialist init, specialist try, "
+        "specialist train, specialist eval, specialist init, specialist try, "
         "rollout list, rollout start, rollout status, "
         "rollout approve, rollout reject, rollout hold, rollout resume, rollout rollback, rollout history, "
         "dataset build, dataset show, dataset verify, "

@@ -128,7 +128,7 @@ def test_people_see_intervals_slices_and_latency(folder: Path) -> None:
         (("--metric", "charm"), "INVALID_ARGUMENT", "metric is 'charm'"),
         (("--slice", "nowhere"), "INVALID_ARGUMENT", "column 'nowhere' is missing"),
         (("--data", "/nowhere/rows.csv"), "INVALID_ARGUMENT", "cannot be read"),
-        (("--rival", "ffff"), "NOT_FOUND", "no bundle in"),
+        (("--rival", "ffff"), "NOT_FOUND", "no bundle begins so"),
         (("--field", "text"), "INVALID_ARGUMENT", "expected NAME=VALUE"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,

@@ -42,7 +42,7 @@ def records(tmp_path: Path) -> Records:
 def test_a_ledger_verifies_until_a_row_is_changed(records: Records) -> None:
     code, found = said(*records.verify())
     assert (code, found["verified"], found["size"]) == (0, True, 6)
-    assert "verified: 6 entries, 1 signed heads" in interlock(*records.verify())[1]
+    assert "verified: 6 entries under one signed head" in interlock(*records.verify())[1]
     with sqlite3.connect(records.path) as database:
         database.execute("DROP TRIGGER ledger_entry_no_update")
         body = database.execute("SELECT body FROM ledger_entry WHERE seq = 3").fetchone()[0]

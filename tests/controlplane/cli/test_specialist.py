@@ -61,6 +61,6 @@ def test_eval_follows_the_job(trained: FakeControl) -> None:
 
 
 def test_jobs_lists_results(trained: FakeControl) -> None:
-    code, found = said("specialist", "jobs", "brand")
+    code, found = said("jobs", "list", "brand")
     assert (code, [j["id"] for j in found]) == (0, ["evaluate-1", "train-10", "evaluate-20"])
-    assert "train [/is] running" in interlock("specialist", "jobs")[1]
+    assert "train [/is] running" in interlock("jobs", "list")[1]

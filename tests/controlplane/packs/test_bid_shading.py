@@ -27,7 +27,8 @@ from controlplane.packs.bid_shading.scenarios import fields_of
 from controlplane.packs.bid_shading.tenders import prepare
 from controlplane.packs.folder import to_input
 from controlplane.packs.registry import load_metrics, load_pack
-from controlplane.training.additive import Fitted, fit
+from controlplane.training.additive import fit
+from controlplane.training.classical import Fitted
 from protos.contract.additive import Additive
 from protos.contract.fields import FieldInvalid
 from protos.contract.task import InputInvalid, render

@@ -12,7 +12,8 @@ from controlplane.evals.registry import Answers
 from controlplane.evals.robustness import CHANGES
 from controlplane.packs.brand_suitability.taxonomy import LEVELS, Taxonomy, bears, load_taxonomy
 from controlplane.packs.registry import load_metrics, load_pack
-from controlplane.training.additive import Fitted, fit
+from controlplane.training.additive import fit
+from controlplane.training.classical import Fitted
 from protos import decide_pb2
 from protos.contract.additive import Additive
 from protos.contract.bundle import BundleStore

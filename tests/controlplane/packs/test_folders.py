@@ -16,7 +16,8 @@ from controlplane.evals.registry import Answers
 from controlplane.packs.folder import FolderPack, Scalar, to_input
 from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import FOLDERS, load_metrics, load_pack, published_set
-from controlplane.training.additive import Fitted, fit
+from controlplane.training.additive import fit
+from controlplane.training.classical import Fitted
 from controlplane.training.dataset import text_key
 from protos.contract.additive import Additive
 from protos.contract.fields import FieldInvalid

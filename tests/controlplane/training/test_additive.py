@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from controlplane.packs.example import Example
-from controlplane.training.additive import Fitted, fit
+from controlplane.training.additive import fit
+from controlplane.training.classical import Fitted
 from gateway.worker.backend import BackendFailed, Engine, Host, open_engine
 from protos.contract.additive import Additive
 from protos.contract.bundle import Bundle, BundleStore

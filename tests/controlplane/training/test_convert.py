@@ -134,4 +134,4 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(made: Made) -> None
     done = command(made, made.digest, "--precision", "int3")
     assert (done.exit_code, "--precision is 'int3'" in done.output) == (2, True)
     done = command(made, "sha256:" + "0" * 64)
-    assert (done.exit_code, "manifest.json cannot be read" in done.output) == (1, True)
+    assert (done.exit_code, "no bundle begins so" in done.output) == (1, True)

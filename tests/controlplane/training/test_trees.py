@@ -13,7 +13,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from controlplane.packs.example import Example
 from controlplane.training import trees
-from controlplane.training.trees import Fitted, fit
+from controlplane.training.classical import Fitted
+from controlplane.training.trees import fit
 from gateway.worker.backend import BackendFailed, Engine, Host, open_engine
 from protos.contract.bundle import BundleStore
 from protos.contract.fields import FieldInvalid

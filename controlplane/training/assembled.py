@@ -1,0 +1,138 @@
+"""A bundle put together from a folder of files that were made elsewhere: checked before it is one."""
+
+import json
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from protos.contract.base import FOLDER, BaseInvalid, BaseStore
+from protos.contract.bundle import SUFFIXES, BundleStore, Manifest
+from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.probe import PROBES, Probe, probes_json, read_probes
+from protos.contract.task import TaskSpec
+from protos.contract.url_store import UrlStore, bases_of
+
+DEFINITION = "bundle.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What a bundle is going to be made of."""
+
+    task: TaskSpec
+    engine: Mapping[str, Any]
+    base: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    contents: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, folder: Path, author: str) -> Self:
+        """Read a folder's definition and its data files; raises FieldInvalid naming the file and what is wrong."""
+        path = folder / DEFINITION
+        try:
+            read = Reader(tomllib.loads(path.read_text()), DEFINITION)
+        except tomllib.TOMLDecodeError as error:
+            raise FieldInvalid(f"{path}: {error}") from error
+        found = cls(
+            TaskSpec.from_json(read.object("task"), f"{DEFINITION}: task"),
+            read.object("engine"),
+            read.object("base", {}),
+            {**read.object("lineage", {}), "author": author},
+            _contents(folder),
+        )
+        read.done()
+        check_contents(found.task, found.contents)
+        return found
+
+    def on(self, store: BundleStore, name: str, folder: Path) -> Self:
+        """Add a base model's directory to the store, and refer to it; raises FieldInvalid."""
+        try:
+            return replace(self, base={"name": name, "digest": _add_base(store, name, folder)})
+        except BaseInvalid as error:
+            raise FieldInvalid(str(error)) from error
+
+    def probed(self, store: BundleStore, texts: Sequence[str]) -> Self:
+        """Serve the bundle for a moment and keep what it answers, to be asked again before it serves elsewhere.
+
+        Raises:
+            FieldInvalid: The task has other fields than one text.
+            EngineFailed: No worker answered.
+        """
+        from controlplane.evals.engine import WORKER, Engine
+        from protos.decide_pb2 import Input
+
+        if len(self.task.fields) != 1 or self.task.fields[0].kind != "text":
+            raise FieldInvalid("--probe is given, expected a task of one text field")
+        with tempfile.TemporaryDirectory(prefix="interlock-build-") as scratch:
+            digest = self.add_to(BundleStore(Path(scratch))).digest
+            bases = ["--bases", str((store.root / FOLDER).resolve())]
+            command = [*WORKER, *(["--bundles-url", store.url] if isinstance(store, UrlStore) else bases)]
+            with Engine(Path(scratch), command) as engine:
+                engine.load(digest)
+                scores = engine.score(digest, [Input(text=text) for text in texts])
+        rendered = [self.task.template.format_map({self.task.fields[0].name: text}) for text in texts]
+        rows = [tuple(map(float, row)) for row in scores.probabilities]
+        probes = probes_json([Probe(text, row) for text, row in zip(rendered, rows, strict=True)])
+        return replace(self, contents={**self.contents, PROBES: probes})
+
+    def add_to(self, store: BundleStore) -> Manifest:
+        """Write the bundle."""
+        return store.add(
+            task=self.task, engine=self.engine, contents=self.contents, base=self.base, lineage=self.lineage
+        )
+
+
+def _add_base(store: BundleStore, name: str, folder: Path) -> str:
+    bases = bases_of(store)
+    if not isinstance(store, UrlStore):
+        return bases.add(name, folder)
+    with tempfile.TemporaryDirectory(prefix="interlock-build-") as scratch:
+        digest = BaseStore(Path(scratch)).add(name, folder)
+        bases.take(BaseStore(Path(scratch)), digest)
+        return digest
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    contents = {}
+    for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
+        name = str(path.relative_to(folder))
+        if name == DEFINITION:
+            continue
+        if path.is_symlink() or not name.endswith(SUFFIXES):
+            raise FieldInvalid(f"{path} is no plain file ending in {', '.join(SUFFIXES)}: code and pickles never are")
+        contents[name] = path.read_bytes()
+    return contents
+
+
+def check_contents(task: TaskSpec, contents: Mapping[str, bytes]) -> None:
+    """Refuse files that could not be loaded; raises FieldInvalid naming the file."""
+    from protos.contract.head import HEAD, Head  # numpy takes a while
+
+    if HEAD in contents:
+        Head.from_bytes(contents[HEAD], task)
+    read_probes(contents, task)
+    for name, data in contents.items():
+        if name.endswith(".safetensors"):
+            _check_safetensors(name, data)
+        elif name.endswith(".json"):
+            try:
+                json.loads(data)
+            except ValueError as error:
+                raise FieldInvalid(f"{name} is not JSON: {error}") from error
+
+
+def _check_safetensors(name: str, data: bytes) -> None:
+    """Check the header against the length, as a loader does before it believes any offset."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8:
+        raise FieldInvalid(f"{name} is no safetensors: its header of {size} bytes is longer than the file")
+    try:
+        header = json.loads(data[8 : 8 + size])
+        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise FieldInvalid(f"{name} is no safetensors: {error}") from error
+    if max(ends, default=0) != len(data) - 8 - size:
+        raise FieldInvalid(f"{name} has {len(data) - 8 - size} bytes of tensors, expected {max(ends, default=0)}")
