@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from threadpoolctl import threadpool_limits
 
 from controlplane import metrics
 from controlplane.errors import DatabaseInvalid
@@ -87,6 +88,7 @@ def _opener(settings: ControlSettings, vault: Vault) -> Opener | None:
 async def serve(settings: ControlSettings) -> bool:
     """Run until told to stop; return whether every thread came to its end."""
     os.nice(NICENESS)
+    threadpool_limits(1)  # statistics are small; threads of theirs would wait for each other beside everything else
     # Short transactions, long statistics and job bookkeeping must not wait for each other.
     threads = Threads({"steps": 1, "drift": 1, "jobs": 1, "calls": 4})
     loop = asyncio.get_running_loop()

@@ -2,7 +2,12 @@
 
 import os
 
-from hypothesis import settings
+# Two test processes share two cores: numeric libraries that each take both wait for each other, up to fifty times as
+# long. Read when such a library is imported, also by every process that a test starts.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from hypothesis import settings  # noqa: E402
 
 # Where a failure stops a landing the examples are the same each time; a person's runs go on looking for new ones.
 settings.register_profile("steady", derandomize=True)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from protos.contract.digest import JsonMalformed, parse_json_object
 
 FOREGROUND = "--foreground"
@@ -76,7 +78,11 @@ def run_child(work: Callable[[Any, Child], dict[str, Any]], config: Path) -> int
 
 
 def give_way() -> None:
-    """Take only the time that nobody else wants: callers' requests come first on a shared machine."""
+    """Take only the time that nobody else wants: callers' requests come first on a shared machine.
+
+    What numeric libraries do is done by one thread: several that are kept waiting wait for each other.
+    """
+    threadpool_limits(1)
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
