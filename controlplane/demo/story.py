@@ -76,8 +76,7 @@ class Story:
         judged = await self._job("evaluate", "evaluating it against locked thresholds and a TF-IDF control")
         self._accepted(judged, "the first bundle")
         rollout = await self._rollout("", lambda r: r.needs_approval_for == "bootstrap", "waiting for the rollout")
-        await self._approve(rollout.id, "first bundle, reviewed")
-        plan = await self._in_force()
+        plan = await self._approve(rollout.id, "first bundle, reviewed")
         screen.event(
             f"gateway verified the signature and applied plan {plan.generation}: 100 % to the first primary", "green"
         )
@@ -115,8 +114,7 @@ class Story:
         )
         self._show(rollout, "shadow passed")
         await self._forge(rollout)
-        await self._approve(rollout.id, "better on the wave, no worse elsewhere")
-        plan = await self._in_force()
+        plan = await self._approve(rollout.id, "better on the wave, no worse elsewhere")
         screen.event(f"gateway verified the approval and applied plan {plan.generation}: canary at 20 %", "green")
         seen: set[int] = set()
 
@@ -131,8 +129,7 @@ class Story:
 
         rollout = await self._rollout(rollout.id, is_done, "canary: live gate verdicts")
         self._show(rollout, "last canary stage passed")
-        await self._approve(rollout.id, "canary held at 50 %")
-        plan = await self._in_force()
+        plan = await self._approve(rollout.id, "canary held at 50 %")
         screen.event(f"second approval verified, plan {plan.generation}: the candidate is the primary", "green")
         screen.gates([], "")
         await asyncio.sleep(SETTLE_S)
@@ -186,7 +183,6 @@ class Story:
         await self._command("rollout", "start", self._name, copy.digest, "--as", PERSON)
         rollout = await self._rollout("", lambda r: r.needs_approval_for == "canary", "shadow of the second candidate")
         await self._approve(rollout.id, "recalibration")
-        await self._in_force()
         screen.event("approved, canary at 20 %; now its engine breaks: confidently wrong answers, on time", "red")
         await asyncio.sleep(1.0)
         began = time.monotonic()
@@ -293,11 +289,18 @@ class Story:
         self._screen.command(*(a.replace(root, "") for a in arguments))
         return await self._deployment.cli(*arguments)
 
-    async def _approve(self, rollout: str, reason: str) -> None:
+    async def _approve(self, rollout: str, reason: str) -> Any:
+        """Sign, and return the plan that the signature allows once it is in force: a newer one than any so far."""
+        before = max((p.generation for p in await self._plans()), default=0)
         key = str(self._deployment.root / "keys" / "operator.key")
         await self._command(
             "rollout", "approve", rollout, "--key", key, "--person", PERSON, "--reason", reason, "--yes"
         )
+
+        def applied(rows: Any) -> list[Any]:
+            return [p for p in rows if p.generation > before and p.state == "applied"]
+
+        return applied(await self._wait(self._plans, lambda rows: bool(applied(rows)), "a plan in force"))[-1]
 
     async def _wait(
         self, ask: Callable[[], Any], is_reached: Callable[[Any], bool], what: str, limit_s: float = STEP_S
@@ -372,13 +375,6 @@ class Story:
 
     async def _plans(self) -> Any:
         return (await self._stub.GetPlanStatus(pb.GetPlanStatusRequest())).plans
-
-    async def _in_force(self) -> Any:
-        def is_applied(rows: Any) -> bool:
-            standing = [p for p in rows if p.state != "refused"]
-            return bool(standing) and standing[-1].state == "applied"
-
-        return [p for p in await self._wait(self._plans, is_applied, "a plan in force") if p.state == "applied"][-1]
 
     async def _specialist(self) -> Any:
         return await self._stub.GetSpecialist(pb.GetSpecialistRequest(name=self._name))
