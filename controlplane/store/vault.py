@@ -8,7 +8,8 @@ import os
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -106,14 +107,11 @@ class Vault:
     def seal_set(self, digest: str, data: bytes, of: Iterable[KeyId]) -> bytes:
         """Seal a set of records under a key of its own, which is destroyed with that of any record in it."""
         with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute(
-                "INSERT OR IGNORE INTO data_set_key VALUES (?, ?)", (digest, AESGCM.generate_key(256))
-            )
-            self._database.executemany(
-                "INSERT OR IGNORE INTO data_set VALUES (?, ?, ?, ?)", [(digest, *name) for name in set(of)]
-            )
-            self._database.execute("COMMIT")
+            with self._writing() as database:
+                database.execute("INSERT OR IGNORE INTO data_set_key VALUES (?, ?)", (digest, AESGCM.generate_key(256)))
+                database.executemany(
+                    "INSERT OR IGNORE INTO data_set VALUES (?, ?, ?, ?)", [(digest, *name) for name in set(of)]
+                )
             key = self._set_key(digest)
         nonce = os.urandom(NONCE_BYTES)
         assert key is not None
@@ -149,14 +147,13 @@ class Vault:
             values.append(before)
         chosen = " AND ".join(where)
         with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            sets = self._database.execute(
-                f"DELETE FROM data_set_key WHERE digest IN (SELECT digest FROM data_set WHERE {chosen})",  # noqa: S608
-                values,
-            ).rowcount
-            keys = self._database.execute(f"DELETE FROM data_key WHERE {chosen}", values).rowcount  # noqa: S608
-            self._database.execute("DELETE FROM data_set WHERE digest NOT IN (SELECT digest FROM data_set_key)")
-            self._database.execute("COMMIT")
+            with self._writing() as database:
+                sets = database.execute(
+                    f"DELETE FROM data_set_key WHERE digest IN (SELECT digest FROM data_set WHERE {chosen})",  # noqa: S608
+                    values,
+                ).rowcount
+                keys = database.execute(f"DELETE FROM data_key WHERE {chosen}", values).rowcount  # noqa: S608
+                database.execute("DELETE FROM data_set WHERE digest NOT IN (SELECT digest FROM data_set_key)")
             self._ciphers.clear()
         return keys, sets
 
@@ -188,6 +185,18 @@ class Vault:
         with self._lock:
             self._database.close()
 
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing; what failed does not stay open, or nothing could be written ever after."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
     def _all_ciphers(self, names: Collection[KeyId]) -> dict[KeyId, _Cipher]:
         """Return every name's cipher; what has no key gets one."""
         known = self._ciphers
@@ -200,20 +209,17 @@ class Vault:
             else:
                 unknown.append(name)
         if unknown:
-            # Nobody else draws keys while we look which there are.
-            self._database.execute("BEGIN IMMEDIATE")
-            missing = []
-            for name in unknown:
-                cipher = self._cipher(name)
-                if cipher is None:
-                    missing.append(name)
-                else:
-                    found[name] = cipher
-            drawn = [(*name, AESGCM.generate_key(256)) for name in missing]
-            self._database.executemany("INSERT INTO data_key VALUES (?, ?, ?, ?)", drawn)
-            self._database.execute("COMMIT")
-            for name, row in zip(missing, drawn, strict=True):
-                found[name] = self._remember(name, row[-1])
+            drawn = {}
+            with self._writing() as database:  # nobody else draws keys while we look which there are
+                for name in unknown:
+                    cipher = self._cipher(name)
+                    if cipher is None:
+                        drawn[name] = AESGCM.generate_key(256)
+                    else:
+                        found[name] = cipher
+                rows = [(*name, key) for name, key in drawn.items()]
+                database.executemany("INSERT INTO data_key VALUES (?, ?, ?, ?)", rows)
+            found |= {name: self._remember(name, key) for name, key in drawn.items()}
         return found
 
     def _cipher(self, name: KeyId) -> _Cipher | None:
