@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
+from perf.marked import replace_marked  # noqa: E402
+
 RESULTS = Path(__file__).parent / "results" / "drift.json"
 README = Path(__file__).parents[1] / "controlplane" / "detectors" / "README.md"
 BEGIN, END = "<!-- perf/results/drift.json begins -->", "<!-- perf/results/drift.json ends -->"
@@ -122,9 +124,7 @@ def main() -> None:
     """Entry point."""
     found = json.loads(RESULTS.read_text())
     picture(found, RESULTS.with_suffix(".svg"))
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{rest.split(END)[1]}")
+    replace_marked(README, BEGIN, END, table(found))
 
 
 if __name__ == "__main__":

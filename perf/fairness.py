@@ -6,7 +6,6 @@ README.
 """
 
 import argparse
-import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -17,12 +16,12 @@ from controlplane.evals.labelled_run import LEAST_SLICE, LabelledRun, run_labell
 from controlplane.evals.published_run import as_published
 from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import load_metrics, load_pack
+from perf.marked import replace_marked
 from perf.processes import ROOT
-from perf.specialists import ENGINES, Place, cases_of, parts_of
-from protos.contract.bundle import BundleInvalid, BundleStore
+from perf.specialists import ENGINES, Place, cases_of, kept_bundles, parts_of, rounded
+from perf.specialists import RESULTS as SPECIALISTS
 
 RESULTS = ROOT / "perf" / "results" / "fairness.json"
-SPECIALISTS = ROOT / "perf" / "results" / "specialists.json"
 README = ROOT / "controlplane" / "packs" / "credit_risk" / "README.md"
 BEGIN, END = "<!-- perf/results/fairness.json begins -->", "<!-- perf/results/fairness.json ends -->"
 PACK, ENGINE_NAMES = "credit-risk", ("additive", "trees")
@@ -43,12 +42,9 @@ def audited(one: PublishedSet) -> tuple[str, ...]:
 
 def bundle_of(one: PublishedSet, engine: str, data: Path, bundles: Path, scratch: Path) -> str:
     """Return the recorded bundle, or one that is fitted as it was."""
-    recorded = json.loads(SPECIALISTS.read_text("utf-8"))
-    digest = next((r["bundle"] for r in recorded if (r["set"], r["engine"]) == (one.name, engine)), None)
-    if digest is not None:
-        with contextlib.suppress(BundleInvalid):
-            BundleStore(bundles).load(digest)
-            return str(digest)
+    rows = [r for r in json.loads(SPECIALISTS.read_text("utf-8")) if (r["set"], r["engine"]) == (one.name, engine)]
+    if kept := kept_bundles(rows, bundles):
+        return kept[one.name, engine]
     return ENGINES[engine](one, cases_of(one, parts_of(data / one.name)["train"], scratch), Place(bundles, scratch, 1))
 
 
@@ -73,15 +69,11 @@ def measure(one: PublishedSet, engine: str, data: Path, bundles: Path) -> list[d
                     "group": MEANINGS.get(column, {}).get(group["value"], group["value"]),
                     "n": group["cases"],
                     "to_the_most_approved": round(rate / most, 4),
-                    **{metric: _span(group["metrics"][metric]) for metric in METRICS},
+                    **{m: {k: rounded(v) for k, v in group["metrics"][m].items()} for m in METRICS},
                     "bundle": digest,
                 }
             )
     return rows
-
-
-def _span(found: dict[str, float | None]) -> dict[str, float | None]:
-    return {name: None if value is None else round(value, 4) for name, value in found.items()}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -122,8 +114,7 @@ def main() -> None:
     sets = [one for one in load_pack(PACK).sets if audited(one)]
     rows = [row for one in sets for engine in ENGINE_NAMES for row in measure(one, engine, chosen.data, chosen.bundles)]
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    before, rest = README.read_text("utf-8").split(BEGIN, 1)
-    README.write_text(before + BEGIN + "\n" + table(rows) + "\n" + END + rest.split(END, 1)[1], "utf-8")
+    replace_marked(README, BEGIN, END, table(rows))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
+from perf.marked import replace_marked  # noqa: E402
+
 RESULT = Path(__file__).parent / "results" / "replay.json"
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- perf/results/replay.json begins -->", "<!-- perf/results/replay.json ends -->"
@@ -84,8 +86,7 @@ def main() -> None:
     """Entry point."""
     found = json.loads(RESULT.read_text())
     picture(found, RESULT.with_suffix(".svg"))
-    before, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{paragraph(found)}\n{END}{rest.split(END)[1]}")
+    replace_marked(README, BEGIN, END, paragraph(found))
 
 
 if __name__ == "__main__":

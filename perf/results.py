@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from perf.marked import spliced
 from perf.processes import ROOT
 
 FOLDER = ROOT / "perf" / "results"
@@ -186,11 +187,7 @@ def _ms(value: float | None) -> str:
 
 def in_readme(readme: str, result: Mapping[str, Any]) -> str:
     """Return the README with its tables as this run has them."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    if not rest or not after:
-        raise ValueError(f"README.md lacks {BEGIN!r} or {END!r}")
-    return f"{before}{BEGIN}\n{tables(result)}\n{END}{after}"
+    return spliced(readme, BEGIN, END, tables(result))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from controlplane.packs.registry import FOLDERS, load_metrics, load_pack
 from controlplane.training import additive, trees
 from controlplane.training.dataset import fence, write_dataset
 from perf import notes
+from perf.marked import replace_marked
 from perf.processes import ROOT
 from protos.contract.bundle import BundleInvalid, BundleStore
 from protos.contract.digest import canonical_json
@@ -202,20 +203,21 @@ def measure(
             "engine": engine,
             "metric": metric,
             "ours": round(ours["value"], 4),
-            "low": _rounded(ours["low"]),
-            "high": _rounded(ours["high"]),
-            "control": None if control is None else _rounded(control["value"]),
+            "low": rounded(ours["low"]),
+            "high": rounded(ours["high"]),
+            "control": None if control is None else rounded(control["value"]),
             "published": one.published.get(metric),
             "n": report["data"]["cases"],
             "bundle": digest,
             "worker_ms": {name: round(value, 3) for name, value in report["worker"]["latency_ms"].items()},
             "gateway_ms": {name: round(value, 3) for name, value in report["gateway"]["latency_ms"].items()},
-            "cpu_ms": _rounded(report["gateway"]["cpu_ms"]),
+            "cpu_ms": rounded(report["gateway"]["cpu_ms"]),
             "tokens": round(tokens, 1),
         }
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Return a figure as it is recorded."""
     return None if value is None else round(value, 4)
 
 
@@ -233,10 +235,7 @@ def _sample(path: Path, scratch: Path) -> Path:
 
 def write_table(rows: Sequence[dict[str, Any]]) -> None:
     """Put the results into the README, between its marks."""
-    text = README.read_text("utf-8")
-    before, rest = text.split(BEGIN, 1)
-    _, after = rest.split(END, 1)
-    README.write_text(before + BEGIN + "\n" + tables(rows) + "\n" + END + after, "utf-8")
+    replace_marked(README, BEGIN, END, tables(rows))
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> str:
@@ -323,7 +322,7 @@ def main() -> None:
     chosen = parser.parse_args()
     load_metrics()
     rows: list[dict[str, Any]] = json.loads(chosen.results.read_text()) if chosen.results.exists() else []
-    made = _kept_bundles(rows, chosen.bundles) if chosen.missing else {}
+    made = kept_bundles(rows, chosen.bundles) if chosen.missing else {}
     for pack, one, engine in _asked(chosen):
         key = (pack, one.name, engine)
         if chosen.missing and any((r["specialist"], r["set"], r["engine"]) == key for r in rows):
@@ -344,7 +343,7 @@ def main() -> None:
         write_table(rows)
 
 
-def _kept_bundles(rows: Sequence[dict[str, Any]], bundles: Path) -> dict[tuple[str, str], str]:
+def kept_bundles(rows: Sequence[dict[str, Any]], bundles: Path) -> dict[tuple[str, str], str]:
     """Return the bundles that rows were measured with and that are still there, by set and engine."""
     store, found = BundleStore(bundles), {}
     for row in rows:
