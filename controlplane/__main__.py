@@ -24,7 +24,7 @@ from controlplane.loop.schedule import Schedule
 from controlplane.loop.threads import Threads
 from controlplane.loop.work import Worker
 from controlplane.packs.labelled_file import LabelledFileInvalid
-from controlplane.packs.registry import Pack, PackUnknown, load_pack
+from controlplane.packs.registry import PackUnknown, TrainingPack, load_pack
 from controlplane.rpc.server import ControlServer
 from controlplane.rpc.traffic import PlanBell
 from controlplane.settings import ControlSettings, SpecialistSettings
@@ -51,7 +51,7 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
         FieldInvalid, KeyInvalid, DatabaseInvalid, PackUnknown, LabelledFileInvalid: A setting cannot be used.
     """
     key = read_private(settings.plan_key)
-    packs: dict[str, Pack] = {}
+    packs: dict[str, TrainingPack] = {}
     sources: dict[str, SpecialistSettings] = {}
     for source in settings.specialists:
         pack = load_pack(source.pack, source.data, source.suite)
@@ -114,7 +114,7 @@ async def serve(settings: ControlSettings) -> bool:
         max(60.0, settings.tick_s), "expire", partial(threads.of("steps"), partial(erasure.expire, deployment))
     )
     schedule.every(looks, "triggers", partial(threads.of("steps"), partial(triggers.watch, deployment)))
-    schedule.every(max(1.0, settings.tick_s), "drift", partial(threads.of("drift"), partial(drift.watch, deployment)))
+    schedule.every(looks, "drift", partial(threads.of("drift"), partial(drift.watch, deployment)))
     jobs = asyncio.create_task(_work(worker, settings.tick_s))
     port = await server.start(settings.listen)
     schedule.start()

@@ -147,10 +147,6 @@ class History:
 
     held_out_shifted = shifted
 
-    def stream(self, seed: int, shift: float) -> Any:
-        """Traffic is replayed, not drawn."""
-        raise NotImplementedError("this pack's traffic comes from a file")
-
 
 def headlines(data: Path) -> list[Request]:
     """Read all headlines, oldest first."""

@@ -22,7 +22,7 @@ from controlplane.loop.deployment import Deployment
 from controlplane.loop.embedding import best_embedder
 from controlplane.loop.publish import acknowledged, offer_of
 from controlplane.loop.work import Worker
-from controlplane.packs.registry import Pack
+from controlplane.packs.registry import TrainingPack
 from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store import counters, plans, records, rollouts
 from controlplane.store.artifacts import Artifacts
@@ -107,7 +107,7 @@ class Site:
     def __init__(
         self,
         root: Path,
-        pack: Pack,
+        pack: TrainingPack,
         source: Path,
         engine: Engine,
         settings: dict[str, Any],

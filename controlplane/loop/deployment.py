@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.errors import UnknownSpecialist
 from controlplane.loop.embedding import Embedder
-from controlplane.packs.registry import Pack
+from controlplane.packs.registry import TrainingPack
 from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.store import Store
@@ -39,7 +39,7 @@ class Deployment:
     artifacts: Artifacts
     bundles: BundleStore
     key: Ed25519PrivateKey
-    packs: Mapping[str, Pack]
+    packs: Mapping[str, TrainingPack]
     sources: Mapping[str, SpecialistSettings]
     clock: Callable[[], int]
     embedder: Embedder
@@ -68,7 +68,7 @@ class Deployment:
                 found.append((int(path.stem), envelope_from_json(parse_json_object(path.read_bytes()))))
         return [envelope for _, envelope in sorted(found, key=lambda one: one[0])]
 
-    def pack(self, specialist: str) -> Pack:
+    def pack(self, specialist: str) -> TrainingPack:
         """Return a specialist's pack; raises UnknownSpecialist."""
         found = self.packs.get(specialist)
         if found is None:

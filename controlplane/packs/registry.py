@@ -20,8 +20,8 @@ class PackUnknown(Unusable):
     """No pack has that name, or the pack was asked for in a way it does not support."""
 
 
-class Pack(Protocol):
-    """A specialist's task, its locked suite and sources of labelled text."""
+class TrainingPack(Protocol):
+    """A specialist's task, its locked suite and sources of labelled text: what the control plane asks of a pack."""
 
     task: TaskSpec  # what the specialist reads and answers
     suite: Suite  # what a candidate must show before it may be rolled out
@@ -35,7 +35,7 @@ class Pack(Protocol):
         ...
 
     def held_out(self, n: int, seed: int) -> list[Example]:
-        """Draw ``n`` steady examples that ``training_set`` and ``stream`` never give."""
+        """Draw ``n`` steady examples that ``training_set`` and live traffic never give."""
         ...
 
     def shifted(self, n: int, seed: int) -> list[Example]:
@@ -43,8 +43,12 @@ class Pack(Protocol):
         ...
 
     def held_out_shifted(self, n: int, seed: int) -> list[Example]:
-        """Draw ``n`` examples of the new wave that ``shifted`` and ``stream`` never give."""
+        """Draw ``n`` examples of the new wave that ``shifted`` and live traffic never give."""
         ...
+
+
+class Pack(TrainingPack, Protocol):
+    """A pack that also makes up live traffic."""
 
     def stream(self, seed: int, shift: float) -> Iterator[Example]:
         """Give live traffic for ever; ``shift`` in 0..1 is the share of the new wave."""
