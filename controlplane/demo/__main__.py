@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from controlplane.demo.story import Story
 from controlplane.evals.suite import SuiteInvalid
 from controlplane.packs.labelled_file import LabelledFileInvalid
 from controlplane.packs.registry import load_pack
+from controlplane.store.files import replace_file
 
 
 async def run(out: Path, data: Path | None, suite: Path | None, *, is_short: bool, console: Console) -> dict[str, Any]:
@@ -29,9 +29,7 @@ async def run(out: Path, data: Path | None, suite: Path | None, *, is_short: boo
             summary = await Story(deployment, pack, screen, scale.rate).tell()
         finally:
             deployment.stop()
-    partial = deployment.root / "summary.json.partial"
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
-    os.replace(partial, deployment.root / "summary.json")
+    replace_file(deployment.root / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 

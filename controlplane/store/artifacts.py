@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from controlplane.store.files import replace_file
 from controlplane.store.vault import KeyId, Vault
 from protos.contract.digest import digest_bytes, hex_of
 
@@ -49,12 +50,7 @@ class Artifacts:
     def _write(final: Path, data: bytes) -> None:
         if not final.exists():
             final.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, partial = tempfile.mkstemp(dir=final.parent, prefix=".adding-")
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, final)
+            replace_file(final, data, 0o600)
 
     def get(self, digest: str) -> bytes:
         """Return an artifact's bytes, verified; raises ArtifactMissing."""

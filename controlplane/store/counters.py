@@ -60,9 +60,8 @@ def keep(unit: Unit, report: traffic_pb2.GatewayReport) -> None:
 
 def arm_counts(unit: Unit, specialist: str, salt: str) -> dict[str, dict[str, int]]:
     """Add up requests, unanswered (errors and fallbacks) and late ones of a rollout, by arm number as text."""
-    query = select(arm_counter).where(arm_counter.c.specialist == specialist, arm_counter.c.salt == salt)
     found: dict[str, dict[str, int]] = {}
-    for row in unit.connection.execute(query):
+    for row in arm_rows(unit, specialist, salt):
         arm = found.setdefault(str(row.arm), {"requests": 0, "unanswered": 0, "late": 0})
         arm["requests"] += row.requests
         arm["unanswered"] += row.errors + sum(row.fallbacks.values())

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import select
 
+from controlplane.store.outcomes import is_of
 from controlplane.store.store import Store
 from controlplane.store.tables import outcome, sample
 
@@ -38,7 +39,6 @@ SCHEMA = pa.schema(
 
 def export_samples(store: Store, specialist: str, out: Path) -> int:
     """Write every sample kept of a specialist and return how many; the file appears whole or not at all."""
-    is_same = (outcome.c.specialist == sample.c.specialist) & (outcome.c.decision_id == sample.c.decision_id)
     plain = ("id", "decision_id", "arm", "bundle", "generation", "text", "fields", "label", "decision", "score")
     rest = ("confidence", "fallback", "drawn_for", "inclusion")
     query = (
@@ -49,7 +49,7 @@ def export_samples(store: Store, specialist: str, out: Path) -> int:
             outcome.c.source.label("outcome_source"),
             outcome.c.observed_ms.label("outcome_observed"),
         )
-        .outerjoin(outcome, is_same)
+        .outerjoin(outcome, is_of(sample))
         .where(sample.c.specialist == specialist)
         .order_by(sample.c.id)
         .limit(PART)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import delete, insert, select, update
 
+from controlplane.store.outcomes import is_of
 from controlplane.store.store import Unit
 from controlplane.store.tables import label_batch, outcome, sample
 
@@ -47,10 +48,9 @@ def set_state(unit: Unit, specialist: str, source: str, day: str, before: str, a
 
 def labelled(unit: Unit, specialist: str, limit: int) -> list[Any]:
     """Return the newest labelled samples (text, label, source, received_ms), oldest of them first."""
-    is_same = (outcome.c.specialist == sample.c.specialist) & (outcome.c.decision_id == sample.c.decision_id)
     query = (
         select(sample.c.text, outcome.c.label, outcome.c.source, outcome.c.received_ms)
-        .join(outcome, is_same)
+        .join(outcome, is_of(sample))
         .where(sample.c.specialist == specialist, sample.c.text != "")
         .order_by(sample.c.id.desc())
         .limit(limit)

@@ -4,8 +4,9 @@ from typing import Any
 
 from sqlalchemy import LargeBinary, exists, func, insert, select, type_coerce, update
 
+from controlplane.store.outcomes import is_of
 from controlplane.store.store import Unit
-from controlplane.store.tables import given_label, outcome, sample, shadow_pair
+from controlplane.store.tables import given_label, sample, shadow_pair
 
 LOOKED_AT = 2_000  # newest samples without an outcome: what is asked about should be about today's traffic
 
@@ -21,7 +22,7 @@ def candidates(unit: Unit, specialist: str, person: str) -> list[Any]:
         shadow_pair.c.candidate_decision != "",
         shadow_pair.c.candidate_decision != shadow_pair.c.primary_decision,
     )
-    known = exists().where(outcome.c.specialist == sample.c.specialist, outcome.c.decision_id == sample.c.decision_id)
+    known = exists().where(is_of(sample))
     mine = exists().where(
         given_label.c.specialist == sample.c.specialist,
         given_label.c.decision_id == sample.c.decision_id,

@@ -39,7 +39,7 @@ def decisions(unit: Unit, salt: str, since_ms: int, due_ms: int | None) -> list[
     """Count (primary decision, candidate decision, in time, true label or None, matured, n) over a stage's pairs.
 
     Args:
-        due_ms: As in ``arm_decisions``.
+        due_ms: As in ``samples.arm_decisions``.
     """
     matured = is_matured(shadow_pair.c.at_ms, due_ms)
     columns = (shadow_pair.c.primary_decision, shadow_pair.c.candidate_decision, shadow_pair.c.in_time, outcome.c.label)
