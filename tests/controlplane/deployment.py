@@ -243,6 +243,16 @@ plan_key = "plan.key"
         answer: control_pb2.Rollout = await self.ask("SubmitApproval", await self.signed(name, **changes))
         return answer
 
+    async def approved_into(self, phase: str, name: str) -> control_pb2.Rollout:
+        """Sign, submit, and keep traffic coming until the rollout is in that phase and its plan in force.
+
+        A gate that passed by a hair may want a few more observations before the approval is acted on.
+        """
+        await self.approve(name)
+        found = await self.driven_until(name, lambda r: r.phase == phase)
+        await self.in_force()
+        return found
+
     async def in_force(self) -> control_pb2.PlanStatus:
         """Wait until the newest plan that was not refused is applied, and return every plan."""
 

@@ -18,8 +18,7 @@ def test_the_database_may_go_and_come_back_while_callers_are_answered(tmp_path: 
             await deployment.evaluated(new)
             name = await deployment.begun(new)
             await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
-            await deployment.approve(name)
-            await deployment.in_force()
+            await deployment.approved_into("canary", name)
 
             await asyncio.to_thread(server.stop)
             answers = await deployment.drive(60)
@@ -28,8 +27,7 @@ def test_the_database_may_go_and_come_back_while_callers_are_answered(tmp_path: 
             await asyncio.to_thread(server.start)
 
             await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
-            await deployment.approve(name)
-            await deployment.in_force()
+            await deployment.approved_into("primary", name)
             answers = [a for a in await deployment.drive(40) if not a.fallback.used]
             assert {a.bundle_digest for a in answers} == {new}
 

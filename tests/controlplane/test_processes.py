@@ -58,12 +58,11 @@ def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(tmp
         assert all(value > 0 for value in shadow.engine_us.primary.value)
         assert shadow.known_cost.sample > 0 > shadow.known_cost.value
 
-        begun = await deployment.approve(name)
-        assert (begun.phase, begun.canary_bp) == ("canary", 2000)
+        begun = await deployment.approved_into("canary", name)
+        assert begun.canary_bp >= 2000
         canaried = await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
         assert canaried.canary_bp == 5000
-        promoted = await deployment.approve(name)
-        assert promoted.phase == "primary"
+        await deployment.approved_into("primary", name)
         status = await deployment.in_force()
         answers = await deployment.drive(40)
         assert {a.bundle_digest for a in answers} == {new}
@@ -87,8 +86,7 @@ def test_a_canary_that_turns_bad_is_rolled_back_without_anybody(tmp_path: Path) 
         await deployment.evaluated(new)
         name = await deployment.begun(new)
         await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
-        await deployment.approve(name)
-        await deployment.in_force()
+        await deployment.approved_into("canary", name)
         await deployment.inject(new, engine_pb2.FAULT_KIND_INVERT)
         back = await deployment.driven_until(name, lambda r: r.phase == "rolled_back" and r.rollback_ms > 0)
         assert "fail" in {g.verdict for g in back.gates}
@@ -175,7 +173,7 @@ def test_a_kill_at_any_stage_loses_nothing_that_was_approved(tmp_path: Path, vic
             assert (found.phase, found.canary_bp) == ("shadow", 0)
             await deployment.approve(name)
         await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
-        await deployment.approve(name)
+        await deployment.approved_into("primary", name)
         status = await deployment.in_force()
         generations = [p.generation for p in status.plans]
         assert generations == sorted(set(generations))
@@ -295,8 +293,7 @@ def test_people_may_hold_reject_and_go_back_after_a_promotion(tmp_path: Path) ->
         assert (held.phase, held.canary_bp) == ("shadow", 0)
         await deployment.ask("ResumeRollout", control_pb2.RolloutCommand(rollout=name, **said))
         await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
-        await deployment.approve(name)
-        await deployment.in_force()
+        await deployment.approved_into("primary", name)
         assert {a.bundle_digest for a in await deployment.drive(20)} == {new}
 
         back = await deployment.ask("RollBack", control_pb2.RolloutCommand(rollout=name, **said))
