@@ -100,10 +100,11 @@ def _held_out(pack: Any, files: list[Path] | None, n: int, columns: Any) -> list
     from dataclasses import replace
 
     from controlplane.datasets.rows import read_cases
-    from controlplane.loop.evaluate import HELD_OUT_SEED
+    from controlplane.loop.evaluate import HELD_OUT_SEED, core_and_dev
     from controlplane.packs.example import Example
 
-    found = list(pack.held_out(n, HELD_OUT_SEED)) + list(pack.held_out_shifted(n, HELD_OUT_SEED))
+    core, dev = core_and_dev(pack, n)
+    found = [*core, *dev, *pack.held_out_shifted(n, HELD_OUT_SEED)]
     for path in files or ():
         cases = read_cases(path, pack.task, replace(columns, slices=()), pack.task.labels)
         found += [Example(case.text, case.label) for case in cases]

@@ -12,6 +12,7 @@ from controlplane.loop import advance
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
+from controlplane.packs.registry import TrainingPack
 from controlplane.store import jobs, rollouts, samples
 from controlplane.store.store import Unit
 from controlplane.training.dataset import read_dataset, text_key, write_dataset
@@ -19,6 +20,7 @@ from protos.contract.bundle import BundleInvalid
 from protos.contract.digest import digest_json, parse_json_object
 
 CORE, SHIFTED = "core", "shifted"
+MOST_DEV = 200  # held-out cases that a training looks at, and that judge nobody
 LEAST_LIVE = 50  # live cases below which the suite's questions about them wait
 LOOKED_AT = 20_000  # newest labelled samples: beyond them no live case is found
 _HELD_LIVE = "048c"  # third hex digit of a text's key: a quarter of live texts, drawn unlike any pack's own share
@@ -143,7 +145,7 @@ def held_out_parts(deployment: Deployment, specialist: str) -> dict[str, list[Ex
     Live ones, captured traffic whose outcome is known, are among them where the suite asks for them.
     """
     pack, n = deployment.pack(specialist), deployment.settings.training.held_out
-    parts = {CORE: pack.held_out(n, HELD_OUT_SEED), SHIFTED: pack.held_out_shifted(n, HELD_OUT_SEED)}
+    parts = {CORE: core_and_dev(pack, n)[0], SHIFTED: pack.held_out_shifted(n, HELD_OUT_SEED)}
     if LIVE in pack.suite.parts:
         with deployment.store.reading() as unit:
             rows = samples.labelled_cases(unit, specialist, LOOKED_AT)
@@ -153,6 +155,16 @@ def held_out_parts(deployment: Deployment, specialist: str) -> dict[str, list[Ex
             if row.label in pack.task.labels and is_held_live(row.text)
         ][:n]
     return {name: examples for name, examples in parts.items() if examples}
+
+
+def core_and_dev(pack: TrainingPack, n: int) -> tuple[list[Example], list[Example]]:
+    """Draw the steady cases that candidates are judged on, ``n`` at most, and those that a training looks at.
+
+    A pack of few cases keeps a third of them for the training.
+    """
+    drawn = pack.held_out(n + MOST_DEV, HELD_OUT_SEED)
+    cut = len(drawn) - min(MOST_DEV, max(len(drawn) - n, len(drawn) // 3))
+    return drawn[:cut], drawn[cut:]
 
 
 def is_held_live(text: str) -> bool:

@@ -19,9 +19,7 @@ from controlplane.training.dataset import dataset_digest, fence, read_dataset, w
 from protos.contract.digest import canonical_json
 from protos.contract.task import TaskSpec
 
-DEV_SEED = 2
 LOOKED_AT = 20_000  # newest labelled samples: beyond them nothing is mined for hard cases
-MOST_DEV = 200  # cases the temperature is fitted on
 
 
 def ask(
@@ -73,7 +71,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         pairs = pair_rows.disagreements(unit, job.specialist, LOOKED_AT) if split else {}
     parts = evaluate.held_out_parts(deployment, job.specialist)
     held = [example for part in parts.values() for example in part]
-    dev, _ = fence(pack.held_out(MOST_DEV, DEV_SEED), held)
+    dev, _ = fence(evaluate.core_and_dev(pack, settings.held_out)[1], held)
     source = deployment.sources[job.specialist]
     # Live examples come on top: what the base set teaches must not be lost for what is new.
     if LIVE in pack.suite.parts:

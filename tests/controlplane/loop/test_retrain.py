@@ -103,6 +103,20 @@ def test_live_cases_that_a_suite_asks_for_are_judged_on_and_never_trained_on(pre
     assert learned and not learned & {case.text for case in live}
 
 
+def test_a_pack_with_few_held_out_cases_shares_them_between_judging_and_training(
+    prepared: tuple[World, Path], tmp_path: Path
+) -> None:
+    made, _ = prepared
+    few = load_pack(NAME)
+    cases = few.held_out(30, 5)
+    few.held_out = lambda n, seed: cases[:n]  # type: ignore[method-assign]
+    deployment = replace(made.deployment, packs={NAME: few})
+    looked_at = read_dataset(Path(retrain.prepare(deployment, job(), tmp_path)["dev_file"]))
+    judged = evaluate.held_out_parts(deployment, NAME)["core"]
+    assert (len(judged), len(looked_at)) == (20, 10)
+    assert {case.text for case in judged} | {case.text for case in looked_at} == {case.text for case in cases}
+
+
 def test_from_longer_ago_the_cases_two_bundles_differed_over_are_learned_from_first() -> None:
     task = load_pack(NAME).task
     rows = [
