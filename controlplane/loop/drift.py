@@ -105,7 +105,7 @@ def _next(deployment: Deployment, specialist: str) -> _Step | None:
             return None
         bundle = split.primary
         reference = reading_rows.reference(unit, specialist, bundle)
-        history = reading_rows.newest(unit, specialist, bundle)
+        history = reading_rows.newest_windows(unit, specialist, bundle, settings.persistence)
         matured: list[Any] = []
         past: list[Any] = []
         if reference is None or reference.embedding != deployment.embedder.name:

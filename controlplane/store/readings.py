@@ -43,3 +43,12 @@ def newest(unit: Unit, specialist: str = "", bundle: str = "", signal: str = "",
         if wanted:
             query = query.where(column == wanted)
     return list(reversed(unit.connection.execute(query).all()))
+
+
+def newest_windows(unit: Unit, specialist: str, bundle: str, windows: int) -> list[Any]:
+    """Return every signal's readings of a primary's newest windows, oldest first."""
+    where = (drift_reading.c.specialist == specialist) & (drift_reading.c.bundle == bundle)
+    last = drift_reading.c.last_sample
+    ends = select(last).where(where).distinct().order_by(last.desc()).limit(windows).subquery()
+    query = select(drift_reading).where(where, last.in_(select(ends.c.last_sample))).order_by(drift_reading.c.id)
+    return list(unit.connection.execute(query))

@@ -97,6 +97,23 @@ def test_a_shift_that_lasts_starts_one_retraining_and_every_reading_says_what_fo
     assert len(actions) == 1 and actions.pop().startswith("not retraining, because job train-")
 
 
+def test_persistence_is_reached_however_many_signals_there_are(tmp_path: Path) -> None:
+    windows = 60
+    found = world(tmp_path, drift=DRIFT | {"persistence": windows})
+    bundle = found.bundle()
+    found.first_plan(bundle)
+    feed(found, bundle, 100, 0.0)
+    over = {"specialist": NAME, "bundle": bundle, "verdict": "watch", "value": 2.0, "threshold": 1.0, "sample": 40}
+    with found.deployment.store.writing(found.clock()) as unit:
+        for last in range(101, 100 + windows):
+            for signal in ("input", "score", "decision", "confidence", "calibration", "error", "sudden"):
+                said = {"signal": signal, "last_sample": last, "summary": "", "action": ""}
+                reading_rows.add(unit, over | said)
+    feed(found, bundle, windows - 1 + 40, 1.0)
+    last = {signal: verdict for signal, verdict, _ in readings(found)[-7:]}
+    assert last["input"] == "drift"
+
+
 def test_drift_without_labels_does_not_retrain_and_says_why(found: World) -> None:
     bundle = found.bundle()
     found.first_plan(bundle)
