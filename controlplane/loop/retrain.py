@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from controlplane.datasets.build import ROWS, DatasetRefused, Part, build, verify, write
+from controlplane.datasets.build import ROWS, Built, DatasetRefused, Part, build, verify, write
 from controlplane.evals.suite import LIVE
 from controlplane.loop import evaluate, label_check
 from controlplane.loop.deployment import LOOP, Deployment
@@ -19,6 +19,7 @@ from controlplane.training.dataset import dataset_digest, fence, read_dataset, w
 from protos.contract.digest import canonical_json
 from protos.contract.task import TaskSpec
 
+DEV = "dev.jsonl"
 LOOKED_AT = 20_000  # newest labelled samples: beyond them nothing is mined for hard cases
 
 
@@ -62,48 +63,75 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     """
     # Labels that came in since the last look are looked at before anything is trained on them.
     label_check.check(deployment)
-    settings = deployment.settings.training
-    pack = deployment.pack(job.specialist)
-    seed = int(job.request["seed"])
+    pack, settings = deployment.pack(job.specialist), deployment.settings.training
+    judged = evaluate.held_out_parts(deployment, job.specialist)
+    closed = [example for part in judged.values() for example in part]
+    dev, _ = fence(evaluate.core_and_dev(pack, settings.held_out)[1], closed)
+    closed += dev
     with deployment.store.reading() as unit:
         split = standing_split(unit, job.specialist)
         rows = samples.labelled_cases(unit, job.specialist, LOOKED_AT) if split else []
         pairs = pair_rows.disagreements(unit, job.specialist, LOOKED_AT) if split else {}
-    parts = evaluate.held_out_parts(deployment, job.specialist)
-    held = [example for part in parts.values() for example in part]
-    dev, _ = fence(evaluate.core_and_dev(pack, settings.held_out)[1], held)
-    source = deployment.sources[job.specialist]
-    # Live examples come on top: what the base set teaches must not be lost for what is new.
     if LIVE in pack.suite.parts:
         rows = [row for row in rows if not evaluate.is_held_live(row.text)]
-    given = _live(rows, pairs, pack.task, settings.live_examples)
-    if source.dataset is not None:
-        given.append(_dataset(source.dataset, pack.task, held + dev))
-    given.append(Part("pack", source.pack, tuple(pack.training_set(settings.examples, seed))))
-    built = build(pack.task, given, held + dev)
+    parts = _parts(deployment, job, rows, pairs, closed)
+    built = build(pack.task, parts, closed)
     manifest = write(built, folder)
-    dev_file = folder / "dev.jsonl"
-    write_dataset(dev_file, dev)
-    # Sealed with whoever's inputs are in it: where one of them is erased, so is the set.
-    texts = {example.text for example in built.rows}
-    captured = {name for row in rows if row.text in texts and (name := key_of(row.sealed_text)) is not None}
-    kept = deployment.artifacts.put_captured((folder / ROWS).read_bytes(), captured)
-    described = deployment.artifacts.put(canonical_json(manifest.to_json()))
+    write_dataset(folder / DEV, dev)
+    digests = {
+        "suite": pack.suite.digest,
+        "dataset": manifest.rows_digest,
+        "manifest": deployment.artifacts.put(canonical_json(manifest.to_json())),
+        "artifact": _keep(deployment, built, rows, folder),
+    }
     locked = {
         "job": job.id,
         "attempt": job.attempt,
         "specialist": job.specialist,
-        "suite": pack.suite.digest,
-        "held_out": {name: dataset_digest(part) for name, part in parts.items()},
-        "dataset": manifest.rows_digest,
-        "manifest": described,
+        "held_out": {name: dataset_digest(part) for name, part in judged.items()},
         "examples": manifest.rows,
-        "live_examples": sum(len(part.rows) for part in given if part.kind in ("captured", "hard")),
+        "live_examples": sum(len(part.rows) for part in parts if part.kind in ("captured", "hard")),
         "fenced_out": {"exact": manifest.exact, "near": manifest.near},
-        "artifact": kept,
+        **digests,
     }
     with deployment.store.writing(deployment.clock()) as unit:
         unit.record(LOOP, "suite.locked", locked)
+    return _config(deployment, job, folder) | {
+        "parent": split.primary if split else None,
+        "dataset_digest": digests["artifact"],
+        "data_manifest": digests["manifest"],
+        "suite_digest": digests["suite"],
+    }
+
+
+def _parts(
+    deployment: Deployment,
+    job: Any,
+    rows: Sequence[Any],
+    pairs: Mapping[str, tuple[str, str]],
+    closed: Sequence[Example],
+) -> list[Part]:
+    """Return what a training learns from: live examples on top, so that what the base set teaches is not lost."""
+    pack, settings = deployment.pack(job.specialist), deployment.settings.training
+    source = deployment.sources[job.specialist]
+    parts = _live(rows, pairs, pack.task, settings.live_examples)
+    if source.dataset is not None:
+        parts.append(_dataset(source.dataset, pack.task, closed))
+    drawn = pack.training_set(settings.examples, int(job.request["seed"]))
+    return [*parts, Part("pack", source.pack, tuple(drawn))]
+
+
+def _keep(deployment: Deployment, built: Built, rows: Sequence[Any], folder: Path) -> str:
+    """Keep a written training set, sealed with whoever's inputs are in it: where one is erased, so is the set."""
+    texts = {example.text for example in built.rows}
+    captured = {name for row in rows if row.text in texts and (name := key_of(row.sealed_text)) is not None}
+    return deployment.artifacts.put_captured((folder / ROWS).read_bytes(), captured)
+
+
+def _config(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
+    """Return what the training child is told of how to train, and where its files are."""
+    pack, settings = deployment.pack(job.specialist), deployment.settings.training
+    source = deployment.sources[job.specialist]
     return {
         "specialist": job.specialist,
         "pack": source.pack,
@@ -113,19 +141,15 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "statements": dict(pack.statements),
         "task": pack.task.to_json(),
         "train_file": str(folder / ROWS),
-        "dev_file": str(dev_file),
+        "dev_file": str(folder / DEV),
         "bundles_dir": str(deployment.bundles.root),
         "base": settings.base,
-        "recipe": settings.recipe.but({"seed": seed}).to_json(),
+        "recipe": settings.recipe.but({"seed": int(job.request["seed"])}).to_json(),
         "search": settings.search.to_json() if settings.search else {},
         "checkpoint_dir": str(folder / "checkpoint"),
         "max_seconds": settings.max_seconds,
         "memory_mb": settings.memory_mb,
         "author": job.request["author"],
-        "parent": split.primary if split else None,
-        "dataset_digest": kept,
-        "data_manifest": described,
-        "suite_digest": pack.suite.digest,
     }
 
 
