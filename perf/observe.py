@@ -26,6 +26,7 @@ from tests.controlplane.loop.fixture import NAME, ZERO, world
 RESULT = Path(__file__).parent / "results" / "observe.json"
 SEGMENT = 20_000  # records a segment, about 8 MB, a gateway's default
 OUTCOMES = 0.1  # outcomes for each sample
+MEASURED = 500_000  # records between two looks at memory
 APART_MS = 20_000  # between two segments: a thousand records a second
 WRITTEN = 25  # segments that are written, and read again in turn under new names: half a million records
 
@@ -112,7 +113,7 @@ def run(records: int, folder: Path) -> dict[str, object]:
     found = world(folder, keep_samples=50_000)
     found.deployment.settings.capture_dir.mkdir(parents=True, exist_ok=True)
     done, cpu, number = 0, 0.0, 0
-    memory: list[tuple[int, float, float]] = []
+    memory: list[dict[str, float]] = []
     made, size = folder / "made", 0
     for i in range(min(WRITTEN, -(-records // SEGMENT))):
         size = write_segment(made, i, found.clock.now_ms + i * APART_MS)
@@ -127,14 +128,14 @@ def run(records: int, folder: Path) -> dict[str, object]:
         cpu += time.process_time() - started
         assert kept == size, (kept, size)
         done += kept
-        if number % 20 == 1:
-            memory.append((done, round(resident_mb(), 1), round(peak_mb(), 1)))
-            print(f"{done:,} records, {done / cpu:,.0f} a second of CPU, peak {peak_mb():.0f} MB", flush=True)
+        if done // MEASURED > (done - kept) // MEASURED:
+            memory.append({"records": done, "resident_mb": round(resident_mb(), 1), "peak_mb": round(peak_mb(), 1)})
+            print(f"{done:,} records, {done / cpu:,.0f} a second of CPU, {memory[-1]}", flush=True)
     return {
         "records": done,
         "records_per_cpu_s": round(done / cpu),
         "us_per_record": round(1e6 * cpu / done, 1),
-        "resident_and_peak_mb_over_records": memory,
+        "memory": memory,
         **sizes(found.deployment),
     }
 
@@ -154,7 +155,7 @@ def main() -> None:
     made_by = {"commit": measured, "command": f"python -m perf.observe --records {chosen.records}"}
     machine = made_by | {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
     chosen.out.write_text(json.dumps({**machine, **found}, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in found.items() if not k.startswith("resident")}, indent=1))
+    print(json.dumps({k: v for k, v in found.items() if k != "memory"}, indent=1))
 
 
 if __name__ == "__main__":
