@@ -1,9 +1,12 @@
 """Label scores out of what engines return: the best few tokens, or exactly the labels' own."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from gateway.engines.ports import Broken, LabelScores
+from gateway.engines.ports import Broken, EngineProblem, LabelScores, ScoreJob
+
+T = TypeVar("T")
 
 SMALLEST = 1e-30  # a probability of exactly 0 has no logarithm
 ROUNDING = 1e-6  # what probabilities in single precision, summed, may fall short of 1 by
@@ -51,6 +54,27 @@ def from_probabilities(values: Sequence[float], *, of_vocabulary: bool, prompt_t
     logprobs = tuple(math.log(max(v / scale, SMALLEST)) for v in values)
     mass = min(total, 1.0) if of_vocabulary else None
     return LabelScores(logprobs, vocabulary_mass=mass, prompt_tokens=prompt_tokens)
+
+
+def each(
+    jobs: Sequence[ScoreJob], rows: Sequence[T], read: Callable[[ScoreJob, T], LabelScores]
+) -> list[LabelScores | EngineProblem]:
+    """Read every text's row of one answer; what is wrong with a row is wrong for that text alone."""
+    found: list[LabelScores | EngineProblem] = []
+    for job, row in zip(jobs, rows, strict=True):
+        try:
+            found.append(read(job, row))
+        except Broken as error:
+            found.append(error)
+    return found
+
+
+def only(found: Sequence[LabelScores | EngineProblem]) -> LabelScores:
+    """Return the scores of a request for one text; raises what is wrong with them."""
+    (one,) = found
+    if isinstance(one, EngineProblem):
+        raise one
+    return one
 
 
 def _mass(logprobs: Sequence[float]) -> float:

@@ -44,6 +44,28 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
+def read_rows(answer: oip_pb2.ModelInferResponse, name: str, count: int) -> list[tuple[float, ...]]:
+    """Read an output of as many rows as there were texts; raises Broken where it has another number of them."""
+    values = numbers(read_outputs(answer), name)
+    if count == 1:
+        return [values]
+    (shape,) = [list(output.shape) for output in answer.outputs if output.name == name]
+    if len(shape) < 2 or shape[0] != count:
+        raise Broken(f"output {name!r} has shape {shape}, expected {count} rows of label scores")
+    width = len(values) // count
+    return [values[at : at + width] for at in range(0, len(values), width)]
+
+
+def numbers(outputs: dict[str, list[Any]], name: str) -> tuple[float, ...]:
+    """Return an output's elements; raises Broken unless it is there and floating point."""
+    values = outputs.get(name)
+    if values is None:
+        raise Broken(f"the answer has outputs {sorted(outputs)}, expected {name!r}")
+    if not all(isinstance(value, float) for value in values):
+        raise Broken(f"output {name!r} is not floating point")
+    return tuple(values)
+
+
 def read_outputs(answer: oip_pb2.ModelInferResponse) -> dict[str, list[Any]]:
     """Read every output's elements, row-major.
 

@@ -99,6 +99,7 @@ class LabelScores:
         is_bounded: Some label was outside the engine's best few; its value is the highest it can have.
         vocabulary_mass: What the labels hold of the next token's probability; None where unknown.
         prompt_tokens, queue_us, engine_us: As far as the server tells; 0 where it does not.
+        batch_size: Texts in the request that asked.
     """
 
     values: tuple[float, ...]
@@ -109,6 +110,7 @@ class LabelScores:
     prompt_tokens: int = 0
     queue_us: int = 0
     engine_us: int = 0
+    batch_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,12 +195,10 @@ class RemoteLink:
             self.generators.add(bundle)
 
     async def _probe(self, served: Served, head: Head) -> None:
-        """Ask the bundle's recorded probes before it may serve."""
-        found = []
-        for i, probe in enumerate(served.probes):
-            job = _score_job(f"probe-{i}", served, probe.text)
-            scores = await self._engine.score(job, PROBE_TIMEOUT_S)
-            found.append(calibrate(scores, len(served.task.labels), head).probabilities)
+        """Ask the bundle's recorded probes before it may serve, all at once: an engine that gathers does so here."""
+        jobs = [_score_job(f"probe-{i}", served, probe.text) for i, probe in enumerate(served.probes)]
+        scores = await asyncio.gather(*[self._engine.score(job, PROBE_TIMEOUT_S) for job in jobs])
+        found = [calibrate(one, len(served.task.labels), head).probabilities for one in scores]
         try:
             check_probes(served.probes, found)
         except ProbeFailed as error:
@@ -370,7 +368,7 @@ def _result(
         queue_us=scores.queue_us,
         # What the server does not tell apart counts as the engine's: the network is part of a remote engine.
         engine_us=scores.engine_us or max(0, round(taken_s * 1e6) - scores.queue_us),
-        batch_size=1,
+        batch_size=scores.batch_size,
         bundle_digest=served.digest,
         vocabulary_mass=scores.vocabulary_mass,
         label_logprobs=answer.logprobs,

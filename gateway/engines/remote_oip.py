@@ -9,12 +9,13 @@ Presets differ in what servers do beside the protocol:
 """
 
 import math
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Hashable, Sequence
 from typing import Any
 
 from gateway.domain.capabilities import EXACT, TOPK, Capabilities, Health
-from gateway.engines.label_scores import SMALLEST, from_probabilities
-from gateway.engines.oip_values import Tensor, read_outputs
+from gateway.engines.label_scores import SMALLEST, each, from_probabilities, only
+from gateway.engines.oip_values import Tensor, numbers, read_outputs, read_rows
 from gateway.engines.ports import (
     Broken,
     Endpoint,
@@ -33,8 +34,9 @@ from protos.contract.engines import OIP_PRESETS
 from protos.contract.fields import FieldInvalid, Reader
 
 SCORES = ("probabilities", "logprobs", "logits")
-TOKEN_DATATYPES = {"INT64": ("q", 8), "INT32": ("i", 4)}
-OPTIONAL_TOKEN_INPUTS = {"attention_mask": 1, "token_type_ids": 0}
+TOKEN_DATATYPES = {"INT64": "q", "INT32": "i"}
+MASK = "attention_mask"
+OPTIONAL_TOKEN_INPUTS = {MASK: 1, "token_type_ids": 0}
 
 
 class Settings:
@@ -108,34 +110,48 @@ class OipEngine:
 
     async def score(self, job: ScoreJob, timeout_s: float) -> LabelScores:
         """Ask for one score a label."""
+        return only(await self.score_many([job], timeout_s))
+
+    def batch_key(self, job: ScoreJob) -> Hashable | None:
+        """Join what the model has a free first dimension for; rows of unlike lengths only where it takes a mask."""
         settings, inputs = self._kept[job.served.digest]
-        request = oip_pb2.ModelInferRequest(model_name=settings.model, model_version=settings.version, id=job.id)
+        given = inputs[settings.input]
+        if settings.preset == "triton-llmapi" or given.shape[:1] not in ((), (-1,)):
+            return None
+        if given.datatype == "BYTES":
+            return job.served.digest
+        if len(given.shape) < 2:  # one text's tokens
+            return None
+        return (job.served.digest, 0 if MASK in inputs else len(job.token_ids))
+
+    async def score_many(self, jobs: Sequence[ScoreJob], timeout_s: float) -> list[LabelScores | EngineProblem]:
+        """Ask for one row of label scores a text."""
+        settings, inputs = self._kept[jobs[0].served.digest]
+        request = oip_pb2.ModelInferRequest(model_name=settings.model, model_version=settings.version, id=jobs[0].id)
         if settings.preset == "triton-llmapi":
-            _add_llm_inputs(request, job.text, max_tokens=1)
-            outputs = await self._infer(request, settings, timeout_s)
-            return _chosen(outputs, job.served.answers)
-        tokens = len(job.token_ids)
+            _add_llm_inputs(request, jobs[0].text, max_tokens=1)
+            answer = await self._infer(request, settings, timeout_s)
+            return [_chosen(read_outputs(answer), jobs[0].served.answers)]
         if inputs[settings.input].datatype == "BYTES":
             rank = max(1, len(inputs[settings.input].shape))
-            _add(request, settings.input, "BYTES", [1] * rank, _bytes(job.text))
+            raw = b"".join(_bytes(job.text) for job in jobs)
+            _add(request, settings.input, "BYTES", [len(jobs), *[1] * (rank - 1)], raw)
             if settings.preset == "mlserver":
                 request.inputs[-1].parameters["content_type"].string_param = "str"
         else:
-            _add_tokens(request, settings.input, inputs, job.token_ids)
+            _add_tokens(request, settings.input, inputs, [job.token_ids for job in jobs])
         request.outputs.add(name=settings.output)
-        outputs = await self._infer(request, settings, timeout_s)
-        values = _numbers(outputs, settings.output)
-        if settings.scores == "probabilities":
-            return from_probabilities(values, of_vocabulary=False, prompt_tokens=tokens)
-        return LabelScores(values, is_logits=settings.scores == "logits", prompt_tokens=tokens)
+        answer = await self._infer(request, settings, timeout_s)
+        rows = read_rows(answer, settings.output, len(jobs))
+        return each(jobs, rows, lambda job, row: _label_scores(settings, row, len(job.token_ids)))
 
     async def generate(self, job: GenerateJob, timeout_s: float) -> AsyncIterator[Piece]:
         """Write text, all in one piece: the backend is not decoupled unless its operator made it so."""
         settings, _ = self._kept[job.served.digest]
         request = oip_pb2.ModelInferRequest(model_name=settings.model, model_version=settings.version, id=job.id)
         _add_llm_inputs(request, job.text, max_tokens=job.max_tokens)
-        outputs = await self._infer(request, settings, timeout_s)
-        yield Piece(_text(outputs), job.max_tokens)
+        answer = await self._infer(request, settings, timeout_s)
+        yield Piece(_text(read_outputs(answer)), job.max_tokens)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -143,17 +159,22 @@ class OipEngine:
 
     async def _infer(
         self, request: oip_pb2.ModelInferRequest, settings: Settings, timeout_s: float
-    ) -> dict[str, list[Any]]:
+    ) -> oip_pb2.ModelInferResponse:
         try:
-            answer = await ask(self._stubs.next().ModelInfer(request, **self._options(timeout_s)))
+            return await ask(self._stubs.next().ModelInfer(request, **self._options(timeout_s)))
         except InputRefused as error:
             if settings.preset == "mlserver":  # which says so of everything that goes wrong in a model
                 raise Broken(str(error)) from error
             raise
-        return read_outputs(answer)
 
     def _options(self, timeout_s: float) -> dict[str, Any]:
         return {"timeout": timeout_s, "metadata": self._channels.metadata}
+
+
+def _label_scores(settings: Settings, row: tuple[float, ...], tokens: int) -> LabelScores:
+    if settings.scores == "probabilities":
+        return from_probabilities(row, of_vocabulary=False, prompt_tokens=tokens)
+    return LabelScores(row, is_logits=settings.scores == "logits", prompt_tokens=tokens)
 
 
 def _check_width(where: str, output: Tensor | None, settings: Settings, labels: int) -> None:
@@ -177,16 +198,23 @@ def _bytes(text: str) -> bytes:
     return len(data).to_bytes(4, "little") + data
 
 
-def _add_tokens(request: oip_pb2.ModelInferRequest, name: str, inputs: dict[str, Tensor], ids: tuple[int, ...]) -> None:
+def _add_tokens(
+    request: oip_pb2.ModelInferRequest, name: str, inputs: dict[str, Tensor], rows: list[tuple[int, ...]]
+) -> None:
+    """Add token ids and what goes with them, shorter rows filled with zeros at their end."""
+    longest = max(map(len, rows))
     for input_name, constant in ((name, None), *OPTIONAL_TOKEN_INPUTS.items()):
         tensor = inputs.get(input_name)
         if tensor is None or tensor.datatype not in TOKEN_DATATYPES:
             continue
-        _, width = TOKEN_DATATYPES[tensor.datatype]
-        values = ids if constant is None else (constant,) * len(ids)
-        raw = b"".join(value.to_bytes(width, "little", signed=True) for value in values)
-        shape = [1] * max(0, len(tensor.shape) - 1) + [len(ids)]
-        _add(request, input_name, tensor.datatype, shape, raw)
+        code = TOKEN_DATATYPES[tensor.datatype]
+        values: list[int] = []
+        for ids in rows:
+            values += ids if constant is None else [constant] * len(ids)
+            values += [0] * (longest - len(ids))
+        rank = max(1, len(tensor.shape))
+        shape = [len(rows), *[1] * (rank - 2), longest] if rank > 1 else [longest]
+        _add(request, input_name, tensor.datatype, shape, struct.pack(f"<{len(values)}{code}", *values))
 
 
 def _add_llm_inputs(request: oip_pb2.ModelInferRequest, text: str, *, max_tokens: int) -> None:
@@ -196,15 +224,6 @@ def _add_llm_inputs(request: oip_pb2.ModelInferRequest, text: str, *, max_tokens
     _add(request, "sampling_param_top_k", "INT32", [1], (1).to_bytes(4, "little"))
     _add(request, "sampling_param_exclude_input_from_output", "BOOL", [1], b"\1")
     _add(request, "return_cumulative_logprob", "BOOL", [1], b"\1")
-
-
-def _numbers(outputs: dict[str, list[Any]], name: str) -> tuple[float, ...]:
-    values = outputs.get(name)
-    if values is None:
-        raise Broken(f"the answer has outputs {sorted(outputs)}, expected {name!r}")
-    if not all(isinstance(value, float) for value in values):
-        raise Broken(f"output {name!r} is not floating point")
-    return tuple(values)
 
 
 def _text(outputs: dict[str, list[Any]]) -> str:
@@ -223,7 +242,7 @@ def _chosen(outputs: dict[str, list[Any]], answers: tuple[str, ...]) -> LabelSco
     matches = [i for i, answer in enumerate(answers) if written.strip() == answer.strip()]
     if len(matches) != 1:
         raise Broken(f"the model wrote {written[:40]!r}, expected one of {', '.join(map(repr, answers))}")
-    (logprob,) = _numbers(outputs, "cumulative_logprob")[:1] or (math.nan,)
+    (logprob,) = numbers(outputs, "cumulative_logprob")[:1] or (math.nan,)
     if not logprob <= 1e-3:
         raise Broken(f"cumulative_logprob is {logprob}, expected at most 0")
     rest = math.log(max(-math.expm1(min(logprob, -1e-9)), SMALLEST))

@@ -12,14 +12,23 @@ sglang          ``/v1/score`` label tokens; ``/v1/classify``; completions   ``lo
 import asyncio
 import contextlib
 import json
+import os.path
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
 
 from gateway.domain.capabilities import CONSTRAINTS, EXACT, TOPK, Capabilities, Constraint, Health
-from gateway.engines.label_scores import from_best, from_probabilities
+from gateway.engines.label_scores import each, only
+from gateway.engines.openai_answers import (
+    from_classes,
+    from_completion,
+    from_embedding,
+    from_token_scores,
+    reading,
+    rows_of,
+)
 from gateway.engines.ports import (
     Broken,
     Busy,
@@ -126,7 +135,7 @@ class OpenAiEngine:
 
     async def _models(self) -> dict[str, int | None]:
         answer = await self._call("GET", "/v1/models", None, QUESTION_TIMEOUT_S)
-        with _reading("/v1/models"):
+        with reading("/v1/models"):
             return {str(model["id"]): model.get("max_model_len") for model in answer["data"]}
 
     async def _load_adapter(self, settings: Settings) -> None:
@@ -151,76 +160,83 @@ class OpenAiEngine:
 
     async def score(self, job: ScoreJob, timeout_s: float) -> LabelScores:
         """Ask for labels in the bundle's way."""
-        settings = self._kept[job.served.digest]
+        return only(await self.score_many([job], timeout_s))
+
+    def batch_key(self, job: ScoreJob) -> Hashable | None:
+        """Join what one bundle is asked; ``/v1/score`` takes texts that begin alike."""
+        digest = job.served.digest
+        if self._kept[digest].method != "score":
+            return digest
+        return (digest, job.token_ids[0]) if len(job.token_ids) > 1 else None
+
+    async def score_many(self, jobs: Sequence[ScoreJob], timeout_s: float) -> list[LabelScores | EngineProblem]:
+        """Ask for the labels of every text in the bundle's way."""
+        settings = self._kept[jobs[0].served.digest]
         ask = {
             "completions": self._score_by_completion,
             "score": self._score_by_tokens,
             "classify": self._score_by_class,
             "embeddings": self._score_by_logits,
         }[settings.method]
-        return await ask(settings, job, timeout_s)
+        return await ask(settings, jobs, timeout_s)
 
-    async def _score_by_completion(self, settings: Settings, job: ScoreJob, timeout_s: float) -> LabelScores:
-        body = self._completion(settings, list(job.token_ids), 1) | {"logprobs": settings.top}
+    async def _score_by_completion(
+        self, settings: Settings, jobs: Sequence[ScoreJob], timeout_s: float
+    ) -> list[LabelScores | EngineProblem]:
+        path, served = "/v1/completions", jobs[0].served
+        body = self._completion(settings, _joined([list(job.token_ids) for job in jobs]), 1)
+        body["logprobs"] = settings.top
         if settings.preset == "vllm":
             body["return_tokens_as_token_ids"] = True
-        answer = await self._call("POST", "/v1/completions", body, timeout_s)
-        with _reading("/v1/completions"):
-            choice = answer["choices"][0]
-            if choice["finish_reason"] not in ("stop", "length"):
-                raise Broken(f"finish_reason is {choice['finish_reason']!r}, expected stop or length")
-            logprobs = choice["logprobs"]
-            best = dict(logprobs["top_logprobs"][0])
-            best[logprobs["tokens"][0]] = logprobs["token_logprobs"][0]
-            prompt_tokens = int((answer.get("usage") or {}).get("prompt_tokens", 0))
-            names = {self._token_name(settings, job.served, i): i for i in job.served.answer_ids}
-            # Tokens that are no label keep ids below 0: only their log-probabilities matter.
-            by_id = {names.get(name, -1 - place): float(value) for place, (name, value) in enumerate(best.items())}
-        return from_best(job.served.answer_ids, by_id, prompt_tokens)
+            names = {f"{TOKEN_ID}{token}": token for token in served.answer_ids}
+        else:  # the token's text, a space in front included, which a tokenizer's decode may drop
+            names = dict(zip(served.answers, served.answer_ids, strict=True))
+        answer = await self._call("POST", path, body, timeout_s)
+        rows = rows_of(path, answer, "choices", len(jobs))
+        return each(jobs, rows, lambda job, row: from_completion(path, job, row, names))
 
-    @staticmethod
-    def _token_name(settings: Settings, served: Served, token: int) -> str:
-        if settings.preset == "vllm":
-            return f"{TOKEN_ID}{token}"
-        # The others write the token's text, a space in front included, which a tokenizer's decode may drop.
-        return served.answers[served.answer_ids.index(token)]
-
-    async def _score_by_tokens(self, settings: Settings, job: ScoreJob, timeout_s: float) -> LabelScores:
-        # Query and item are joined; both must be there, so the last token of the prompt is the item.
+    async def _score_by_tokens(
+        self, settings: Settings, jobs: Sequence[ScoreJob], timeout_s: float
+    ) -> list[LabelScores | EngineProblem]:
+        # Query and item are joined; both must be there, so an item is at least the last token of its prompt.
+        path = "/v1/score"
+        query = os.path.commonprefix([job.token_ids[:-1] for job in jobs])
         body = {
             "model": settings.model,
-            "query": list(job.token_ids[:-1]),
-            "items": [[job.token_ids[-1]]],
-            "label_token_ids": list(job.served.answer_ids),
+            "query": list(query),
+            "items": [list(job.token_ids[len(query) :]) for job in jobs],
+            "label_token_ids": list(jobs[0].served.answer_ids),
             "apply_softmax": False,
             "item_first": False,
         }
-        answer = await self._call("POST", "/v1/score", body, timeout_s)
-        with _reading("/v1/score"):
-            (row,) = answer["scores"]
-            values = [float(value) for value in row]
-        return from_probabilities(values, of_vocabulary=True, prompt_tokens=len(job.token_ids))
+        answer = await self._call("POST", path, body, timeout_s)
+        with reading(path):
+            rows = list(answer["scores"])
+        if len(rows) != len(jobs):
+            raise Broken(f"{path} answers {len(rows)} rows, expected {len(jobs)}")
+        return each(jobs, rows, lambda job, row: from_token_scores(path, job, row))
 
-    async def _score_by_class(self, settings: Settings, job: ScoreJob, timeout_s: float) -> LabelScores:
-        body: dict[str, Any] = {"model": settings.model, "input": list(job.token_ids) or job.text}
+    async def _score_by_class(
+        self, settings: Settings, jobs: Sequence[ScoreJob], timeout_s: float
+    ) -> list[LabelScores | EngineProblem]:
+        path = "/classify" if settings.preset == "vllm" else "/v1/classify"
+        body: dict[str, Any] = {"model": settings.model, "input": _inputs(jobs)}
         if settings.adapter and settings.preset == "vllm":
             body["model"] = settings.adapter
         elif settings.adapter:
             body["lora_path"] = settings.adapter
-        path = "/classify" if settings.preset == "vllm" else "/v1/classify"
         answer = await self._call("POST", path, body, timeout_s)
-        with _reading(path):
-            (row,) = answer["data"]
-            values = [float(value) for value in row["probs"]]
-        return from_probabilities(values, of_vocabulary=False, prompt_tokens=len(job.token_ids))
+        rows = rows_of(path, answer, "data", len(jobs))
+        return each(jobs, rows, lambda job, row: from_classes(path, job, row))
 
-    async def _score_by_logits(self, settings: Settings, job: ScoreJob, timeout_s: float) -> LabelScores:
-        body = {"model": settings.model, "input": list(job.token_ids) or job.text, "encoding_format": "float"}
-        answer = await self._call("POST", "/v1/embeddings", body, timeout_s)
-        with _reading("/v1/embeddings"):
-            (row,) = answer["data"]
-            values = tuple(float(value) for value in row["embedding"])
-        return LabelScores(values, is_logits=True, prompt_tokens=len(job.token_ids))
+    async def _score_by_logits(
+        self, settings: Settings, jobs: Sequence[ScoreJob], timeout_s: float
+    ) -> list[LabelScores | EngineProblem]:
+        path = "/v1/embeddings"
+        body = {"model": settings.model, "input": _inputs(jobs), "encoding_format": "float"}
+        answer = await self._call("POST", path, body, timeout_s)
+        rows = rows_of(path, answer, "data", len(jobs))
+        return each(jobs, rows, lambda job, row: from_embedding(path, job, row))
 
     async def generate(self, job: GenerateJob, timeout_s: float) -> AsyncIterator[Piece]:
         """Stream a completion; leaving early closes the connection, which aborts it in the server."""
@@ -239,7 +255,7 @@ class OpenAiEngine:
                     data = line[5:].strip()
                     if data == b"[DONE]":
                         return
-                    with _reading("/v1/completions"):
+                    with reading("/v1/completions"):
                         event = json.loads(data)
                         if "error" in event:
                             raise Broken(f"/v1/completions: {str(event['error'])[:160]}")
@@ -289,7 +305,7 @@ class OpenAiEngine:
                 data = await response.content.read(MAX_ANSWER_BYTES)
                 if path in ("/health", *LOADS_ADAPTERS.values(), *UNLOADS_ADAPTERS.values()):
                     return None
-        with _reading(path):
+        with reading(path):
             return json.loads(data)
 
 
@@ -312,13 +328,13 @@ def _translating(timeout_s: float) -> Any:
         raise Broken(str(error) or type(error).__name__) from error
 
 
-@contextlib.contextmanager
-def _reading(path: str) -> Any:
-    """Call an answer of another shape than agreed what it is."""
-    try:
-        yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise Broken(f"{path} answers something else than agreed: {type(error).__name__} {error}") from error
+def _inputs(jobs: Sequence[ScoreJob]) -> Any:
+    return _joined([list(job.token_ids) or job.text for job in jobs])
+
+
+def _joined(texts: list[Any]) -> Any:
+    """Write one text as itself, which every server takes, and several as a list."""
+    return texts[0] if len(texts) == 1 else texts
 
 
 def _adapter(value: dict[str, Any]) -> tuple[str, str, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gateway.engines.gathering import BatchEngine, Gathering
 from gateway.engines.ports import Endpoint, RemoteEngine
 from gateway.engines.remote import RemoteLink
 from protos.contract.bundle import BundleStore
@@ -24,6 +25,8 @@ class RemoteSettings:
         ca: PEM of the authority to trust; without it gRPC goes in plaintext.
         models: Bundles for these models belong here; empty: all of the kind.
         max_in_flight: Calls open at once; more are refused here.
+        connections: Connections kept open; calls spread over them.
+        max_batch: Texts in one request. Above 1, ``connections`` requests are open at once; what waits goes together.
     """
 
     name: str
@@ -34,6 +37,7 @@ class RemoteSettings:
     models: tuple[str, ...]
     max_in_flight: int
     connections: int
+    max_batch: int
 
     @classmethod
     def from_json(cls, value: Any, where: str, root: Path) -> Self:
@@ -53,12 +57,15 @@ class RemoteSettings:
             models=read.texts("models", []),
             max_in_flight=read.integer("max_in_flight", 1, 100_000, 256),
             connections=read.integer("connections", 1, 256, 4),
+            max_batch=read.integer("max_batch", 1, 1024, 1),
         )
         read.done()
         is_url = settings.address.startswith(("http://", "https://"))
         if is_url != (settings.kind == "openai-http"):
             expected = "an http or https URL" if settings.kind == "openai-http" else "HOST:PORT"
             raise FieldInvalid(f"{where}.address is {settings.address!r}, expected {expected}")
+        if settings.max_batch > 1 and settings.kind not in _TAKE_BATCHES:
+            raise FieldInvalid(f"{where}.max_batch is {settings.max_batch}, expected 1: {settings.kind} takes one text")
         return settings
 
     def endpoint(self) -> Endpoint:
@@ -81,13 +88,13 @@ def _read(path: Path, name: str) -> bytes:
         raise FieldInvalid(f"{name} {path} cannot be read: {error.strerror}") from error
 
 
-def _oip(endpoint: Endpoint) -> RemoteEngine:
+def _oip(endpoint: Endpoint) -> BatchEngine:
     from gateway.engines.remote_oip import OipEngine
 
     return OipEngine(endpoint)
 
 
-def _openai(endpoint: Endpoint) -> RemoteEngine:
+def _openai(endpoint: Endpoint) -> BatchEngine:
     from gateway.engines.remote_openai import OpenAiEngine
 
     return OpenAiEngine(endpoint)
@@ -106,12 +113,21 @@ def _sglang(endpoint: Endpoint) -> RemoteEngine:
 
 
 # Imported when first used: a gateway needs the libraries of the protocols it speaks, and no other's.
+_TAKE_BATCHES: Mapping[str, Callable[[Endpoint], BatchEngine]] = {"oip": _oip, "openai-http": _openai}
 _MAKE: Mapping[str, Callable[[Endpoint], RemoteEngine]] = {
-    "oip": _oip,
-    "openai-http": _openai,
+    **_TAKE_BATCHES,
     "trtllm-grpc": _trtllm,
     "sglang-grpc": _sglang,
 }
+
+
+def make_engine(settings: RemoteSettings) -> RemoteEngine:
+    """Make what speaks to a server; raises FieldInvalid for a file that cannot be read."""
+    endpoint = settings.endpoint()
+    if settings.max_batch == 1:
+        return _MAKE[settings.kind](endpoint)
+    engine = _TAKE_BATCHES[settings.kind](endpoint)
+    return Gathering(engine, max_batch=settings.max_batch, max_requests=settings.connections)
 
 
 def remote_links(engines: tuple[RemoteSettings, ...], store: BundleStore) -> list[RemoteLink]:
@@ -123,7 +139,7 @@ def remote_links(engines: tuple[RemoteSettings, ...], store: BundleStore) -> lis
     links = []
     for one in engines:
         try:
-            engine = _MAKE[one.kind](one.endpoint())
+            engine = make_engine(one)
         except ModuleNotFoundError as error:
             raise FieldInvalid(
                 f"engine {one.name!r} of kind {one.kind!r} needs {error.name}; pip install 'interlock[remote]'"

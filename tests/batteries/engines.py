@@ -12,10 +12,11 @@ from typing import Any
 
 from smg_grpc_proto import sglang_scheduler_pb2_grpc, trtllm_service_pb2_grpc
 
+from gateway.engines import settings
 from gateway.engines.link import WorkerLink
-from gateway.engines.ports import Endpoint, RemoteEngine
+from gateway.engines.ports import RemoteEngine
 from gateway.engines.remote import RemoteLink
-from gateway.engines.settings import _MAKE
+from gateway.engines.settings import RemoteSettings
 from gateway.serving.ports import EngineLink
 from protos import oip_pb2_grpc
 from protos.contract.bundle import BundleStore
@@ -39,6 +40,7 @@ class Case:
     """One engine: its kind, what a bundle on it says, and the server behind it.
 
     Attributes:
+        max_batch: Texts that may share a request.
         scale: ``vocabulary`` when log-probabilities are the whole vocabulary's, ``labels`` when among labels.
     """
 
@@ -49,6 +51,7 @@ class Case:
     scale: str = "labels"
     reads_tokens: bool = False
     generates: bool = False
+    max_batch: int = 1
 
     @property
     def task(self) -> TaskSpec:
@@ -71,9 +74,9 @@ def _http(preset: str) -> Start:
     return start
 
 
-def _oip(preset: str, output: str = "probabilities", **settings: Any) -> Case:
+def _oip(preset: str, output: str = "probabilities", **engine_settings: Any) -> Case:
     start = _grpc(oip_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, lambda model: FakeOip(model, preset, output))
-    engine = {"backend": "oip", "preset": preset, "model": MODEL, **settings}
+    engine = {"backend": "oip", "preset": preset, "model": MODEL, **engine_settings}
     if output != "probabilities":
         engine |= {"output": output, "scores": output}
     is_llm = preset == "triton-llmapi"
@@ -132,6 +135,12 @@ CASES: dict[str, Case] = {
         generates=True,
     ),
 }
+# The same engines asked for many texts at a time.
+CASES |= {
+    f"{name} gathered": replace(case, max_batch=16)
+    for name, case in CASES.items()
+    if case.kind in ("oip", "openai-http") and name != "oip generic logits"
+}
 
 
 class Rig:
@@ -181,9 +190,11 @@ class Rig:
                 await asyncio.sleep(0.005)
 
 
-def make_engine(kind: str, port: int, **endpoint: Any) -> RemoteEngine:
+def make_engine(kind: str, port: int, max_batch: int = 1, connections: int = 1) -> RemoteEngine:
     address = f"http://127.0.0.1:{port}" if kind == "openai-http" else f"127.0.0.1:{port}"
-    return _MAKE[kind](Endpoint(address, **endpoint))
+    return settings.make_engine(
+        RemoteSettings("engine", kind, address, None, None, (), 256, connections, max_batch=max_batch)
+    )
 
 
 @contextlib.asynccontextmanager
@@ -193,7 +204,7 @@ async def remote(name: str, root: Path, max_in_flight: int = 256) -> AsyncIterat
     model, store = FakeModel(), BundleStore(root)
     port, stop = await case.start(model, 0)
     link = RemoteLink(
-        make_engine(case.kind, port, connections=2),
+        make_engine(case.kind, port, case.max_batch, connections=2),
         name=name,
         kind=case.kind,
         models=(MODEL,),

@@ -4,7 +4,6 @@ They are installed by ``make bench``, or here when INTERLOCK_PEERS=1: that takes
 """
 
 import asyncio
-import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 
 from gateway.engines.remote import RemoteLink
 from gateway.serving.ports import BundleRefused
-from perf.peers import mlserver, triton
+from perf.peers import label_models, mlserver, triton
 from perf.peers.peer import ENVIRONMENTS, STAMP, Peer, PeerUnavailable
 from perf.processes import free_port
 from perf.request import MODEL
@@ -23,7 +22,6 @@ from protos import engine_pb2
 from protos.contract.bundle import BundleStore
 from protos.contract.given import Given
 from tests.batteries.engines import make_engine
-from tests.gateway.engines.peer_models import MLSERVER, TRITON, TRITON_CONFIG
 from tests.tasks import TASK
 
 START_S = 60.0
@@ -43,15 +41,9 @@ def running(peer: Peer, folder: Path) -> Iterator[int]:
         port = free_port()
         folder.mkdir()
         (command,) = peer.commands(python, folder, port)
+        label_models.place(peer, folder)
     except PeerUnavailable as error:
         pytest.skip(str(error))
-    if peer is mlserver.PEER:
-        (folder / "model.py").write_text(MLSERVER)
-        (folder / "model-settings.json").write_text(json.dumps({"name": MODEL, "implementation": "model.Model"}))
-    else:
-        model = folder / "models" / MODEL
-        (model / "config.pbtxt").write_text(TRITON_CONFIG.format(model=MODEL))
-        (model / "1" / "model.py").write_text(TRITON)
     with (folder / "server.log").open("wb") as log:
         environment = {**os.environ, **command.environment}
         process = subprocess.Popen(command.argv, cwd=folder, env=environment, stdout=log, stderr=log)
@@ -66,12 +58,11 @@ def running(peer: Peer, folder: Path) -> Iterator[int]:
             process.wait()
 
 
-@pytest.mark.parametrize(
-    ("peer", "preset"),
-    [(mlserver.PEER, "mlserver"), (triton.PEER, "generic")],
-    ids=lambda p: str(getattr(p, "name", p)),
-)
-def test_a_real_server_keeps_the_contract(peer: Peer, preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("max_batch", [1, 16], ids=["one text a request", "gathered"])
+@pytest.mark.parametrize("peer", [mlserver.PEER, triton.PEER], ids=lambda peer: peer.name)
+def test_a_real_server_keeps_the_contract(peer: Peer, max_batch: int, tmp_path: Path) -> None:
+    preset = label_models.PRESETS[peer.name]
+
     async def story(port: int) -> None:
         store = BundleStore(tmp_path / "bundles")
 
@@ -80,7 +71,7 @@ def test_a_real_server_keeps_the_contract(peer: Peer, preset: str, tmp_path: Pat
             return store.add(task=TASK, engine=engine, contents={}, base={}, lineage={}).digest
 
         link = RemoteLink(
-            make_engine("oip", port),
+            make_engine("oip", port, max_batch),
             name=peer.name,
             kind="oip",
             models=(),
@@ -104,7 +95,9 @@ def test_a_real_server_keeps_the_contract(peer: Peer, preset: str, tmp_path: Pat
                 return await link.submit(good, Given.of_text(text), MINUTE_US, engine_pb2.PRIORITY_LIVE)[1]
 
             texts = ["x" * n for n in range(1, 21)]
-            for text, result in zip(texts, await asyncio.gather(*map(ask, texts)), strict=True):
+            results = await asyncio.gather(*map(ask, texts))
+            assert {result.batch_size for result in results} == ({1} if max_batch == 1 else {16, 4})
+            for text, result in zip(texts, results, strict=True):
                 assert result.status == OK, result.message
                 first = (len(text) % 10 + 1) / 12
                 assert list(result.probabilities) == pytest.approx([first, 1 - first], abs=1e-5)

@@ -24,6 +24,10 @@ class Failed(Exception):
     """The server broke."""
 
 
+class Refused(Exception):
+    """The server finds the request wrong."""
+
+
 @cache
 def tokenizer_json() -> str:
     """A byte-level tokenizer in which " safe" and " unsafe" are one token each, and whole texts many."""
@@ -39,7 +43,7 @@ def tokenizer_json() -> str:
 
 @dataclass
 class FakeModel:
-    """Answers by a hash of the prompt. Texts can ask it to ``hang``, ``fail``, be ``busy`` or say ``nan``."""
+    """Answers by a hash of the prompt. Texts can ask it to ``hang``, ``fail``, ``refuse``, be ``busy``, say ``nan``."""
 
     started: list[str] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
@@ -87,11 +91,13 @@ class FakeModel:
         return [float(p) for p in powers / powers.sum()]
 
     async def begin(self, id: str, text: str) -> None:
-        """Start a request, in the mood its text asks for; raises Busy or Failed."""
+        """Start a request, in the mood its text asks for; raises Busy, Failed or Refused."""
         self.started.append(id)
         self._note()
         if "please fail" in text:
             raise Failed("the model broke")
+        if "please refuse" in text:
+            raise Refused("the request is wrong")
         if "please be busy" in text:
             raise Busy("the queue is full")
         if "please hang" in text:

@@ -4,9 +4,10 @@ import struct
 from typing import Any
 
 import grpc
+import numpy as np
 
 from protos import oip_pb2, oip_pb2_grpc
-from tests.gateway.engines.fake_model import ANSWER, MODEL, VERBALIZERS, Busy, Failed, FakeModel
+from tests.gateway.engines.fake_model import ANSWER, MODEL, VERBALIZERS, Busy, Failed, FakeModel, Refused
 
 SERVER_ERRORS = {"mlserver": grpc.StatusCode.INVALID_ARGUMENT}  # it calls everything that
 
@@ -43,35 +44,53 @@ class FakeOip(oip_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.model.requests.append(request)
-        text = self._text(request)
+        texts = self._texts(request)
         try:
-            await self.model.begin(request.id, text)
+            for text in texts:
+                await self.model.begin(request.id, text)
         except Failed as error:
             await context.abort(SERVER_ERRORS.get(self.preset, grpc.StatusCode.INTERNAL), str(error))
         except Busy as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except Refused as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         answer = oip_pb2.ModelInferResponse(model_name=MODEL, id=request.id)
         if self.preset == "triton-llmapi":
-            return self._written(request, text, answer)
-        row = self.model.label_probabilities(text)
-        if self.scores == "logits":
-            row = [float(self.model.logits(text)[i]) for i in self.model.label_ids]
-        output = answer.outputs.add(name=self.scores, datatype="FP32", shape=[1, len(row)])
+            return self._written(request, texts[0], answer)
+        rows = [self._row(text) for text in texts]
+        if any("please lose a row" in text for text in texts):
+            rows.pop()
+        values = [value for row in rows for value in row]
+        output = answer.outputs.add(name=self.scores, datatype="FP32", shape=[len(rows), len(self.model.label_ids)])
         if self.preset == "mlserver":
-            output.contents.fp32_contents.extend(row)
+            output.contents.fp32_contents.extend(values)
         else:
-            answer.raw_output_contents.append(struct.pack(f"<{len(row)}f", *row))
+            answer.raw_output_contents.append(struct.pack(f"<{len(values)}f", *values))
         return answer
 
-    def _text(self, request: Any) -> str:
+    def _row(self, text: str) -> list[float]:
+        if self.scores == "logits":
+            return [float(self.model.logits(text)[i]) for i in self.model.label_ids]
+        return self.model.label_probabilities(text)
+
+    def _texts(self, request: Any) -> list[str]:
         names = [tensor.name for tensor in request.inputs]
+        raw = request.raw_input_contents[0]
         if self.preset == "ovms":
             assert names == ["input_ids", "attention_mask"]
-            raw = request.raw_input_contents[0]
-            return self.model.decode(list(struct.unpack(f"<{len(raw) // 8}q", raw)))
-        raw = request.raw_input_contents[0]
-        assert len(raw) == 4 + int.from_bytes(raw[:4], "little")
-        return str(raw[4:].decode())
+            assert request.inputs[0].shape == request.inputs[1].shape
+            shape = tuple(request.inputs[0].shape)
+            ids, mask = (np.frombuffer(data, "<i8").reshape(shape) for data in request.raw_input_contents)
+            assert (np.diff(mask) <= 0).all()
+            return [self.model.decode(row[: kept.sum()].tolist()) for row, kept in zip(ids, mask, strict=True)]
+        texts = []
+        while raw:
+            size = 4 + int.from_bytes(raw[:4], "little")
+            assert len(raw) >= size
+            texts.append(raw[4:size].decode())
+            raw = raw[size:]
+        assert list(request.inputs[0].shape) == [len(texts), 1][: len(request.inputs[0].shape)]
+        return texts
 
     def _written(self, request: Any, text: str, answer: Any) -> Any:
         given = {tensor.name: raw for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)}

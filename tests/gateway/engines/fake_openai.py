@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.gateway.engines.fake_model import ANSWER, MODEL, Busy, Failed, FakeModel
+from tests.gateway.engines.fake_model import ANSWER, MODEL, Busy, Failed, FakeModel, Refused
 
 CONSTRAINTS = ("structured_outputs", "regex", "json_schema", "response_format")
 
@@ -71,42 +71,46 @@ class FakeOpenAi:
         self.model._note()
         return web.Response(text="Success")
 
-    async def _begin(self, body: dict[str, Any], prompt: Any) -> tuple[str, web.Response | None]:
+    async def _begin(self, body: dict[str, Any], prompts: Any) -> tuple[list[str], web.Response | None]:
+        """Start a request for one prompt, a text or its tokens, or for a list of prompts."""
         self.model.requests.append(body)
-        text = prompt if isinstance(prompt, str) else self.model.decode(prompt)
+        is_one = isinstance(prompts, str) or isinstance(prompts[0], int)
+        listed = [prompts] if is_one else prompts
+        texts = [prompt if isinstance(prompt, str) else self.model.decode(prompt) for prompt in listed]
         adapter = body.get("lora_path") or (body.get("lora_request") or {}).get("lora_name")
         if body["model"] != MODEL:
             if body["model"] not in self.adapters:
-                return text, web.json_response({"error": "no such model"}, status=404)
+                return texts, web.json_response({"error": "no such model"}, status=404)
             adapter = body["model"]
         try:
-            await self.model.begin(text, text)
+            for text in texts:
+                await self.model.begin(text, text)
         except Failed as error:
-            return text, web.json_response({"error": str(error)}, status=500)
+            return texts, web.json_response({"error": str(error)}, status=500)
         except Busy as error:
-            return text, web.json_response({"error": str(error)}, status=429)
-        return (f"{adapter}:{text}" if adapter else text), None
+            return texts, web.json_response({"error": str(error)}, status=429)
+        except Refused as error:
+            return texts, web.json_response({"error": str(error)}, status=400)
+        return [f"{adapter}:{text}" if adapter else text for text in texts], None
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        text, problem = await self._begin(body, body["prompt"])
+        texts, problem = await self._begin(body, body["prompt"])
         if problem is not None:
             return problem
         if body.get("stream"):
             return await self._stream(request, body)
-        best = self.model.best(text, body["logprobs"])
-        named = {self._name(body, id): self._number(value) for id, value in best.items()}
+        choices = [self._choice(body, text) for text in texts]
+        return _json({"choices": _indexed(choices, texts), "usage": {"prompt_tokens": 9}})
+
+    def _choice(self, body: dict[str, Any], text: str) -> dict[str, Any]:
+        named = {self._name(body, id): value for id, value in self.model.best(text, body["logprobs"]).items()}
         chosen = next(iter(named))
         logprobs = {"tokens": [chosen], "token_logprobs": [named[chosen]], "top_logprobs": [named]}
-        choice = {"index": 0, "text": "", "finish_reason": "length", "logprobs": logprobs}
-        return _json({"choices": [choice], "usage": {"prompt_tokens": len(body["prompt"])}})
+        return {"text": "", "finish_reason": "length", "logprobs": logprobs}
 
     def _name(self, body: dict[str, Any], id: int) -> str:
         return f"token_id:{id}" if body.get("return_tokens_as_token_ids") else self.model.decode([id])
-
-    @staticmethod
-    def _number(value: float) -> Any:
-        return value
 
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -122,24 +126,36 @@ class FakeOpenAi:
 
     async def _classify(self, request: web.Request) -> web.Response:
         body = await request.json()
-        text, problem = await self._begin(body, body["input"])
-        row = self.model.label_probabilities(text)
-        answer = {"data": [{"index": 0, "label": "safe", "probs": row, "num_classes": len(row)}]}
-        return problem or _json(answer)
+        texts, problem = await self._begin(body, body["input"])
+        rows = [self.model.label_probabilities(text) for text in texts]
+        data = [{"label": "safe", "probs": row, "num_classes": len(row)} for row in rows]
+        return problem or _json({"data": _indexed(data, texts)})
 
     async def _score(self, request: web.Request) -> web.Response:
         body = await request.json()
-        text, problem = await self._begin(body, body["query"] + body["items"][0])
-        row = [math.exp(self.model.logprobs(text)[i]) for i in body["label_token_ids"]]
-        return problem or _json({"scores": [row], "object": "scoring"})
+        assert body["query"] or len(body["items"]) == 1
+        assert all(body["items"])
+        texts, problem = await self._begin(body, [body["query"] + item for item in body["items"]])
+        rows = [[math.exp(self.model.logprobs(text)[i]) for i in body["label_token_ids"]] for text in texts]
+        if any("please lose a row" in text for text in texts):
+            rows.pop()
+        return problem or _json({"scores": rows, "object": "scoring"})
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         body = await request.json()
-        text, problem = await self._begin(body, body["input"])
-        row = [float(self.model.logits(text)[i]) for i in self.model.label_ids]
-        if "please nan" in text:
-            row = [math.nan] * len(row)
-        return problem or _json({"data": [{"embedding": row}]})
+        texts, problem = await self._begin(body, body["input"])
+        rows = [[float(self.model.logits(text)[i]) for i in self.model.label_ids] for text in texts]
+        return problem or _json({"data": _indexed([{"embedding": row} for row in rows], texts)})
+
+
+def _indexed(rows: list[dict[str, Any]], texts: list[str]) -> list[dict[str, Any]]:
+    """Say which text each row belongs to, the last one first; and do what texts ask for."""
+    found = [{**row, "index": i} for i, row in enumerate(rows)][::-1]
+    if any("please lose a row" in text for text in texts):
+        found.pop()
+    if any("please repeat a row" in text for text in texts):
+        found[0] = found[-1]
+    return found
 
 
 def _json(value: Any) -> web.Response:
