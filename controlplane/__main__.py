@@ -37,6 +37,7 @@ from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
 from protos.contract.seal import Opener, read_opener
+from protos.contract.url_store import UrlStore
 
 log = structlog.get_logger()
 
@@ -59,6 +60,8 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
             raise FieldInvalid(f"controlplane.specialists names {pack.task.name!r} twice")
         packs[pack.task.name] = pack
         sources[pack.task.name] = source
+    if settings.bundles_url:
+        UrlStore(settings.bundles_url)  # now rather than at the first rollout
     if settings.database.startswith("sqlite:///"):
         Path(settings.database.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     vault = Vault(settings.capture_vault)

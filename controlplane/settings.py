@@ -253,6 +253,7 @@ class ControlSettings:
     """Everything a control plane needs to start. Paths in the file are relative to the file.
 
     Attributes:
+        bundles_url: A store (fsspec URL) that candidates are copied to before a plan names them; empty: none.
         capture_key: Private key that opens capture segments sealed for it; null where they are not sealed.
         capture_seal: File in which the control plane publishes a key for segments, another one each day; in place of
             ``capture_key``.
@@ -276,6 +277,7 @@ class ControlSettings:
     work_dir: Path
     artifacts_dir: Path
     bundles_dir: Path
+    bundles_url: str
     capture_dir: Path
     capture_key: Path | None
     capture_seal: Path | None
@@ -321,6 +323,7 @@ class ControlSettings:
             work_dir=root / read.text("work_dir", "work"),
             artifacts_dir=root / read.text("artifacts_dir", "artifacts"),
             bundles_dir=root / read.text("bundles_dir"),
+            bundles_url=read.maybe_text("bundles_url") or "",
             capture_dir=root / read.text("capture_dir"),
             capture_key=None if (sealed_for := read.maybe_text("capture_key")) is None else root / sealed_for,
             capture_seal=maybe_path("capture_seal"),

@@ -48,10 +48,10 @@ from gateway.settings import FRONTS, GatewaySettings
 from protos.contract.access import AccessFile
 from protos.contract.attestation import KeyInvalid, Operators, read_public
 from protos.contract.bundle import BundleInvalid
+from protos.contract.cached_store import cached
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
 from protos.contract.seal import SealKeyFile
-from protos.contract.url_store import cached
 
 if TYPE_CHECKING:
     from gateway.tracing import Tracing
@@ -79,7 +79,7 @@ class Gateway:
         self._settings = settings
         self._tracing = tracing
         self._metrics = metrics = Metrics()
-        self._store = store = cached(settings.bundles_dir, settings.bundles_url)
+        self._store = store = cached(settings.bundles_dir, settings.bundles_url, settings.bundles_max_bytes)
         workers = [WorkerLink(socket) for socket in settings.worker_sockets]
         self._pool = pool = Pool([*workers, *remote_links(settings.engines, store)], store.manifest, settings.preload)
         self._capture = capture = _capture_lane(settings, run_id, metrics)

@@ -14,6 +14,7 @@ from gateway.rtb.rules import MutationRule
 from gateway.serving.lanes import LaneSettings
 from gateway.serving.sampling import ExtraRates
 from protos.contract.access import is_loopback
+from protos.contract.cached_store import MAX_BYTES
 from protos.contract.digest import DigestMalformed, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
 
@@ -30,9 +31,9 @@ class GatewaySettings:
     Envoy where it is installed, else grpcio. Paths in the file are relative to the file. ``gateway_id`` tells gateways
     of one deployment apart; "host" takes this machine's name. ``control`` may be empty: such a gateway serves its last
     good plan and takes no new one. ``mutation_network_ms`` is kept back from an auction's ``tmax`` for the way there
-    and back. ``bundles_url`` is a store from which bundles come that are not in
-    ``bundles_dir``. ``preload`` names bundles to have loaded and warm whatever the plan says, such as the next
-    candidate.
+    and back. ``bundles_url`` is a store from which bundles come that are not in ``bundles_dir``; of what was fetched,
+    ``bundles_max_bytes`` stay (0: all), and whatever is needed. ``preload`` names bundles to have loaded and warm
+    whatever the plan says, such as the next candidate.
     """
 
     deployment: str
@@ -51,6 +52,7 @@ class GatewaySettings:
     worker_sockets: tuple[str, ...]
     bundles_dir: Path
     bundles_url: str
+    bundles_max_bytes: int
     preload: tuple[str, ...]
     capture_dir: Path
     state_dir: Path
@@ -111,6 +113,7 @@ class GatewaySettings:
             worker_sockets=tuple(str(root / s) for s in read.texts("worker_sockets")),
             bundles_dir=path("bundles_dir"),
             bundles_url=read.maybe_text("bundles_url") or "",
+            bundles_max_bytes=read.integer("bundles_max_bytes", 0, 1 << 50, MAX_BYTES),
             preload=_digests(read.texts("preload", ()), "gateway.preload"),
             capture_dir=path("capture_dir"),
             state_dir=path("state_dir"),

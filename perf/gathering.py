@@ -3,8 +3,8 @@
 Usage: ``python -m perf.gathering [--in-flight 64] [--max-batch 16] [--seconds 5] [--rounds 3]``.
 
 Triton and MLServer run on one core, this process with the gateway's own link and adapter on the other. Calls are made
-in a closed loop, a round of each setting in turn. The model reads a text's length: what is measured is what a request costs
-beside the model.
+in a closed loop, a round of each setting in turn. The model reads a text's length: what is measured is what a request
+costs beside the model.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from controlplane.cli.bundle_build import build
 from controlplane.cli.bundle_gc import gc
 from controlplane.cli.bundle_store import STORE, DigestArgument, StoreOption, find_bundle, open_bundles
 from controlplane.cli.output import REFUSED, JsonFlag, command, marked, say, say_json, short, table
+from controlplane.store.delivery import copy_bundle
 from protos.contract.base import BaseInvalid
 from protos.contract.bundle import BundleInvalid, BundleStore
 from protos.contract.fields import FieldInvalid
@@ -122,12 +123,7 @@ def export(
     """Copy a bundle, and the base it refers to, to another store; every byte is verified on the way."""
     there, other = open_bundles(store), open_store(to)
     found = find_bundle(there, digest)
-    bundle = there.load(found)
-    other.write(bundle.manifest, bundle.contents)
-    other.load(found)
-    base = str(bundle.manifest.base.get("digest", ""))
-    if base in bases_of(there).digests():
-        bases_of(other).take(bases_of(there), base)
+    copy_bundle(there, found, other, lambda _: None)
     if as_json:
         say_json({"digest": found, "to": to, "bytes": other.size(found)})
         return

@@ -28,7 +28,10 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 def gc(
     config: ConfigOption = CONFIG,
     store: Annotated[
-        str, typer.Option("--store", help="A directory or fsspec URL; the control plane's own without.")
+        str,
+        typer.Option(
+            "--store", help="A directory or fsspec URL; without, the control plane's own and its bundles_url."
+        ),
     ] = "",
     keep_days: Annotated[float, typer.Option(min=0, help="Younger ones stay whatever needs them.")] = 7.0,
     delete: Annotated[bool, typer.Option("--delete/--dry-run", help="Remove them, or only say what would go.")] = False,
@@ -40,15 +43,26 @@ def gc(
     from controlplane.store.store import Store
 
     settings = ControlSettings.read(config)
-    bundles = open_bundles(store) if store else BundleStore(settings.bundles_dir)
+    stores = {"": open_bundles(store) if store else BundleStore(settings.bundles_dir)}
+    if not store and settings.bundles_url:
+        stores[settings.bundles_url] = open_bundles(settings.bundles_url)
     memory = Store(settings.database)
+    found = {}
     try:
-        # As a writer, so that no plan or rollout begins between the look and the removal.
-        with memory.writing(int(time.time() * 1000)) as unit:
-            found = collect(unit, bundles, _at_gateway(config), time.time(), keep_days * DAY_S, delete=delete)
+        for where, bundles in stores.items():
+            # As a writer, so that no plan or rollout begins between the look and the removal.
+            with memory.writing(int(time.time() * 1000)) as unit:
+                also = _at_gateway(config)
+                found[where] = collect(unit, bundles, also, time.time(), keep_days * DAY_S, delete=delete)
     finally:
         memory.close()
-    say_json(_listed(found, delete)) if as_json else _show(found, delete)
+    if as_json:
+        told = _listed(found.pop(""), delete)
+        elsewhere = [{"store": where, **_listed(part, delete)} for where, part in found.items()]
+        say_json({**told, "elsewhere": elsewhere} if elsewhere else told)
+        return
+    for where, part in found.items():
+        _show(part, delete, where)
 
 
 def _listed(found: "Collected", deleted: bool) -> dict[str, Any]:
@@ -59,7 +73,7 @@ def _listed(found: "Collected", deleted: bool) -> dict[str, Any]:
     return told
 
 
-def _show(found: "Collected", deleted: bool) -> None:
+def _show(found: "Collected", deleted: bool, where: str) -> None:
     word = marked("removed" if deleted else "would go", "red")
     rows: list[tuple[object, ...]] = []
     for what, part in (("bundle", found.bundles), ("base", found.bases)):
@@ -68,7 +82,7 @@ def _show(found: "Collected", deleted: bool) -> None:
         rows += [(what, short(d), marked("stays", "green"), _DIGEST.sub(lambda m: short(m[0]), r)) for r, d in staying]
     total = sum(b.size for b in (*found.bundles.gone, *found.bases.gone))
     sum_up = f"{total:,} bytes removed" if deleted else f"{total:,} bytes would go; --delete removes them"
-    say(table("", ("", "digest", "", "why"), rows), sum_up)
+    say(table(where, ("", "digest", "", "why"), rows), sum_up)
     for digest, reason in found.missing.items():
         say(f"{digest} is needed ({reason}) and not in the store")
 

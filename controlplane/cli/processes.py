@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from controlplane.cli.output import JsonFlag, command
+from protos.contract.cached_store import MAX_BYTES
 from protos.contract.fields import FieldInvalid, Reader
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Settings of all three processes, one TOML table each.")]
@@ -70,8 +71,9 @@ def worker_command(config: Path) -> list[str]:
             arguments += [f"--{name.replace('_', '-')}", str(value)]
     if worker_id := read.text("worker_id", ""):
         arguments += ["--worker-id", worker_id]
+    most = read.integer("bundles_max_bytes", 0, 1 << 50, MAX_BYTES)
     if url := read.text("bundles_url", ""):
-        arguments += ["--bundles-url", url]
+        arguments += ["--bundles-url", url, "--bundles-max-bytes", str(most)]
     if bases := read.text("bases_dir", ""):
         arguments += ["--bases", str(root / bases)]
     if read.flag("allow_faults", False):

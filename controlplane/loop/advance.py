@@ -26,7 +26,7 @@ from controlplane.domain.rollout import (
     phase_after,
 )
 from controlplane.errors import StepRefused, UnknownBundle, UnknownRollout
-from controlplane.loop import approvals, drill, succession
+from controlplane.loop import approvals, deliver, drill, succession
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.evidence import step_evidence, whole_evidence
 from controlplane.loop.gates import ArmCount, arm, canary_gates, shadow_gates
@@ -93,6 +93,8 @@ def apply(unit: Unit, deployment: Deployment, row: RolloutRow, decision: Decisio
     target = phase_after(row.state, decision)
     check_move(row.state, target)
     try:
+        if not isinstance(decision, RollBack):
+            deliver.require(unit, deployment, row.state.specialist, row.state.candidate)
         generation = publish(unit, deployment, _split(unit, deployment, row, decision), row.state.id).generation
     except StepRefused as refused:
         # An approval can lapse between two lines; the rollout waits where it is.
@@ -196,6 +198,7 @@ def start(
         operation_id=operation_id,
     )
     rollouts.add(unit, row)
+    deliver.ask(unit, deployment, specialist, bundle)
     unit.record(
         started_by,
         "rollout.started",

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from controlplane.loop import evaluate, recheck, retrain
+from controlplane.loop import deliver, evaluate, recheck, retrain
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.store import jobs
 from controlplane.store.files import replace_file
@@ -22,9 +22,24 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 InThread = Callable[[Callable[[], T]], Any]
-MODULES = {"train": "controlplane.training", "evaluate": "controlplane.evals", recheck.KIND: "controlplane.evals"}
-PREPARE = {"train": retrain.prepare, "evaluate": evaluate.prepare, recheck.KIND: recheck.prepare}
-FINISHED = {"train": retrain.finished, "evaluate": evaluate.finished, recheck.KIND: recheck.finished}
+MODULES = {
+    "train": "controlplane.training",
+    "evaluate": "controlplane.evals",
+    recheck.KIND: "controlplane.evals",
+    deliver.KIND: "controlplane.training.deliver",
+}
+PREPARE = {
+    "train": retrain.prepare,
+    "evaluate": evaluate.prepare,
+    recheck.KIND: recheck.prepare,
+    deliver.KIND: deliver.prepare,
+}
+FINISHED = {
+    "train": retrain.finished,
+    "evaluate": evaluate.finished,
+    recheck.KIND: recheck.finished,
+    deliver.KIND: deliver.finished,
+}
 LAST_LINES = 20
 
 

@@ -218,6 +218,7 @@ class CurrentPlan:
         self._remember(offer, spent_by(before, plan, self._approvals), plan)
         self._approvals = judged.approvals
         self._swap(plan)
+        await self._trim(plan)
         log.info("plan_applied", generation=plan.generation, digest=plan.digest)
         return plan
 
@@ -322,6 +323,17 @@ class CurrentPlan:
                 raise PlanRefused("bundle_invalid", str(error)) from error
             except TimeoutError as error:
                 raise PlanRefused("engine_unavailable", f"{bundle} was not fetched in time") from error
+
+    async def _trim(self, plan: TrafficPlan) -> None:
+        """Let go of fetched bundles that no plan, way back or preload needs, where there are too many."""
+        keep = _needed(plan).union(self._pool.preloads)
+        try:
+            gone = await asyncio.to_thread(self._store.trim, keep)
+        except OSError as error:
+            log.warning("bundles_not_trimmed", error=str(error))
+        else:
+            if gone:
+                log.info("bundles_trimmed", bundles=gone)
 
     async def _load(self, needed: set[str]) -> None:
         for bundle in sorted(needed):

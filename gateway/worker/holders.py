@@ -38,6 +38,10 @@ class Holders(Generic[H]):
         self._needs.pop(bundle, None)
         self._preloads.pop(bundle, None)
 
+    def held(self) -> set[str]:
+        """Return the bundles that somebody holds."""
+        return {*self._needs, *self._preloads}
+
     def is_preload(self, bundle: str) -> bool:
         """Say whether a bundle is only kept ready."""
         return bundle in self._preloads and bundle not in self._needs

@@ -1,6 +1,7 @@
 """Build a worker, serve its socket, drain on a signal."""
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import logging
@@ -26,11 +27,12 @@ from gateway.worker.runner import DeviceThread, IdInUse, Runner
 from gateway.worker.settings import Settings
 from protos import engine_pb2
 from protos.contract.base import FOLDER
+from protos.contract.bundle import BundleInvalid
+from protos.contract.cached_store import cached, cached_bases
 from protos.contract.fields import FieldInvalid
 from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
 from protos.contract.given import Given
 from protos.contract.rows import JobRow, ResultRow, read_job, write_result
-from protos.contract.url_store import cached, cached_bases
 
 log = structlog.get_logger()
 
@@ -69,10 +71,12 @@ class Worker:
                 )
             )
         )
-        self._store = cached(settings.bundles, settings.bundles_url)
+        limit = settings.bundles_max_bytes
+        self._store = cached(settings.bundles, settings.bundles_url, limit)
+        self._bases = cached_bases(settings.bases or settings.bundles / FOLDER, settings.bundles_url, limit)
         self._host = Host(
             threads=settings.threads,
-            bases=cached_bases(settings.bases or settings.bundles / FOLDER, settings.bundles_url),
+            bases=self._bases,
             max_rank=settings.max_rank,
             max_adapters=settings.max_adapters,
         )
@@ -122,11 +126,32 @@ class Worker:
                     asker.send(_not_loaded(id, digest, problem))
                 return
             self.runner.add(engine)
+            self._trim()
             log.info("bundle_loaded", bundle=digest, backend=type(engine.backend).__name__, load_ms=took_ms)
             for asker, id in waiting:
                 asker.send(self._loaded(id, digest, engine, took_ms))
 
         self.loader.run(read, done)
+
+    def _trim(self) -> None:
+        """Let go of fetched bundles and bases that no gateway holds, where there are too many; beside the device."""
+        if not self._store.is_filled:
+            return
+        keep = self.holders.held() | set(self.runner.engines) | set(self._loading)
+
+        def trim() -> list[str]:
+            gone = self._store.trim(keep)
+            bases = set()
+            for digest in keep:
+                with contextlib.suppress(BundleInvalid):  # it is loaded, or will be fetched
+                    bases.add(str(self._store.manifest(digest).base.get("digest", "")))
+            return gone + self._bases.trim(bases)
+
+        def done(gone: list[str] | None, error: BaseException | None) -> None:
+            if gone or error is not None:
+                log.info("bundles_trimmed", bundles=gone, error=error and str(error))
+
+        self.loader.run(trim, done)
 
     def _least_needed(self, wanted: str, base: str) -> str | None:
         """Return the bundle on a base that makes room for a wanted one; a preload takes room from nobody."""
@@ -162,6 +187,7 @@ class Worker:
             return
         self._loading.pop(digest, None)
         self.runner.remove(digest)
+        self._trim()
 
     @staticmethod
     def _loaded(id: int, digest: str, engine: Engine, load_ms: int) -> engine_pb2.Frame:

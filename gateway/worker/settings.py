@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from protos.contract.cached_store import MAX_BYTES
+
 MAX_SOCKET_PATH_BYTES = 107  # sun_path on Linux, less its ending zero
 
 
@@ -18,6 +20,7 @@ class Settings:
         token_budget: Most tokens in one batch, counted as rows times the longest row.
         threads: CPU threads one inference may use.
         bundles_url: Where bundles and bases come from that are not in the directories; empty: from nowhere.
+        bundles_max_bytes: Of what was fetched from there, what stays in each directory beside what is held; 0: all.
         bases: Directory of base models; None for the folder ``bases`` of the bundle store.
         max_rank: Highest rank of a LoRA adapter.
         max_adapters: Most adapters on one base.
@@ -32,6 +35,7 @@ class Settings:
     token_budget: int = 512
     threads: int = 1
     bundles_url: str = ""
+    bundles_max_bytes: int = MAX_BYTES
     bases: Path | None = None
     max_rank: int = 64
     max_adapters: int = 8
@@ -67,6 +71,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--token-budget", type=_whole(1, 1 << 24), default=512, help="most tokens in one batch")
     parser.add_argument("--threads", type=_whole(1, 1024), default=1, help="CPU threads one inference may use")
     parser.add_argument("--bundles-url", default="", help="fsspec URL of a store that fills those directories")
+    parser.add_argument(
+        "--bundles-max-bytes",
+        type=_whole(0, 1 << 50),
+        default=MAX_BYTES,
+        help="most bytes of fetched bundles; 0: no limit",
+    )
     parser.add_argument("--bases", type=Path, help="directory of base models, BUNDLES/bases unless told")
     parser.add_argument("--max-rank", type=_whole(1, 1024), default=64, help="highest rank of a LoRA adapter")
     parser.add_argument("--max-adapters", type=_whole(1, 1024), default=8, help="most adapters on one base")

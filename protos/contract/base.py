@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -126,6 +126,10 @@ class BaseStore:
     def copy_out(self, digest: str, name: str, to: Path) -> None:
         """Copy one file, unverified and without holding it in memory; raises OSError."""
         shutil.copyfile(self.path(digest) / name, to)
+
+    def trim(self, keep: Collection[str]) -> list[str]:
+        """Make room where bases were fetched from elsewhere; returns what went. A plain store keeps what it has."""
+        return []
 
     def size(self, digest: str) -> int:
         """Return how many bytes a base takes."""

@@ -8,7 +8,7 @@ safetensors, JSON, and OpenVINO IR (``.xml`` with ``.bin``). Nothing here unpick
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -242,6 +242,10 @@ class BundleStore:
 
         May take long: never on an event loop. Raises BundleInvalid, OSError.
         """
+
+    def trim(self, keep: Collection[str]) -> list[str]:
+        """Make room where bundles were fetched from elsewhere; returns what went. A plain store keeps what it has."""
+        return []
 
     def size(self, digest: str) -> int:
         """Return how many bytes a bundle takes."""

@@ -1,16 +1,12 @@
-"""Bundles and bases at any fsspec URL: an object store, a share, memory. The same names and checks as a directory's.
-
-A gateway and its workers serve from such a URL through a directory of theirs: what is not there is fetched, every
-byte of it verified against its digest, and kept.
-"""
+"""Bundles and bases at any fsspec URL: an object store, a share, memory. The same names and checks as a directory's."""
 
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from protos.contract.base import FOLDER, LISTING, Base, BaseInvalid, BaseStore, copy_verified
-from protos.contract.bundle import MANIFEST, Bundle, BundleInvalid, BundleStore, Manifest
+from protos.contract.base import FOLDER, LISTING, BaseStore, copy_verified
+from protos.contract.bundle import MANIFEST, BundleStore, Manifest
 from protos.contract.digest import canonical_json, hex_of
 from protos.contract.fields import FieldInvalid
 
@@ -23,16 +19,6 @@ def open_store(where: str) -> BundleStore:
 def bases_of(store: BundleStore) -> BaseStore:
     """Return the bases that lie beside a store's bundles."""
     return UrlBases(f"{store.url}/{FOLDER}") if isinstance(store, UrlStore) else BaseStore(store.root / FOLDER)
-
-
-def cached(root: Path, url: str) -> BundleStore:
-    """Return a directory of bundles, filled from a URL where one is given; raises FieldInvalid."""
-    return CachedStore(root, UrlStore(url)) if url else BundleStore(root)
-
-
-def cached_bases(root: Path, url: str) -> BaseStore:
-    """Return a directory of bases, filled from those beside a URL's bundles where one is given; raises FieldInvalid."""
-    return CachedBases(root, bases_of(UrlStore(url))) if url else BaseStore(root)
 
 
 class _Files:
@@ -170,49 +156,3 @@ class UrlBases(BaseStore):
 
     def _bytes(self, digest: str, name: str) -> bytes:
         return self.files.read(digest, name)
-
-
-class CachedStore(BundleStore):
-    """A directory that is filled from another store. Only ``fetch`` and ``load`` go there: the rest never waits."""
-
-    is_filled = True
-
-    def __init__(self, root: Path, origin: BundleStore) -> None:
-        super().__init__(root)
-        self._origin = origin
-
-    def fetch(self, digest: str) -> None:
-        """Have a bundle here, whole and verified, in place of one that was altered here; raises BundleInvalid."""
-        self.load(digest)
-
-    def load(self, digest: str) -> Bundle:
-        """Read a bundle, from the origin where it is not here as it should be; raises BundleInvalid."""
-        try:
-            return super().load(digest)
-        except BundleInvalid:
-            pass
-        try:
-            bundle = self._origin.load(digest)
-        except (OSError, ValueError) as error:
-            raise BundleInvalid(digest, f"{getattr(self._origin, 'url', self._origin.root)}: {error}") from error
-        if self.path(digest).is_dir():  # altered here: what replaces it was verified
-            self.remove(digest)
-        self.write(bundle.manifest, bundle.contents)
-        return bundle
-
-
-class CachedBases(BaseStore):
-    """A directory of bases that is filled from another store, one file at a time."""
-
-    def __init__(self, root: Path, origin: BaseStore) -> None:
-        super().__init__(root)
-        self._origin = origin
-
-    def listing(self, digest: str) -> Base:
-        """Read a listing, having fetched the base where it is not here; raises BaseInvalid."""
-        if not (self.path(digest) / LISTING).is_file():
-            try:
-                self.take(self._origin, digest)
-            except OSError as error:
-                raise BaseInvalid(digest, f"cannot be fetched: {error}") from error
-        return super().listing(digest)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,33 @@ def test_status_says_where_nobody_listens(tmp_path: Path) -> None:
     config.write_text('[gateway]\nworker_sockets = ["gone.sock"]\n')
     done: Any = CliRunner().invoke(app, ["engine", "status", "--config", str(config)])
     assert (done.exit_code, "gone.sock: nobody listens" in done.stdout) == (0, True)
+
+
+def test_what_was_fetched_and_nothing_needs_any_more_goes_and_the_way_back_stays(tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        origin = f"file://{tmp_path}/origin"
+        here, deployment.store = deployment.store, open_store(origin)
+        first, second, third = (deployment.bundle(seed=seed) for seed in (1, 2, 3))
+        deployment.settings |= {"bundles_url": origin, "bundles_max_bytes": 1}
+        deployment.start_worker("worker", "--bundles-url", origin, "--bundles-max-bytes", "1")
+        await deployment.start_gateway()
+
+        async def serve(primary: str, previous: str | None, salt: str) -> None:
+            for mark in here.root.glob(".fetched-*"):
+                os.utime(mark, (0, 0))  # read long ago
+            split = Split("brand", primary, None, previous, 0, 0, 10_000, 0, salt)
+            deployment.control.approve(split, primary)
+            said = await deployment.control.publish(split)
+            assert said.applied, said.message
+
+        await serve(first, None, "first")
+        await serve(second, first, "second")
+        assert set(here.digests()) == {first, second}
+        await serve(third, second, "third")
+        assert set(here.digests()) == {second, third}
+        assert (await deployment.decide()).bundle_digest == third
+
+    run(tmp_path, story)
 
 
 def test_gateway_and_worker_serve_from_a_url_and_keep_what_they_fetched(tmp_path: Path) -> None:

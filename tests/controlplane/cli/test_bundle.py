@@ -19,9 +19,10 @@ from controlplane.store.store import Store
 from protos import traffic_pb2
 from protos.contract.base import BaseInvalid, BaseStore
 from protos.contract.bundle import BundleInvalid, BundleStore
+from protos.contract.cached_store import cached, cached_bases
 from protos.contract.digest import canonical_json
 from protos.contract.plan import Split, TrafficPlan
-from protos.contract.url_store import UrlStore, bases_of, cached, cached_bases, open_store
+from protos.contract.url_store import UrlStore, bases_of, open_store
 from tests.tasks import TASK
 
 SAFETENSORS = struct.pack("<Q", 2) + b"{}"
@@ -236,6 +237,25 @@ def test_garbage_collection_removes_only_what_nothing_needs(tmp_path: Path) -> N
     assert deployment.gc("--delete")["removable"] == []
 
 
+def test_the_store_that_others_fetch_from_is_cleared_by_the_same_rule(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    url = f"file://{tmp_path}/origin"
+    config = deployment.config.read_text()
+    deployment.config.write_text(config.replace("[controlplane]\n", f'[controlplane]\nbundles_url = "{url}"\n'))
+    served, spare = deployment.bundle(1), deployment.bundle(2)
+    with deployment.memory.writing(1) as unit:
+        plans.add(unit, *deployment.envelope(1, served, None, None), None)
+        plans.settle(unit, 1, plans.APPLIED)
+    for digest in (served, spare):
+        run("bundle", "export", digest, "--store", str(deployment.store.root), "--to", url)
+    deployment.store.remove(spare)
+    found = deployment.gc("--delete", "--keep-days", "0")
+    assert found["removable"] == []
+    (elsewhere,) = found["elsewhere"]
+    assert (elsewhere["store"], [b["digest"] for b in elsewhere["removable"]]) == (url, [spare])
+    assert open_store(url).digests() == [served]
+
+
 def test_a_gateway_that_lags_behind_keeps_its_plans_bundles_and_young_ones_stay(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     lagging, current, young = (deployment.bundle(i) for i in range(3))
@@ -328,3 +348,49 @@ def test_an_exported_bundle_takes_its_base_along_and_a_cache_fetches_both(tmp_pa
     with pytest.raises(BaseInvalid, match="model.safetensors hashes to"):
         cached_bases(tmp_path / "elsewhere", url).listing(base_digest)
     assert BaseStore(tmp_path / "elsewhere").digests() == []  # nothing half-written
+
+
+def test_what_was_fetched_is_kept_within_a_size_but_never_at_the_cost_of_what_is_needed(tmp_path: Path) -> None:
+    origin = BundleStore(tmp_path / "origin")
+    made = [
+        origin.add(
+            task=TASK,
+            engine={"backend": "simulator", "seed": i},
+            contents={"a.json": b" " * 10_000},
+            base={},
+            lineage={},
+        ).digest
+        for i in range(5)
+    ]
+    size = origin.size(made[0])
+    here = cached(tmp_path / "here", f"file://{tmp_path}/origin", 3 * size + 100)
+    own = here.add(task=TASK, engine={"backend": "simulator", "seed": 9}, contents={}, base={}, lineage={}).digest
+    for at, digest in enumerate(made):
+        here.fetch(digest)
+        os.utime(tmp_path / "here" / f".fetched-{digest[-64:]}", (at, at))
+    here.load(made[1])  # read last
+    os.utime(tmp_path / "here" / f".fetched-{made[1][-64:]}", (9, 9))
+    assert here.trim({made[0]}) == made[2:4]
+    assert set(here.digests()) == {made[0], made[1], made[4], own}
+    assert here.trim({made[0]}) == []
+    here.fetch(made[2])  # comes again when it is needed again, and stays for a while whoever needs it
+    assert here.trim(made[:2] + made[4:]) == []
+    assert set(here.trim(made)) == set()  # all of it is needed: too much, and stays
+    assert set(here.digests()) == {made[0], made[1], made[2], made[4], own}
+    assert len(list((tmp_path / "here").glob(".fetched-*"))) == 4
+
+    unbounded = cached(tmp_path / "unbounded", f"file://{tmp_path}/origin", 0)
+    for digest in made:
+        unbounded.fetch(digest)
+    assert unbounded.trim(()) == []
+
+
+def test_bases_that_were_fetched_are_kept_within_a_size_too(tmp_path: Path) -> None:
+    origin = BaseStore(tmp_path / "origin" / "bases")
+    made = [origin.add(name, base_folder(tmp_path, name)) for name in ("one", "two")]
+    here = cached_bases(tmp_path / "here", f"file://{tmp_path}/origin", 1)
+    for digest in made:
+        here.listing(digest)
+        os.utime(tmp_path / "here" / f".fetched-{digest[-64:]}", (0, 0))
+    assert here.trim({made[1]}) == [made[0]]
+    assert here.digests() == [made[1]]
