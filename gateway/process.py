@@ -23,6 +23,7 @@ from gateway.metrics import Metrics, Sources
 from gateway.rpc.access import Scoped, with_access
 from gateway.rpc.bootstrap import Listen
 from gateway.rpc.control_channel import control_channel
+from gateway.rpc.direct import DirectFront
 from gateway.rpc.envoy import EnvoyFront, FrontFailed, is_installed
 from gateway.rpc.grpcio import GrpcioFront
 from gateway.rpc.health import HealthState
@@ -256,21 +257,34 @@ def _stop_signals() -> asyncio.Event:
     return stopping
 
 
-async def serve_grpcio(settings: GatewaySettings) -> None:
-    """Serve in this process until SIGTERM or SIGINT, then drain."""
-    gateway = Gateway(settings)
-    front = GrpcioFront(
-        gateway.methods,
+def _front_here(settings: GatewaySettings, methods: tuple[Method, ...]) -> GrpcioFront | DirectFront:
+    if settings.front == "direct":
+        return DirectFront(
+            methods,
+            address=settings.listen,
+            max_message_bytes=settings.max_message_bytes,
+            max_connections=settings.max_connections,
+            max_calls=settings.max_calls,
+        )
+    return GrpcioFront(
+        methods,
         address=settings.listen,
         max_message_bytes=settings.max_message_bytes,
         max_connections=settings.max_connections,
         tls=settings.tls,
     )
+
+
+async def serve_here(settings: GatewaySettings) -> None:
+    """Serve in this process until SIGTERM or SIGINT, then drain."""
+    gateway = Gateway(settings)
+    front = _front_here(settings, gateway.methods)
     stopping = _stop_signals()
     await gateway.start()
     port = await front.start()
+    gateway.count_open(lambda: front.in_flight)
     _settle()
-    log.info("gateway_ready", front="grpcio", port=port, generation=gateway.plan.generation)
+    log.info("gateway_ready", front=settings.front, port=port, generation=gateway.plan.generation)
     await stopping.wait()
     gateway.refuse_new_calls()
     # Health answers NOT_SERVING first, so that a load balancer stops sending before connections go.
@@ -342,14 +356,8 @@ def main() -> None:
     chosen = parser.parse_args()
     _log_to_stderr()
     try:
-        settings = GatewaySettings.read(chosen.config)
-        front = chosen.front or settings.front
-        if front == "auto":
-            front = "envoy" if is_installed() else "grpcio"
-        if front == "envoy":
-            uvloop.run(serve_envoy(settings))
-        else:
-            uvloop.run(serve_grpcio(settings))
+        settings = GatewaySettings.read(chosen.config).on_front(chosen.front, has_envoy=is_installed())
+        uvloop.run(serve_envoy(settings) if settings.front == "envoy" else serve_here(settings))
     except (FieldInvalid, KeyInvalid, JsonMalformed, OSError, RuntimeError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         sys.exit(2)

@@ -3,7 +3,7 @@
 import socket
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from protos.contract.fields import FieldInvalid, Reader
 
 OPEN = "open"
 HOST = "host"
-FRONTS = ("auto", "envoy", "grpcio")
+FRONTS = ("auto", "envoy", "grpcio", "direct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class GatewaySettings:
     """Everything a gateway needs to start.
 
     ``access`` names who may call; without it anybody on this machine may, and nobody elsewhere. ``front`` "auto" is
-    Envoy where it is installed, else grpcio. Paths in the file are relative to the file. ``gateway_id`` tells gateways
+    Envoy where it is installed, else grpcio; "direct" is this process itself, for callers that something else holds
+    back, and has no TLS. Paths in the file are relative to the file. ``gateway_id`` tells gateways
     of one deployment apart; "host" takes this machine's name. ``control`` may be empty: such a gateway serves its last
     good plan and takes no new one. ``mutation_network_ms`` is kept back from an auction's ``tmax`` for the way there
     and back. ``bundles_url`` is a store from which bundles come that are not in ``bundles_dir``; of what was fetched,
@@ -179,6 +180,15 @@ class GatewaySettings:
                 f"call, or {OPEN!r} for everybody who can reach it"
             )
         return settings
+
+    def on_front(self, front: str, *, has_envoy: bool) -> Self:
+        """Return the same with the front that serves; ``front`` is what the command line asks for, or empty."""
+        front = front or self.front
+        if front == "auto":
+            front = "envoy" if has_envoy else "grpcio"
+        if front == "direct" and self.tls is not None:
+            raise FieldInvalid("the front is 'direct' and gateway.tls_certificate is set, expected 'envoy' or 'grpcio'")
+        return replace(self, front=front)
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -83,7 +83,7 @@ class Field:
     def started(self) -> Iterator[None]:
         """Start all of them, and check each with an ordinary client before any rate is believed."""
         with ExitStack() as stack:
-            for front in ("envoy", "grpcio"):
+            for front in ("envoy", "direct", "grpcio"):
                 self._start_ours(stack, front)
             for peer in PEERS:
                 say(f"starting {peer.name}")
@@ -251,6 +251,12 @@ def run(length: Length, *, is_quick: bool) -> dict[str, Any]:
             say(f"soak: {length.soak_calls:,} calls")
             result["soak"] = measure_soak(field.deployments[name], length.soak_calls)
             result["cpu_us_per_call"] = measure_cost(field.deployments[name], length.cost_calls)
+            direct = "interlock_direct"
+            say("overload and cost: the direct front")
+            own_peak = result["throughput_rps"][direct]["median"]
+            found = measure_overload(field.deployments[direct], own_peak, length.overload_seconds)
+            result["overload_of_fronts"] = {direct: found}
+            result["cpu_us_per_call_direct"] = measure_cost(field.deployments[direct], length.cost_calls)
             # Last: what has no limit goes on with what it was sent.
             result["overload_of_peers"] = {}
             for peer in (triton.PEER.name, grpc_aio.PEER.name):

@@ -19,7 +19,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), width_ratios=(1, 1, 1.25), layout="constrained")
-    names = [name for name in SERVERS if result["throughput_rps"][name] is not None]
+    names = [name for name in SERVERS if result["throughput_rps"].get(name) is not None]
     _bars(axes[0], names, result["throughput_rps"], "calls/s at 64 streams, one core")
     _bars(axes[1], names, result["p99_ms_at_2000rps"], "p99 at 2,000 calls/s, ms (log)")
     axes[1].set_xscale("log")

@@ -31,6 +31,7 @@ KEYS = (
 )
 SERVERS = {
     "interlock_envoy": "**Interlock**, Envoy front",
+    "interlock_direct": "**Interlock**, direct front",
     "interlock_grpcio": "**Interlock**, grpcio front",
     "triton": "Triton (C++, Python model)",
     "envoy_proxy": "Envoy passing calls on",
@@ -117,6 +118,8 @@ def tables(result: Mapping[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for name, words in SERVERS.items():
+        if name not in rates:  # a run before there was such a server
+            continue
         if rates[name] is None:
             lines.append(f"| {words} | not measured: {reasons.get(name, 'no reason recorded')} | | |")
             continue
@@ -137,7 +140,7 @@ def tables(result: Mapping[str, Any]) -> str:
         f"At three times the capacity ({overload['offered_rps']:,.0f} calls/s offered): goodput "
         f"{100 * overload['goodput_of_peak']:.0f} % of the peak, refusals p99 {_ms(overload['shed_p99_ms'])}, gateway "
         f"{overload['resident_mb_before']['gateway']:.0f} → {overload['resident_mb_after']['gateway']:.0f} MB.",
-        *_peers_overloaded(result),
+        *_others_overloaded(result),
         f"After {soak['calls']:,} calls: memory "
         + ", ".join(f"{name} {100 * grown:+.1f} %" for name, grown in soak["growth"].items())
         + f"; descriptors {soak['descriptors_before']} → {soak['descriptors_after']}, "
@@ -159,15 +162,24 @@ def tables(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _peers_overloaded(result: Mapping[str, Any]) -> list[str]:
-    """Say what others do at three times their own capacity, and what a call costs here; runs before had neither."""
+def _others_overloaded(result: Mapping[str, Any]) -> list[str]:
+    """Say what others do at three times their own capacity, and what a call costs here; runs before had not all."""
     lines = []
+    if found := result.get("overload_of_fronts"):
+        told = [
+            f"{SERVERS[name]} {100 * each['goodput_of_peak']:.0f} %, refusals p99 {_ms(each['shed_p99_ms'])}"
+            for name, each in found.items()
+        ]
+        lines.append(f"At three times the front's own, of its own peak: {'; '.join(told)}.")
     if found := result.get("overload_of_peers"):
         told = [f"{SERVERS[name]} {100 * each['goodput_of_peak']:.0f} %" for name, each in found.items()]
         lines.append(f"At three times their own, of their own peak: {', '.join(told)}.")
     if cost := result.get("cpu_us_per_call"):
         spent = ", ".join(f"{name} {us:.0f}" for name, us in cost.items())
         lines.append(f"CPU per call, in microseconds: {spent}.")
+    if cost := result.get("cpu_us_per_call_direct"):
+        spent = ", ".join(f"{name} {us:.0f}" for name, us in cost.items() if name != "front")
+        lines.append(f"CPU per call by the direct front, in microseconds: {spent}.")
     return lines
 
 

@@ -27,7 +27,7 @@ control = typer.Typer(
 def gateway_serve(
     config: ConfigOption = CONFIG,
     front: Annotated[
-        str, typer.Option("--front", help="envoy, grpcio or auto; in place of the setting gateway.front.")
+        str, typer.Option("--front", help="envoy, direct, grpcio or auto; in place of the setting gateway.front.")
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:

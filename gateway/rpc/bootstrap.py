@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpc import StatusCode
-
+from gateway.rpc.status import BUSY
 from gateway.rpc.tls import Tls
 from gateway.rpc.wire import ARRIVED
 
 ACTIVE = "http.grpc.downstream_rq_active"
-PUSHBACK_MS = 100  # when a refused caller may come again: what is in flight is then over
 MODULE = "type.googleapis.com/envoy.extensions"
 MAX_MESSAGE_OVERHEAD = 64 * 1024
 STREAM_WINDOW = 64 * 1024
@@ -167,8 +165,8 @@ _ROUTER = {
 _REFUSED = {
     "filter": {"response_flag_filter": {"flags": ["UO"]}},  # upstream overflow
     "headers_to_add": [
-        _header("grpc-status", str(StatusCode.RESOURCE_EXHAUSTED.value[0])),
-        _header("grpc-retry-pushback-ms", str(PUSHBACK_MS)),
+        _header("grpc-status", str(BUSY.code.value[0])),
+        *(_header(*pair) for pair in BUSY.trailing),
     ],
 }
 

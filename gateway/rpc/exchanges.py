@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2: the method table as Envoy sees it. Every path ends a call with exactly one status.
+"""gRPC over HTTP/2: the method table as Envoy or callers see it. Every path ends a call with exactly one status.
 
 A unary call costs no task (``rpc/step.py``): its handler runs as soon as the request is whole, on the
 spot, and goes on when what it waits for is there.
@@ -12,11 +12,22 @@ from typing import Any, NamedTuple, cast
 
 from gateway.errors import FramingBroken, UnknownMethod
 from gateway.rpc.header_block import read_block, write_block
-from gateway.rpc.http2 import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, Connection, Stream
+from gateway.rpc.http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    HEADERS,
+    MOST_WINDOW,
+    OUR_ENVOY,
+    Connection,
+    Limits,
+)
 from gateway.rpc.http2 import frame as http2_frame
+from gateway.rpc.http2_stream import Stream
 from gateway.rpc.requests import Requests
 from gateway.rpc.stamp import unstamped, waited_s
-from gateway.rpc.status import INTERRUPTED, LATE, OK, Status, status_of
+from gateway.rpc.status import BUSY, INTERRUPTED, LATE, OK, Status, status_of
 from gateway.rpc.step import Step
 from gateway.rpc.wire import (
     PREFIX,
@@ -38,13 +49,24 @@ LOOK_S = 0.01  # how often calls are looked at: is the deadline over?
 UPLOAD_S = 10.0  # how long a caller may take over sending a request when it named no deadline
 # A handler knows the deadline and answers by it; this much later the front answers for it.
 GRACE_S = 0.005
+MOST_HEADER_BYTES = 1 << 14  # of a caller's own; our Envoy has its own limit and adds to them
 MOST_KEPT = 4096  # header blocks whose meaning is kept
+
+
+def _status_fields(status: Status) -> list[tuple[bytes, bytes]]:
+    fields = [(b"grpc-status", b"%d" % status.code.value[0])]
+    if status.message:
+        fields.append((b"grpc-message", percent_encode(status.message)))
+    return fields + [(name.encode(), value.encode()) for name, value in status.trailing]
+
 
 _HEADERS = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity,gzip"))
 _START = write_block(_HEADERS)
 _START_GZIPPED = write_block((*_HEADERS, (b"grpc-encoding", b"gzip")))
 _OK = write_block(((b"grpc-status", b"0"),))
-_REFUSED = write_block(((b":status", b"415"),))
+_NOT_GRPC = write_block(((b":status", b"415"),))
+_TOO_MANY_HEADERS = write_block(((b":status", b"431"),))
+_BUSY = write_block((*_HEADERS, *_status_fields(BUSY)))
 # The three frames of an answer but for its bytes: headers; the head of the data and of the message in it; trailers.
 _BEFORE = struct.Struct(f">5sI{len(_START)}sBHHIBI")
 _AFTER = struct.Struct(f">5sI{len(_OK)}s")
@@ -66,13 +88,27 @@ class Asked(NamedTuple):
 
 
 class GrpcServer:
-    """Serves a method table to Envoy's connections. Use from one event loop."""
+    """Serves a method table to connections. Use from one event loop.
 
-    def __init__(self, methods: Iterable[Method], *, max_message_bytes: int = 262_144) -> None:
+    ``limits`` say whose they are: only of our own Envoy is believed when a call came, and whose certificate it bears.
+    What is open beyond ``max_calls`` is refused before anything of it is read; Envoy does that by itself.
+    """
+
+    def __init__(
+        self,
+        methods: Iterable[Method],
+        *,
+        max_message_bytes: int = 262_144,
+        limits: Limits = OUR_ENVOY,
+        max_calls: int = MOST_WINDOW,
+    ) -> None:
         self.methods = {method.path: method for method in methods}
         self.max_message_bytes = max_message_bytes
+        self.max_calls = max_calls
+        self.is_envoy = limits is OUR_ENVOY
+        self._limits = limits
         self.running: dict[_Exchange, None] = {}  # in the order they began
-        self._connections: set[Connection] = set()
+        self.connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._asked: dict[bytes, Asked] = {}
         self._is_looking = False
@@ -89,22 +125,24 @@ class GrpcServer:
     def connect(self) -> Connection:
         """Make the protocol of one connection."""
         window = 2 * self.max_message_bytes + (1 << 16)  # a whole message fits however much of it is owed
-        connection = Connection(lambda of, number: _Exchange(self, of, number), window, self._connections.discard)
-        self._connections.add(connection)
+        connection = Connection(
+            lambda of, number: _Exchange(self, of, number), window, self.connections.discard, self._limits
+        )
+        self.connections.add(connection)
         return connection
 
     async def close(self) -> None:
         """End every connection."""
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.close()
         for exchange in list(self.running):
             exchange.on_reset()
 
     def asked(self, block: bytes) -> Asked:
         """Read a request's header block, but for the stamp, which differs each time; what was read is kept."""
-        key = unstamped(block)
+        key = unstamped(block) if self.is_envoy else block
         found = self._asked.get(key)
         if found is None:
             if len(self._asked) >= MOST_KEPT:
@@ -131,7 +169,7 @@ class GrpcServer:
             MessageReader(encoding, 0)  # raises where the encoding is unknown
         except Exception as problem:
             error = problem
-        certificate = headers.get(b"x-forwarded-client-cert")
+        certificate = headers.get(b"x-forwarded-client-cert") if self.is_envoy else None
         identity = certificate_name(certificate.decode("latin-1")) if certificate else ""
         return Asked(path, method, error, is_grpc, limit, encoding, metadata, identity)
 
@@ -184,12 +222,18 @@ class _Exchange(Stream):
     def on_headers(self, block: bytes, is_last: bool) -> None:
         """Begin: refuse what can be refused now; a call with a stream of requests starts at once."""
         server = self._server
+        if len(server.running) >= server.max_calls:
+            self._refuse(_BUSY)
+            return
+        if len(block) > MOST_HEADER_BYTES and not server.is_envoy:
+            self._refuse(_TOO_MANY_HEADERS)
+            return
         asked = self._asked = server.asked(block)
-        self.began = began = time.monotonic() - waited_s(block)
+        now = time.monotonic()
+        self.began = began = now - waited_s(block) if server.is_envoy else now
         self.give_up_at: float | None = began + UPLOAD_S
         if not asked.is_grpc:
-            self._is_over = True
-            super().end(_REFUSED)
+            self._refuse(_NOT_GRPC)
             return
         server.began(self)
         method = asked.method
@@ -200,7 +244,7 @@ class _Exchange(Stream):
         if asked.timeout_s is not None:
             deadline = began + asked.timeout_s
             self.give_up_at = deadline + GRACE_S
-            if time.monotonic() >= deadline:
+            if now >= deadline:
                 self._end(LATE)  # nobody waits any more, and others do
                 return
         self._call = Call(asked.path, asked.metadata, deadline, "", asked.identity)
@@ -211,6 +255,11 @@ class _Exchange(Stream):
             self._start(self._stream(cast(BidiStream, method.handler)(self._call, self._requests.messages())))
         elif is_last:
             self.on_data(b"", True)
+
+    def _refuse(self, block: bytes) -> None:
+        """End a call that was never begun."""
+        self._is_over = True
+        super().end(block)
 
     def on_data(self, data: bytes, is_last: bool) -> None:
         """Take a piece of the request; the last one of a unary request starts the work."""
@@ -338,10 +387,7 @@ class _Exchange(Stream):
         if self._is_over:
             return
         self._forgotten()
-        fields = [(b"grpc-status", b"%d" % status.code.value[0])]
-        if status.message:
-            fields.append((b"grpc-message", percent_encode(status.message)))
-        fields += [(name.encode(), value.encode()) for name, value in status.trailing]
+        fields = _status_fields(status)
         super().end(write_block(fields if self._has_begun_answer else (*_HEADERS, *fields)))
 
     def _forgotten(self) -> None:

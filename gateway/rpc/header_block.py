@@ -74,6 +74,30 @@ def read_block(block: bytes) -> list[Field]:
     return found
 
 
+def leaves_no_trace(block: bytes) -> bool:
+    """Say whether a block neither reads nor writes a table, so that it means the same with any."""
+    at, end = 0, len(block)
+    try:
+        while at < end:
+            first = block[at]
+            if first >= 0x80:
+                index, at = _number(block, at, 0x7F)
+                if not 0 < index < len(_STATIC):
+                    return False
+                continue
+            if first >= 0x20:
+                return False
+            index, at = _number(block, at, 0x0F)
+            if index >= len(_STATIC):
+                return False
+            for _ in range(1 if index else 2):
+                length, at = _number(block, at, 0x7F)
+                at += length
+    except (IndexError, BlockBroken):
+        return False
+    return at == end
+
+
 def _number(block: bytes, at: int, mask: int) -> tuple[int, int]:
     """Read an integer whose first byte shares its place with flags: (number, where it ended)."""
     number = block[at] & mask

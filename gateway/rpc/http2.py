@@ -1,19 +1,21 @@
-"""HTTP/2 (RFC 9113) between Envoy and this process: frames, streams and windows, and nothing of gRPC.
+"""HTTP/2 (RFC 9113), the server's side: frames, streams and windows, and nothing of gRPC.
 
-The peer is our own Envoy on a Unix socket. It is what faces strangers, and it holds them to the
-limits in ``rpc/envoy.py``; here every byte that breaks the protocol ends the connection. All frames
-of one read are handled together and everything they give rise to leaves in one write.
+The peer is our own Envoy, which holds strangers to the limits of its bootstrap, or a caller itself, held to
+``Limits``. Every byte that breaks the protocol ends the connection. All frames of one read are handled together
+and everything they give rise to leaves in one write.
 """
 
 import asyncio
 import struct
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import structlog
 
 from gateway.rpc.header_block import BlockBroken
+from gateway.rpc.header_table import HeaderTable
+from gateway.rpc.http2_stream import Stream
 
 log = structlog.get_logger()
 
@@ -21,104 +23,45 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
 END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, PRIORITY = 0x4, 0x8, 0x20
-HEADER_TABLE_SIZE, MAX_STREAMS, INITIAL_WINDOW, MAX_FRAME_SIZE = 1, 3, 4, 5
-NO_ERROR, PROTOCOL_ERROR, CANCEL = 0, 1, 8
+HEADER_TABLE_SIZE, MAX_STREAMS, INITIAL_WINDOW, MAX_HEADER_LIST = 1, 3, 4, 6
+NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 7, 8
 
 FRAME_BYTES = 16_384  # the longest payload that either side may send unasked
-MOST_BLOCK_BYTES = 1 << 18
 MOST_WINDOW = 2**31 - 1
-CONNECTION_WINDOW = 1 << 30
-GIVE_BACK_BYTES = 1 << 26  # of the connection's window, at once
-UNSENT_BYTES = 1 << 16  # of one stream; who writes more than this waits
+MOST_PIECES = 64  # of a header block
 _HEAD = struct.Struct(">BHBBI")
 _TWO = struct.Struct(">HI")
 
 
 class PeerBroken(Exception):
-    """The peer sent what HTTP/2 does not allow."""
+    """The peer sent what HTTP/2 does not allow, or more than its limits do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a peer may do.
+
+    Attributes:
+        streams: Open at once; more are refused one by one.
+        block_bytes: Of one request's headers.
+        window: What it may send on the connection before any of it is taken.
+        noise: Frames beyond its answered calls that ask for nothing, resets among them (CVE-2023-44487), until it is
+            sent away.
+    """
+
+    streams: int
+    block_bytes: int
+    window: int
+    noise: int
+
+
+STRANGER = Limits(streams=128, block_bytes=1 << 16, window=1 << 24, noise=1_000)
+OUR_ENVOY = Limits(streams=MOST_WINDOW, block_bytes=1 << 18, window=1 << 30, noise=MOST_WINDOW)
 
 
 def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
     """Write one frame."""
     return _HEAD.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, number) + payload
-
-
-class Stream:
-    """One request and its answer. A subclass says what is made of it: ``on_headers``, ``on_data``, ``on_reset``."""
-
-    __slots__ = ("_unsent", "_waiting", "connection", "is_answered", "is_asked", "number", "window")
-
-    def __init__(self, connection: "Connection", number: int) -> None:
-        self.connection = connection
-        self.number = number
-        self.window = connection.stream_window  # what the peer lets us send
-        self.is_asked = False  # the peer has sent everything
-        self.is_answered = False
-        self._unsent: deque[tuple[bytes, bool]] | None = None  # payloads, and whether each is a header block
-        self._waiting: asyncio.Future[None] | None = None
-
-    def on_headers(self, block: bytes, is_last: bool) -> None:
-        """Take the request's header block."""
-
-    def on_data(self, data: bytes, is_last: bool) -> None:
-        """Take a piece of the request."""
-
-    def on_reset(self) -> None:
-        """The peer wants no answer any more."""
-
-    def send(self, data: bytes) -> None:
-        """Send a piece of the answer, as far as the windows let it, and the rest later."""
-        if self._unsent is None:
-            sent = self.connection.send_data(self, data)
-            if sent == len(data):
-                return
-            self._unsent = deque()
-            data = data[sent:]
-        self._unsent.append((data, False))
-        self.connection.blocked[self.number] = self
-
-    def end(self, block: bytes) -> None:
-        """End the answer with a header block, after everything that was sent."""
-        self.is_answered = True
-        if self._unsent is not None:
-            self._unsent.append((block, True))
-            return
-        self.connection.finish(self, block)
-
-    async def drained(self) -> None:
-        """Wait while too much is unsent, which is while the caller does not read."""
-        while self._unsent is not None and sum(len(data) for data, _ in self._unsent) > UNSENT_BYTES:
-            if self._waiting is None:
-                self._waiting = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiting)
-        await self.connection.writable()
-
-    def on_window(self) -> None:
-        """Send what waits, as far as it goes now."""
-        while self._unsent:
-            data, is_block = self._unsent.popleft()
-            if is_block:
-                self.connection.finish(self, data)
-                continue
-            sent = self.connection.send_data(self, data)
-            if sent < len(data):
-                self._unsent.appendleft((data[sent:], False))
-                break
-        if not self._unsent:
-            self._unsent = None
-            self.connection.blocked.pop(self.number, None)
-        self._wake()
-
-    def forget(self) -> None:
-        """Drop what was not sent: nobody wants it."""
-        self._unsent = None
-        self.connection.blocked.pop(self.number, None)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            self._waiting.set_result(None)
-            self._waiting = None
 
 
 Opened = Callable[["Connection", int], Stream]
@@ -132,14 +75,26 @@ class Connection(asyncio.Protocol):
     ``receive_window`` is what a peer may send of one stream before any of it is taken.
     """
 
-    def __init__(self, opened: Opened, receive_window: int, lost: "Callable[[Connection], None]") -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        receive_window: int,
+        lost: "Callable[[Connection], None]",
+        limits: Limits = OUR_ENVOY,
+    ) -> None:
         self._opened = opened
         self._lost = lost
-        self._receive_window = receive_window
+        self._limits = limits
+        self.receive_window = receive_window
+        self._table = HeaderTable(limits.block_bytes) if limits is not OUR_ENVOY else None
+        self.noise = 0
+        self._pieces = 0
+        self._is_leaving = False
         self._loop = asyncio.get_running_loop()
+        self.began = self._loop.time()
         self._transport: asyncio.Transport | None = None
         self._pending = b""
-        self._is_greeted = False
+        self.is_greeted = False
         self._streams: dict[int, Stream] = {}
         self._last = 0
         self._block: tuple[int, int, bytes] | None = None  # headers that go on: stream, flags, what came
@@ -155,9 +110,15 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what we keep to."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from nothing
-        promised = ((HEADER_TABLE_SIZE, 0), (MAX_STREAMS, MOST_WINDOW), (INITIAL_WINDOW, self._receive_window))
+        limits = self._limits
+        promised = (
+            (HEADER_TABLE_SIZE, 0),
+            (MAX_STREAMS, limits.streams),
+            (INITIAL_WINDOW, self.receive_window),
+            (MAX_HEADER_LIST, limits.block_bytes),
+        )
         hello = frame(SETTINGS, 0, 0, b"".join(_TWO.pack(*pair) for pair in promised))
-        self._transport.write(hello + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", CONNECTION_WINDOW)))
+        self._transport.write(hello + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", limits.window)))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Nobody waits for any stream of this connection."""
@@ -169,15 +130,19 @@ class Connection(asyncio.Protocol):
         self._lost(self)
 
     def pause_writing(self) -> None:
-        """Have streams wait: the peer does not read."""
+        """Have streams wait: the peer does not read. Nor is a stranger read, or it could have us say ever more."""
         if self._unpaused is None:
             self._unpaused = self._loop.create_future()
+            if self._table is not None and self._transport is not None:
+                self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Let streams go on."""
         if self._unpaused is not None:
             self._unpaused.set_result(None)
             self._unpaused = None
+            if self._table is not None and self._transport is not None:
+                self._transport.resume_reading()
 
     async def writable(self) -> None:
         """Wait while the peer does not read."""
@@ -188,14 +153,17 @@ class Connection(asyncio.Protocol):
         """Handle every frame that is whole."""
         try:
             self._pending = self._frames(self._pending + data if self._pending else data)
+            if self.noise > self._limits.noise:
+                raise PeerBroken(f"{self._limits.noise} frames more than calls that were answered")
         except (PeerBroken, BlockBroken) as error:
-            log.error("http2_peer_broken", error=str(error))
+            if self._table is None:
+                log.error("http2_peer_broken", error=str(error))
             if self._transport is not None:
                 self._flush()
                 self._transport.write(frame(GOAWAY, 0, 0, struct.pack(">II", self._last, PROTOCOL_ERROR)))
                 self._transport.close()
             return
-        if self._received > GIVE_BACK_BYTES:
+        if self._received > self._limits.window >> 4:
             self.write(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
             self._received = 0
 
@@ -241,13 +209,20 @@ class Connection(asyncio.Protocol):
     def give_back(self, stream: Stream, size: int) -> None:
         """Let the peer send so much more of a stream."""
         if size and not stream.is_asked:
+            stream.owed += size
             self.write(frame(WINDOW_UPDATE, 0, stream.number, struct.pack(">I", size)))
 
+    def leave(self) -> None:
+        """Take no new streams and end with the last one; what the peer begins now it may ask of others."""
+        if self._transport is not None and not self._is_leaving:
+            self._is_leaving = True
+            self.write(frame(GOAWAY, 0, 0, struct.pack(">II", self._last, NO_ERROR)))
+
     def close(self) -> None:
-        """Take no new streams and end when the last one has."""
+        """End now."""
         if self._transport is not None:
+            self.leave()
             self._flush()
-            self._transport.write(frame(GOAWAY, 0, 0, struct.pack(">II", self._last, NO_ERROR)))
             self._transport.close()
 
     # Frames
@@ -255,27 +230,33 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         if self._transport is not None and self._outgoing:
             self._transport.write(b"".join(self._outgoing))
+            if self._is_leaving and not self._streams:
+                self._transport.close()
         self._outgoing.clear()
 
     def _gone(self, stream: Stream) -> None:
         """Forget a stream that was answered; one whose request still comes is told to stop."""
+        if self.noise:
+            self.noise -= 1
         if self._streams.pop(stream.number, None) is not None and not stream.is_asked:
             self.write(frame(RST_STREAM, 0, stream.number, struct.pack(">I", NO_ERROR)))
 
     def _drop(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
+        if self._is_leaving:
+            self.write(b"")  # which ends the connection where this was the last one
         stream.is_asked = True
         stream.forget()
         stream.on_reset()
 
     def _frames(self, data: bytes) -> bytes:
         at, end = 0, len(data)
-        if not self._is_greeted:
+        if not self.is_greeted:
             if not PREFACE.startswith(data[: len(PREFACE)]):
                 raise PeerBroken("it does not speak HTTP/2")
             if end < len(PREFACE):
                 return data
-            at, self._is_greeted = len(PREFACE), True
+            at, self.is_greeted = len(PREFACE), True
         unpack, streams = _HEAD.unpack_from, self._streams
         while end - at >= 9:
             high, low, kind, flags, number = unpack(data, at)
@@ -291,14 +272,19 @@ class Connection(asyncio.Protocol):
                 self._received += length
                 stream = streams.get(number)
                 if stream is not None:
-                    if stream.is_asked:
-                        raise PeerBroken("data after the end")
+                    stream.owed -= length
+                    if stream.is_asked or stream.owed < 0:
+                        raise PeerBroken("data after the end, or beyond the window")
                     piece = data[at + 9 : after]
                     if flags & PADDED:
                         piece = _unpadded(piece)
                     is_last = bool(flags & END_STREAM)
                     stream.is_asked = is_last
+                    if not length and not is_last:
+                        self.noise += 1
                     stream.on_data(piece, is_last)
+                elif number > self._last or not number & 1:
+                    raise PeerBroken(f"data on stream {number}, which is not open")
             elif kind == HEADERS:
                 self._headers(flags, number, data[at + 9 : after])
             else:
@@ -310,9 +296,14 @@ class Connection(asyncio.Protocol):
         if flags & (PADDED | PRIORITY):
             payload = _unpadded(payload) if flags & PADDED else payload
             payload = payload[5:] if flags & PRIORITY else payload
+        if len(payload) > self._limits.block_bytes:
+            raise PeerBroken(f"headers of more than {self._limits.block_bytes} bytes")
         if not flags & END_HEADERS:
             self._block = (number, flags, payload)
+            self._pieces = 0
             return
+        if self._table is not None:
+            payload = self._table.plain(payload)  # of every block, or the next ones would mean something else
         stream = self._streams.get(number)
         if stream is not None:  # trailers: gRPC has none from callers, and they may be ignored
             if not flags & END_STREAM or stream.is_asked:
@@ -325,6 +316,12 @@ class Connection(asyncio.Protocol):
                 return  # of a stream that is over here
             raise PeerBroken(f"a request on stream {number}")
         self._last = number
+        if self._is_leaving:
+            return
+        if len(self._streams) >= self._limits.streams:
+            self.noise += 1
+            self.write(frame(RST_STREAM, 0, number, struct.pack(">I", REFUSED_STREAM)))
+            return
         is_last = bool(flags & END_STREAM)
         stream = self._streams[number] = self._opened(self, number)
         stream.is_asked = is_last
@@ -333,21 +330,28 @@ class Connection(asyncio.Protocol):
     def _other(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if kind == WINDOW_UPDATE:
             self._more(number, payload)
-        elif kind == RST_STREAM:
+            return
+        self.noise += 1
+        if kind == RST_STREAM:
+            if len(payload) != 4 or number > self._last:
+                raise PeerBroken(f"a reset of {len(payload)} bytes on stream {number}")
             stream = self._streams.get(number)
             if stream is not None:
                 self._drop(stream)
         elif kind == SETTINGS and not flags & ACK:
             self._settings(payload)
         elif kind == PING and not flags & ACK:
+            if len(payload) != 8:
+                raise PeerBroken(f"a ping of {len(payload)} bytes, expected 8")
             self.write(frame(PING, ACK, 0, payload))
         elif kind == CONTINUATION:
             if self._block is None or self._block[0] != number:
                 raise PeerBroken("headers go on that did not begin")
             _, begun, block = self._block
             block += payload
-            if len(block) > MOST_BLOCK_BYTES:
-                raise PeerBroken(f"headers of more than {MOST_BLOCK_BYTES} bytes")
+            self._pieces += 1
+            if len(block) > self._limits.block_bytes or self._pieces > MOST_PIECES:
+                raise PeerBroken(f"headers of more than {self._limits.block_bytes} bytes or {MOST_PIECES} pieces")
             self._block = (number, begun, block)
             if flags & END_HEADERS:
                 self._block = None

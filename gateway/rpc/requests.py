@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from gateway.rpc.http2 import Stream
+from gateway.rpc.http2_stream import Stream
 from gateway.rpc.wire import MessageReader
 
 GIVE_BACK_BYTES = 1 << 15  # of a stream's window, at once

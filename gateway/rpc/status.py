@@ -39,6 +39,8 @@ CODES: dict[type[errors.GatewayError], StatusCode] = {
 MAX_MESSAGE_CHARACTERS = 512
 
 NEVER_RETRY = "-1"
+PUSHBACK = "grpc-retry-pushback-ms"
+PUSHBACK_MS = 100  # when a caller whom the front refuses may come again: what is in flight is then over
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Status:
 
 OK = Status(StatusCode.OK, "")
 LATE = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline passed")
+BUSY = Status(StatusCode.RESOURCE_EXHAUSTED, "too many calls are open", ((PUSHBACK, str(PUSHBACK_MS)),))
 INTERRUPTED = Status(StatusCode.UNAVAILABLE, "the work behind this call was interrupted")
 
 
@@ -67,5 +70,5 @@ def status_of(error: BaseException, path: str) -> Status:
     trailing: tuple[tuple[str, str], ...] = ()
     if isinstance(error, errors.Overloaded):
         pushback = NEVER_RETRY if error.retry_after_ms is None else str(error.retry_after_ms)
-        trailing = (("grpc-retry-pushback-ms", pushback),)
+        trailing = ((PUSHBACK, pushback),)
     return Status(code, str(error)[:MAX_MESSAGE_CHARACTERS], trailing)

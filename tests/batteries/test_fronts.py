@@ -1,4 +1,4 @@
-"""One battery, two fronts: what callers may rely on, and what hostile ones may not do."""
+"""One battery, three fronts: what callers may rely on, and what hostile ones may not do."""
 
 import asyncio
 import threading
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.rpc.bootstrap import Listen
+from gateway.rpc.direct import DirectFront
 from gateway.rpc.envoy import EnvoyFront, is_installed
 from gateway.rpc.grpcio import GrpcioFront
 from gateway.rpc.wire import frame
@@ -23,7 +24,7 @@ ECHO = SERVICE + "Echo"
 PATIENCE_S = 20.0
 
 
-def _serve(front: GrpcioFront | EnvoyFront, started: "Future[int]", stop: "Future[None]") -> None:
+def _serve(front: GrpcioFront | EnvoyFront | DirectFront, started: "Future[int]", stop: "Future[None]") -> None:
     async def run() -> None:
         try:
             started.set_result(await front.start())
@@ -39,13 +40,15 @@ def _serve(front: GrpcioFront | EnvoyFront, started: "Future[int]", stop: "Futur
     asyncio.run(run())
 
 
-@pytest.fixture(scope="module", params=["grpcio", "envoy"])
+@pytest.fixture(scope="module", params=["grpcio", "envoy", "direct"])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    front: GrpcioFront | EnvoyFront
+    front: GrpcioFront | EnvoyFront | DirectFront
     if request.param == "envoy":
         if not is_installed():
             pytest.skip("Envoy is not installed here")
         front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=2_000), Echo().methods())
+    elif request.param == "direct":
+        front = DirectFront(Echo().methods(), address="127.0.0.1:0", max_message_bytes=MAX_BYTES, max_calls=2_000)
     else:
         front = GrpcioFront(Echo().methods(), address="127.0.0.1:0", max_message_bytes=MAX_BYTES)
     started: Future[int] = Future()

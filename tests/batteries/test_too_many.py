@@ -7,8 +7,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from gateway.rpc.bootstrap import PUSHBACK_MS, Listen
+from gateway.rpc.bootstrap import Listen
 from gateway.rpc.envoy import EnvoyFront, is_installed
+from gateway.rpc.status import PUSHBACK_MS
 from gateway.rpc.wire import ARRIVED
 from tests.batteries.echo import MAX_BYTES, SERVICE, Echo
 

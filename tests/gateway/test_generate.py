@@ -30,7 +30,7 @@ MODEL = {
 }
 
 
-@pytest.mark.parametrize("front", ["envoy", "grpcio"])
+@pytest.mark.parametrize("front", ["envoy", "grpcio", "direct"])
 def test_an_engine_that_only_decides_says_so_when_asked_for_text(front: str, tmp_path: Path) -> None:
     if front == "envoy" and not is_installed():
         pytest.skip("Envoy is not installed here")

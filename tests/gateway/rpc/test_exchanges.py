@@ -4,9 +4,7 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
-import hpack
 import pytest
 
 from gateway.rpc.exchanges import GrpcServer, Step
@@ -28,79 +26,10 @@ from gateway.rpc.http2 import (
     WINDOW_UPDATE,
     frame,
 )
-from gateway.rpc.wire import ARRIVED, Call, Kind, Method
+from gateway.rpc.wire import Call, Kind, Method
 from gateway.rpc.wire import frame as message
 from tests.batteries.echo import MAX_BYTES, SERVICE, Echo
-
-HELLO = PREFACE + frame(SETTINGS, 0, 0)
-ALL = END_STREAM | END_HEADERS
-
-
-class Wire(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said = b""
-        self.is_closed = False
-
-    def write(self, data: Any) -> None:
-        self.said += bytes(data)
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-class Peer:
-    """Envoy's part: frames to a server, and what it answers."""
-
-    def __init__(self, server: GrpcServer) -> None:
-        self.wire = Wire()
-        self.connection = server.connect()
-        self.connection.connection_made(self.wire)
-        self._decoder = hpack.Decoder()
-
-    def say(self, data: bytes) -> None:
-        self.connection.data_received(data)
-
-    def frames(self) -> list[tuple[int, int, int, bytes]]:
-        """Everything said so far: kind, flags, stream, payload."""
-        found, at = [], 0
-        while at < len(self.wire.said):
-            high, low, kind, flags, number = struct.unpack_from(">BHBBI", self.wire.said, at)
-            length = (high << 16) + low
-            found.append((kind, flags, number, self.wire.said[at + 9 : at + 9 + length]))
-            at += 9 + length
-        return found
-
-    def answer(self, stream: int) -> tuple[dict[str, str], bytes]:
-        """Headers and trailers of a stream's answer, and its body; the stream must be over."""
-        headers: dict[str, str] = {}
-        body, is_over = b"", False
-        for kind, flags, number, payload in self.frames():
-            if number == stream:
-                if kind == HEADERS:
-                    headers |= dict(self._decoder.decode(payload))
-                elif kind == DATA:
-                    body += payload
-                is_over = is_over or (kind in (HEADERS, DATA) and bool(flags & END_STREAM))
-        assert is_over
-        return headers, body
-
-    def kinds(self, stream: int) -> list[int]:
-        return [kind for kind, _, number, _ in self.frames() if number == stream]
-
-
-def block(path: str, *extra: tuple[str, str], stamp: str | None = None) -> bytes:
-    """Write a request's headers as Envoy does: no table, Huffman codes, the time of arrival last."""
-    encoder = hpack.Encoder()
-    encoder.header_table_size = 0
-    fields = [(":method", "POST"), (":path", path), ("content-type", "application/grpc"), *extra]
-    return bytes(encoder.encode([*fields, (ARRIVED.decode(), stamp)] if stamp else fields))
-
-
-def request(number: int, path: str, body: bytes, *extra: tuple[str, str], stamp: str | None = None) -> bytes:
-    return frame(HEADERS, END_HEADERS, number, block(path, *extra, stamp=stamp)) + frame(DATA, END_STREAM, number, body)
+from tests.gateway.rpc.peer import ALL, HELLO, Peer, block, request, turns
 
 
 def serve(story: Callable[[Peer, GrpcServer], Awaitable[None]], methods: tuple[Method, ...] | None = None) -> None:
@@ -110,11 +39,6 @@ def serve(story: Callable[[Peer, GrpcServer], Awaitable[None]], methods: tuple[M
         assert server.in_flight == 0
 
     asyncio.run(run())
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 ECHO = SERVICE + "Echo"
@@ -262,7 +186,7 @@ def test_what_a_stream_sends_is_bounded_until_it_is_taken() -> None:
 
     async def story(peer: Peer, server: GrpcServer) -> None:
         peer.say(HELLO + frame(HEADERS, END_HEADERS, 1, block("/s/m")))
-        sent = message(bytes(10_000)) * 20
+        sent = message(bytes(10_000)) * 19
         for at in range(0, len(sent), 10_000):
             peer.say(frame(DATA, 0, 1, sent[at : at + 10_000]))
         await turns()

@@ -30,7 +30,7 @@ async def client(argument: str) -> Any:
     return json.loads(out)
 
 
-@pytest.fixture(scope="module", params=["grpcio", "envoy"])
+@pytest.fixture(scope="module", params=["grpcio", "envoy", "direct"])
 def said(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that the client was told."""
     if request.param == "envoy" and not is_installed():

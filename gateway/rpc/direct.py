@@ -1,0 +1,92 @@
+"""The front without a proxy of its own: callers speak HTTP/2 to this process.
+
+For callers that something else holds back from the network: they are on this machine, or an edge proxy or a mesh
+stands before them. It has no TLS. What it grants a caller is in ``http2.STRANGER``.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+from gateway.rpc.exchanges import GrpcServer
+from gateway.rpc.http2 import STRANGER
+from gateway.rpc.wire import Method
+
+LOOK_S = 1.0  # how often connections are looked at
+GREETING_S = 10.0
+MOST_AGE_S = 300.0
+LEAVE_S = 5.0  # that an old connection's last calls have
+NOISE_A_SECOND = 100  # is forgiven
+DRAIN_LOOK_S = 0.02
+
+
+class DirectFront:
+    """Serve a method table on one address. Use from one event loop; ``start`` once, ``drain`` once."""
+
+    def __init__(
+        self,
+        methods: Iterable[Method],
+        *,
+        address: str,
+        max_message_bytes: int = 262_144,
+        max_connections: int = 2_000,
+        max_calls: int = 128,
+    ) -> None:
+        self._address = address
+        self._max_connections = max_connections
+        self._server = GrpcServer(methods, max_message_bytes=max_message_bytes, limits=STRANGER, max_calls=max_calls)
+        self._listener: asyncio.Server | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have not ended."""
+        return self._server.in_flight
+
+    async def start(self) -> int:
+        """Listen and serve; returns the port. Raises OSError when the address cannot be bound."""
+        host, _, port = self._address.rpartition(":")
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._connect, host.strip("[]"), int(port))
+        self._looking = asyncio.create_task(self._look())
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new calls, give those that are open ``grace_s`` to end, then end them."""
+        if self._listener is None or self._looking is None:
+            return
+        self._listener.close()
+        self._looking.cancel()
+        for connection in list(self._server.connections):
+            connection.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self._server.in_flight:
+                    await asyncio.sleep(DRAIN_LOOK_S)
+        await self._server.close()
+
+    def _connect(self) -> asyncio.Protocol:
+        if len(self._server.connections) >= self._max_connections:
+            return _TooMany()
+        return self._server.connect()
+
+    async def _look(self) -> None:
+        """Send connections away that are no HTTP/2 or have stood long enough."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self._server.connections):
+                connection.noise = max(0, connection.noise - NOISE_A_SECOND)
+                age = now - connection.began
+                if age > MOST_AGE_S + LEAVE_S or (age > GREETING_S and not connection.is_greeted):
+                    connection.close()
+                elif age > MOST_AGE_S:
+                    connection.leave()
+
+
+class _TooMany(asyncio.Protocol):
+    """A connection that is not taken."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """End it."""
+        transport.close()

@@ -1,0 +1,34 @@
+"""What a caller's header blocks mean: with its table, until it has heard that it is to keep none (RFC 7541)."""
+
+from functools import lru_cache
+
+from hpack import Decoder, HPACKError
+
+from gateway.rpc.header_block import BlockBroken, leaves_no_trace, write_block
+
+
+class HeaderTable:
+    """One peer's. Blocks come out as ``header_block`` reads them, whatever they went in as.
+
+    Callers begin with a table of 4 KiB. Told to keep none they say so in their next block, and from then on, as with
+    those who never wrote into it, a block passes as it is.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._decoder: Decoder | None = Decoder(max_header_list_size=most_bytes)
+
+    def plain(self, block: bytes) -> bytes:
+        """Return a block that means the same without a table; raises BlockBroken. Give it every block, in order."""
+        decoder = self._decoder
+        if decoder is None or _is_plain(block):
+            return block
+        try:
+            fields = list(decoder.decode(block, raw=True))
+        except HPACKError as error:
+            raise BlockBroken(f"a header block cannot be read: {error}") from error
+        if decoder.header_table_size == 0:
+            self._decoder = None
+        return write_block((bytes(name), bytes(value)) for name, value in fields)
+
+
+_is_plain = lru_cache(maxsize=1024)(leaves_no_trace)
