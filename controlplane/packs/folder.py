@@ -115,12 +115,6 @@ class FolderPack:
         while True:
             yield self._one(rng, wave=rng.random() < shift, held_out=False)
 
-    def scenarios(self, seed: int, shift: float) -> Iterator[Scenario]:
-        """Give cases as their fields, for callers that speak to a gateway."""
-        rng = random.Random(f"scenarios/{seed}")  # noqa: S311 - scenarios, not secrets
-        while True:
-            yield self._draw(rng, rng.random() < shift)
-
     def _distinct(self, n: int, seed: str, *, wave: bool, held_out: bool) -> list[Example]:
         rng = random.Random(seed)  # noqa: S311 - scenarios, not secrets
         seen: set[str] = set()
