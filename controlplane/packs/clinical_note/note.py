@@ -14,7 +14,10 @@ from protos import decide_pb2
 SECTIONS = ("history", "medications", "allergies", "problems", "exam", "plan")
 OMITTED = "nothing"
 BATCH = 32
-_TURN = re.compile(r"^[ \t]*(?:(?P<who>[A-Za-z][\w .\[\]]{0,30}):[ \t]*)?(?P<said>\S.*?)[ \t]*$", re.MULTILINE)
+_TURN = re.compile(
+    r"^[ \t]*(?:(?:\[(?P<tag>[A-Za-z][\w .]{0,30})\]|(?P<who>[A-Za-z][\w .\[\]]{0,30}):)[ \t]*)?(?P<said>\S.*?)[ \t]*$",
+    re.MULTILINE,
+)
 _SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s|$)|$)", re.DOTALL)
 MOST_BYTES = 2000  # of a statement: a turn without an end is cut, and the rest is a statement of its own
 
@@ -43,10 +46,13 @@ Decide = Callable[[Sequence[Turn]], Sequence[Answer]]
 
 
 def turns_of(transcript: str) -> Iterator[Turn]:
-    """Cut a transcript into sentences; a question is remembered for what is said next by another."""
+    """Cut a transcript into sentences; a question is remembered for what is said next by another.
+
+    Who speaks stands before it, as ``Patient:`` or ``[patient]``.
+    """
     asked, asker = "", ""
     for line in _TURN.finditer(transcript):
-        who, base = line["who"] or "", line.start("said")
+        who, base = line["who"] or line["tag"] or "", line.start("said")
         for sentence in _SENTENCE.finditer(line["said"]):
             for start, end in _pieces(sentence.start(), sentence.end(), line["said"]):
                 said = line["said"][start:end]
