@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -323,6 +323,11 @@ def main() -> None:
     load_metrics()
     rows: list[dict[str, Any]] = json.loads(chosen.results.read_text()) if chosen.results.exists() else []
     made = kept_bundles(rows, chosen.bundles) if chosen.missing else {}
+    if chosen.missing and (lost := without_bundles(rows, made)):
+        sys.stdout.write(
+            f"{chosen.bundles} has not the bundles of {len(lost)} recorded results, which stay: {', '.join(lost)}\n"
+            "--set and --engine train one and measure it again\n"
+        )
     for pack, one, engine in _asked(chosen):
         key = (pack, one.name, engine)
         if chosen.missing and any((r["specialist"], r["set"], r["engine"]) == key for r in rows):
@@ -334,10 +339,12 @@ def main() -> None:
         found = list(measure(one, engine, chosen.data, chosen.bundles, made, chosen.threads))
         rows = [r for r in rows if (r["specialist"], r["set"], r["engine"]) != key] + found
         _keep(rows, chosen.results)
-    if _wants_notes(chosen, rows):
-        sys.stdout.write(f"{notes.NAME}\n")
-        rows = [r for r in rows if r["set"] != notes.NAME]
-        rows += notes.measure(chosen.data, chosen.bundles, {"author": AUTHOR})
+    for name, shown in notes.NAMES.items():
+        if not _wants_notes(chosen, rows, name):
+            continue
+        sys.stdout.write(f"{shown}\n")
+        rows = [r for r in rows if r["set"] != shown]
+        rows += notes.measure(name, chosen.data, chosen.bundles, {"author": AUTHOR})
         _keep(rows, chosen.results)
     if chosen.results == RESULTS:
         write_table(rows)
@@ -353,16 +360,25 @@ def kept_bundles(rows: Sequence[dict[str, Any]], bundles: Path) -> dict[tuple[st
     return found
 
 
+def without_bundles(rows: Sequence[dict[str, Any]], there: Mapping[tuple[str, str], str]) -> list[str]:
+    """Name the results, by set and engine, that nobody can ask again: their bundles are not there."""
+    return [
+        f"{name} ({engine})"
+        for name, engine in dict.fromkeys((r["set"], r["engine"]) for r in rows)
+        if (name, engine) not in there
+    ]
+
+
 def _keep(rows: list[dict[str, Any]], path: Path) -> None:
     rows.sort(key=lambda r: (FOLDERS.index(r["specialist"]), r["set"], r["metric"], r["engine"]))
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def _wants_notes(chosen: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> bool:
-    """Say whether whole notes are to be measured: with the set that they are of, by the engine that chooses them."""
-    is_asked = not chosen.table and notes.SET in (chosen.sets or [notes.SET])
-    is_there = chosen.missing and any(r["set"] == notes.NAME for r in rows)
-    return is_asked and "additive" in (chosen.engine or ENGINES) and not is_there and (chosen.data / notes.SET).is_dir()
+def _wants_notes(chosen: argparse.Namespace, rows: Sequence[dict[str, Any]], name: str) -> bool:
+    """Say whether a set's whole notes are to be measured: by the engine that chooses their sentences."""
+    is_asked = not chosen.table and name in (chosen.sets or notes.NAMES)
+    is_there = chosen.missing and any(r["set"] == notes.NAMES[name] for r in rows)
+    return is_asked and "additive" in (chosen.engine or ENGINES) and not is_there and (chosen.data / name).is_dir()
 
 
 def _asked(chosen: argparse.Namespace) -> Iterator[tuple[str, PublishedSet, str]]:

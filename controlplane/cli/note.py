@@ -78,6 +78,7 @@ def _chosen(stub: Any, specialist: str, said: str, timeout_s: float, show: Any) 
 
 def _generated(stub: Any, specialist: str, said: str, timeout_s: float, show: Any, *, is_free: bool) -> dict[str, Any]:
     """Have it written token by token; the gateway says of every statement whether it was said."""
+    from controlplane.packs.clinical_note.factuality import facts_of, unsaid
     from controlplane.packs.clinical_note.generated import NoteMalformed, read_note, schema_of
     from controlplane.packs.clinical_note.note import turns_of
 
@@ -97,7 +98,9 @@ def _generated(stub: Any, specialist: str, said: str, timeout_s: float, show: An
             show.flush()
             for statement in chunk.statements:
                 if not statement.grounded:
-                    say(marked(visible(f"\nnot in the transcript: {statement.text}"), "red"))
+                    worst = ", ".join(unsaid(statement.text, facts_of(said)))
+                    of_it = f" (nobody said {worst})" if worst else ""
+                    say(marked(visible(f"\nnot in the transcript: {statement.text}{of_it}"), "red"))
     if show is not None:
         show.write("\n")
     try:

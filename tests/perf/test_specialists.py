@@ -101,3 +101,17 @@ def test_of_errors_the_smaller_one_is_the_best(tmp_path: Path, monkeypatch: pyte
     assert written.startswith("before\n") and written.endswith("after\n") and "old" not in written
     assert "**0.200**" in written and "| 0.300" in written
     assert "**0.400**" in written and "| 0.100" in written
+
+
+def test_what_is_missing_is_said_with_the_results_whose_bundles_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads(specialists.RESULTS.read_text("utf-8"))
+    recorded = tmp_path / "rows.json"
+    recorded.write_text(json.dumps([r for r in rows if r["set"] == "fraud-sms-spam"]))
+    arguments = ["specialists", "--missing", "--set", "fraud-sms-spam", "--data", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*arguments, "--bundles", str(tmp_path), "--results", str(recorded)])
+    specialists.main()
+    said = capsys.readouterr().out
+    assert "bundles of 2 recorded results" in said
+    assert "fraud-sms-spam (additive)" in said and "fraud-sms-spam (encoder)" in said

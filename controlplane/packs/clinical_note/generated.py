@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from controlplane.packs.clinical_note.factuality import Facts, facts_of, unsaid
 from controlplane.packs.clinical_note.note import SECTIONS, Turn
 from protos.contract.grounding import Source
 
@@ -39,7 +40,8 @@ def read_note(written: str, transcript: str) -> dict[str, Any]:
 
     Returns:
         The note. A statement that the transcript does not have word by word, whatever its case and spacing, has no
-        span and is ``ungrounded``; ``ungrounded`` of the note counts them.
+        span and is ``ungrounded``, with the numbers, sides and medicines in it that nobody said as ``unsaid``;
+        ``ungrounded`` of the note counts them.
     Raises:
         NoteMalformed: It is not an object of the sections, each a list of texts.
     """
@@ -50,18 +52,18 @@ def read_note(written: str, transcript: str) -> dict[str, Any]:
     if not isinstance(given, dict) or sorted(given) != sorted(SECTIONS):
         raise NoteMalformed(f"note has {given!r:.80}, expected the sections {', '.join(SECTIONS)}")
     note: dict[str, Any] = {"version": 1, "sections": {}, "ungrounded": 0}
-    source = Source(transcript)
+    source, said = Source(transcript), facts_of(transcript)
     for name in SECTIONS:
         if not isinstance(given[name], list) or not all(isinstance(text, str) for text in given[name]):
             raise NoteMalformed(f"sections.{name} is {given[name]!r:.80}, expected a list of texts")
-        note["sections"][name] = [_placed(text, source, transcript) for text in given[name]]
+        note["sections"][name] = [_placed(text, source, transcript, said) for text in given[name]]
         note["ungrounded"] += sum("ungrounded" in statement for statement in note["sections"][name])
     return note
 
 
-def _placed(text: str, source: Source, transcript: str) -> dict[str, Any]:
+def _placed(text: str, source: Source, transcript: str, said: Facts) -> dict[str, Any]:
     place = source.place(text)
     if place is None:
-        return {"text": text, "ungrounded": True}
+        return {"text": text, "ungrounded": True, "unsaid": unsaid(text, said)}
     # The transcript's own words, not the engine's spelling of them.
     return {"text": transcript[slice(*place)], "span": list(place)}

@@ -17,7 +17,7 @@ import numpy as np
 
 from controlplane.datasets.rows import read_rows
 from controlplane.evals.rouge import rouge
-from controlplane.packs.clinical_note.factuality import critical_facts, facts_of
+from controlplane.packs.clinical_note.factuality import Facts, critical_facts, facts_of
 from controlplane.packs.clinical_note.note import Turn, turns_of
 from controlplane.packs.example import Example
 from controlplane.packs.folder import to_input
@@ -49,12 +49,12 @@ def selection_task(task: TaskSpec, at: float = 0.5) -> TaskSpec:
     )
 
 
-def belongs(turn: Turn, reference: str) -> bool:
+def belongs(turn: Turn, noted: Facts) -> bool:
     """Say whether a reference shares enough of a sentence's words, or any of its numbers, sides and medicines."""
-    ours, theirs = facts_of(turn.said), facts_of(reference)
+    ours = facts_of(turn.said)
     if not ours.words | ours.critical:
         return False
-    shared = len(ours.words & theirs.words) + len(ours.critical & theirs.critical)
+    shared = len(ours.words & noted.words) + len(ours.critical & noted.critical)
     return shared / len(ours.words | ours.critical) >= LEAST_SHARED
 
 
@@ -68,15 +68,17 @@ def learn(task: TaskSpec, rows: Sequence[tuple[str, str]]) -> tuple[Fitted, floa
     """Fit on pairs of dialogue and reference; return the model and the probability from which a sentence is kept."""
     drawn = random.Random(SEED).sample(list(rows), len(rows))  # noqa: S311 - a draw of cases, not a secret
     held, rest = drawn[: len(drawn) // 6], drawn[len(drawn) // 6 :]
-    cases = [
-        [case_of(task, t, KEPT if belongs(t, note) else OMITTED) for dialogue, note in part for t in turns_of(dialogue)]
-        for part in (rest, held)
-    ]
+    cases = [[one for row in part for one in _cases(task, *row)] for part in (rest, held)]
     fitted = fit(task, cases[0], cases[1], seed=SEED, analysers={"asked": "spelling", "said": "spelling"})
     model = Additive.from_json(task, fitted.body, "model")
     scored = {at: float(np.mean(rouge1(held, chooser(task, model, fitted, at)))) for at in THRESHOLDS}
     # The threshold is the task's cost from here on; offsets were fitted for another one.
     return replace(fitted, head=replace(fitted.head, offsets=())), max(scored, key=lambda at: scored[at])
+
+
+def _cases(task: TaskSpec, dialogue: str, note: str) -> list[Example]:
+    noted = facts_of(note)
+    return [case_of(task, turn, KEPT if belongs(turn, noted) else OMITTED) for turn in turns_of(dialogue)]
 
 
 def chooser(task: TaskSpec, model: Additive, fitted: Fitted, at: float) -> Chooser:
@@ -103,8 +105,10 @@ def written(dialogue: str, choose: Chooser) -> str:
 
 
 def read(path: Path) -> list[tuple[str, str]]:
-    """Read dialogues and their references."""
-    return [(row["dialogue"], row["section_text"]) for _, row in read_rows(path)]
+    """Read dialogues and their references, a section or a whole note."""
+    return [
+        (row["dialogue"], row["section_text"] if "section_text" in row else row["note"]) for _, row in read_rows(path)
+    ]
 
 
 def measured(rows: Sequence[tuple[str, str]], choose: Chooser) -> dict[str, list[float]]:

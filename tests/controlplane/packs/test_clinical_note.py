@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,13 @@ def test_statements_know_the_question_that_another_asked() -> None:
         ("Are you taking anything?", "Metformin 500 milligrams, and I stopped the warfarin."),
     ]
     assert all(ENCOUNTER[t.start : t.end] == t.said for t in turns)
+
+
+def test_who_speaks_may_stand_in_brackets() -> None:
+    bracketed = ENCOUNTER.replace("Doctor:", "[doctor]").replace("Patient:", "[patient]")
+    turns = list(turns_of(bracketed))
+    assert [(t.asked, t.said) for t in turns] == [(t.asked, t.said) for t in turns_of(ENCOUNTER)]
+    assert all(bracketed[t.start : t.end] == t.said for t in turns)
 
 
 @given(st.text(max_size=400), st.integers(0, 2**32))
@@ -135,19 +143,42 @@ FACTS = {
     "the same": ("left knee pain for 3 weeks", "left knee pain for three weeks", 1.0),
     "wrong side": ("right knee pain", "left knee pain", 0.4),
     "wrong number": ("took 50 tablets", "took 5 tablets", 0.4),
+    "a number of two words": ("26 years old", "she is twenty six years old", 1.0),
+    "wrong unit": ("5 ml syrup", "5 milligrams syrup", 4 / 7),
+    "same unit": ("5 mg syrup", "five milligrams of syrup", 1.0),
     "negation lost": ("fever", "no fever", 0.0),
+    "negation lost in a list": ("vomiting", "denies fever, chills, cough, sweats, nausea or vomiting", 0.0),
+    "a negation ends with its sentence": ("knee pain", "No fever. Knee pain.", 1.0),
+    "nothing found says what is denied": ("no fever", "noncontributory", 1.0),
+    "nothing to be wrong": ("None.", "None.", 1.0),
     "nothing in common": ("headache", "broken ankle", 0.0),
 }
 
 
 @pytest.mark.parametrize("case", FACTS)
-def test_sides_numbers_and_negations_count(case: str) -> None:
+def test_sides_numbers_units_and_negations_count(case: str) -> None:
     note, source, precision = FACTS[case]
     assert factuality(note, source)["precision"] == pytest.approx(precision, abs=0.01)
 
 
+def test_what_was_said_besides_is_no_invention_and_not_missed() -> None:
+    alone, beside = factuality("knee pain, smokes", "knee pain"), factuality("knee pain, smokes", "knee pain", "smokes")
+    assert alone["precision"] < beside["precision"] == 1.0
+    assert alone["recall"] == beside["recall"] == 1.0
+
+
+def test_a_clause_in_other_words_counts_by_its_likeness_and_a_wrong_number_stays_one() -> None:
+    places = {"hypertension": [1.0, 0.0], "high blood pressure": [0.8, 0.6], "5 tablets": [0.0, 1.0]}
+
+    def embed(texts: list[str]) -> Any:
+        return np.array([places.get(text, [0.0, 1.0]) for text in texts])
+
+    assert factuality("high blood pressure", "hypertension")["recall"] == 0.0
+    assert factuality("high blood pressure", "hypertension", embed=embed)["recall"] == pytest.approx(0.4)
+    assert factuality("50 tablets", "5 tablets", embed=embed)["recall"] < 0.7
+
+
 @pytest.mark.skipif(not SCORES.is_file(), reason="the human scores are not on this machine")
-def test_the_check_agrees_with_people_on_what_was_left_out() -> None:
+def test_the_check_agrees_with_people() -> None:
     found = agreement(SCORES)
-    assert found["recall"] > 0.4 and found["f1"] > 0.3
-    assert found["precision"] > 0.1  # weak: said so in the pack's README
+    assert found["recall"] > 0.42 and found["f1"] > 0.40 and found["precision"] > 0.25

@@ -41,6 +41,20 @@ def test_a_statement_is_in_the_transcript_or_flagged(case: str) -> None:
         assert check_note(note, SAID) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "worst"),
+    [
+        ("My right knee hurts.", ["right"]),
+        ("ibuprofen 40 milligrams", ["40", "40mg"]),
+        ("Take naproxen 400", ["naproxen"]),
+        ("The knee is sore.", []),
+    ],
+)
+def test_of_a_flagged_statement_the_harmful_part_is_named(text: str, worst: list[str]) -> None:
+    (one,) = read_note(note_of(text), SAID)["sections"]["history"]
+    assert one["unsaid"] == worst
+
+
 def test_what_was_said_twice_is_in_two_places() -> None:
     first, second = read_note(note_of("No fever.", "No fever."), SAID)["sections"]["history"]
     assert first["span"] != second["span"] and first["text"] == second["text"]
