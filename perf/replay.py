@@ -68,7 +68,8 @@ class Replay:
             await site.step()
             self._look()
         if site.primary is None:
-            raise SystemExit("the first bundle did not get through; see above")
+            failed = [g["text"] for one in self._evaluations() for g in one["gates"] if g["passed"] is False]
+            raise SystemExit(f"the first bundle did not get through: {'; '.join(failed)}")
         self.frozen = site.primary
         for at in range(0, len(self._live), STEP):
             part = self._live[at : at + STEP]
@@ -116,7 +117,6 @@ class Replay:
         promoted = [e["request"] for e in self.events if e["kind"] == "promoted"]
         with self.site.deployment.store.reading() as unit:
             done = [job for job in jobs.listed(unit, self.site.name) if job.kind == "train" and job.result]
-            judged = [job for job in jobs.listed(unit, self.site.name) if job.kind == "evaluate" and job.result]
             states = [(row.state.id, row.state.phase.value, row.end_reason) for row in rollouts.listed(unit)]
             size = ledger.head(unit.connection)[0]
         windows = [slice(at, min(at + self._plan.following, len(truth))) for at in promoted]
@@ -142,18 +142,24 @@ class Replay:
                 }
                 for job in done
             ],
-            "evaluations": [
-                {
-                    "cause": job.cause,
-                    "accepted": job.result["accepted"],
-                    "gates": [{k: gate[k] for k in ("text", "passed", "found", "low")} for gate in job.result["gates"]],
-                }
-                for job in judged
-            ],
+            "evaluations": self._evaluations(),
             "rollouts": [{"id": name, "phase": phase, "end": reason} for name, phase, reason in states],
             "ledger_entries": size,
             "events": self.events,
         }  # fmt: skip
+
+    def _evaluations(self) -> list[dict[str, Any]]:
+        """Return what the suite said of every candidate."""
+        with self.site.deployment.store.reading() as unit:
+            judged = [job for job in jobs.listed(unit, self.site.name) if job.kind == "evaluate" and job.result]
+        return [
+            {
+                "cause": job.cause,
+                "accepted": job.result["accepted"],
+                "gates": [{k: gate[k] for k in ("text", "passed", "found", "low")} for gate in job.result["gates"]],
+            }
+            for job in judged
+        ]
 
 
 def _compared(ours: Any, frozen: Any) -> dict[str, Any]:
