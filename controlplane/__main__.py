@@ -153,7 +153,10 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, required=True, help="TOML file with a table [controlplane]")
     chosen = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     try:
         settings = ControlSettings.read(chosen.config)

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import logging
 import secrets
 import signal
 import sys
@@ -345,7 +346,10 @@ def _settle() -> None:
 
 
 def _log_to_stderr() -> None:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def main() -> None:

@@ -28,7 +28,9 @@ def tail(
 ) -> None:
     """Print the newest records of segments that nobody has read away yet."""
     if not folder.is_dir():
-        raise Problem(f"folder is {str(folder)!r}, expected where a gateway writes its segments", code=WRONG_USE)
+        raise Problem(
+            f"folder is {str(folder)!r}, expected where a gateway writes its segments", "INVALID_ARGUMENT", WRONG_USE
+        )
     offsets: dict[Path, int] = {}
     newest = list(_news(folder, offsets, key))[-lines:] if lines else list(_news(folder, offsets, key))[:0]
     if as_json and not follow:
@@ -82,7 +84,7 @@ def stats(
 def export(
     specialist: Annotated[str, typer.Argument(help="Of this specialist.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    config: Annotated[Path, typer.Option(help="TOML file with a table [controlplane].")] = Path("interlock.toml"),
+    config: Annotated[Path, typer.Option(help="TOML file of the control plane.")] = Path("interlock.toml"),
     as_json: JsonFlag = False,
 ) -> None:
     """Write samples with their outcomes as Parquet, each with the probability that such a request was recorded."""

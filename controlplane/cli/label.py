@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, learning_at
-from controlplane.cli.output import JsonFlag, as_dict, command, listing, say, say_json, table
+from controlplane.cli.output import REFUSED, JsonFlag, as_dict, command, listing, say, say_json, table
 from protos import learning_pb2 as pb
 
 app = typer.Typer(help="The label queue.", no_args_is_help=True)
@@ -71,6 +71,8 @@ def imported(
         say(f"{found.kept} labels kept, {len(refused)} refused")
         if refused:
             say(table("", ("row", "problem"), [(one["row"], one["problem"]) for one in refused]))
+    if refused:
+        raise typer.Exit(REFUSED)
 
 
 @app.command("export")

@@ -1,6 +1,7 @@
 """How commands speak: one JSON document with ``--json``, tables and sentences without."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rich.text import Text
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 REFUSED, WRONG_USE = 1, 2
+UNBROKEN = 1000  # columns
 
 
 class Problem(Exception):
@@ -39,8 +41,14 @@ def pairs(given: Sequence[str] | None, option: str, expected: str = "NAME=VALUE"
 
 
 def console() -> Console:
-    """Return a console on stdout; made late, so that it follows a redirected stdout."""
-    return Console(soft_wrap=True, highlight=False, markup=False)
+    """Return a console on stdout; made late, so that it follows a redirected stdout.
+
+    What is no terminal has no edge to break lines at: a row that is piped on stays one line.
+    """
+    drawn = Console(soft_wrap=True, highlight=False, markup=False)
+    if not drawn.is_terminal and "COLUMNS" not in os.environ:
+        drawn.width = UNBROKEN
+    return drawn
 
 
 def visible(text: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 import typer.main
 
 from controlplane.cli.app import app
+from controlplane.cli.output import say, table
 from protos import control_pb2
 from tests.controlplane.cli.fake import OLD, FakeControl, interlock, said
 
@@ -122,6 +123,20 @@ def test_other_peoples_words_are_neither_markup_nor_control_characters(control: 
     assert "not [/retraining]" in interlock("drift", "status")[1]
     assert "bundle [/b]" in interlock("rollout", "history", "r-1")[1]
     assert said("rollout", "history", "r-1")[1][0]["detail"] == {"bundle": "[/b]"}
+
+
+def test_a_row_of_a_table_that_is_piped_on_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    say(table("", ("job", "message"), [("train-1", "a long message " * 30)]))
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_help_is_not_read_as_markup() -> None:
+    for path, command in COMMANDS.items():
+        for parameter in command.params:
+            assert "[" not in (getattr(parameter, "help", None) or ""), f"{path} {parameter.name}: brackets are lost"
 
 
 def test_the_command_starts_without_the_libraries_that_only_some_commands_need() -> None:
