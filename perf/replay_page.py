@@ -1,6 +1,7 @@
-"""``replay.json`` as a picture and as the README's paragraph: ``python -m perf.replay_page``."""
+"""``replay-*.json`` as a picture and as the README's paragraph: ``python -m perf.replay_page``."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from matplotlib import pyplot  # noqa: E402
 
 from perf.marked import replace_marked  # noqa: E402
 
-RESULT = Path(__file__).parent / "results" / "replay.json"
+RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- perf/results/replay.json begins -->", "<!-- perf/results/replay.json ends -->"
-BUNDLES = {"encoder": "MiniLM with LoRA", "additive": "additive models, which train in seconds"}
+BEGIN, END = "<!-- perf/results/replay-*.json begins -->", "<!-- perf/results/replay-*.json ends -->"
+BUNDLES = {"encoder": "MiniLM with LoRA", "additive": "additive"}
 OURS, FROZEN, ALARM, PROMOTED = "#1f6f8b", "#b0b7bf", "#d1603d", "#2e8b57"
 
 
@@ -30,37 +31,62 @@ def alarms(found: dict[str, Any]) -> list[int]:
     )
 
 
-def paragraph(found: dict[str, Any]) -> str:
-    """Say in a few lines what the replay showed."""
+def recorded() -> list[dict[str, Any]]:
+    """Read the replay of each trainer that has one."""
+    paths = [RESULTS / f"replay-{trainer}.json" for trainer in BUNDLES]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def paragraph(replays: Sequence[dict[str, Any]]) -> str:
+    """Say in a few lines what the replays showed."""
+    any_of = replays[0]
     lines = [
-        f"{found['requests']:,} headlines of {found['labels']} topics, one a minute in the order of time, after a "
-        f"first bundle that learned from the {found['history']:,} before them; outcomes come hours late (median 3), "
-        f"one in twenty never. Bundles are {BUNDLES[found['trainer']]}.",
+        f"{any_of['requests']:,} headlines of {any_of['labels']} topics, one a minute in the order of time, after "
+        f"a first bundle that learned from the {any_of['plan']['history']:,} before them; outcomes come hours late "
+        "(median 3), one in twenty never.",
         "",
-        "| promoted after request | requests compared | in force | never changed | advantage, paired 95 % interval |",
-        "|---|---|---|---|---|",
+        "| bundles | retrained after request | promoted after | requests compared | in force | never changed "
+        "| advantage, paired 95 % interval |",
+        "|---|---|---|---|---|---|---|",
     ]
+    for found in replays:
+        asked = ", ".join(f"{at:,}" for at in alarms(found)) or "never"
+        promoted = [one for one in found["after_promotions"] if "advantage" in one]
+        lines += [
+            f"| {_bundles(found)} | {asked} | {one['from']:,} | {one['requests']:,} | {one['in_force']:.3f} | "
+            f"{one['frozen']:.3f} | {one['advantage']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}) |"
+            for one in promoted
+        ]
+        if not promoted:
+            lines.append(f"| {_bundles(found)} | {asked} | never | | | | |")
+    lines.append("")
     lines += [
-        f"| {one['from']:,} | {one['requests']:,} | {one['in_force']:.3f} | {one['frozen']:.3f} | "
-        f"{one['advantage']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f}) |"
-        for one in found["after_promotions"]
-        if "advantage" in one
-    ]
-    asked = ", ".join(f"{at:,}" for at in alarms(found))
-    whole = found["accuracy"]
-    lines += [
-        "",
-        f"Drift asked for retrainings that were begun after request {asked}; {len(found['trainings'])} trainings, the "
-        f"first one included, took {found['cpu_seconds']:.0f} s of CPU with everything else. Over all requests: "
-        f"{whole['in_force']:.3f} in force, {whole['frozen']:.3f} never changed.",
+        f"{_bundles(found)}: {len(found['trainings'])} trainings, the first one included, took "
+        f"{found['cpu_seconds']:,.0f} s of CPU with everything else. Over all requests: "
+        f"{found['accuracy']['in_force']:.3f} in force, {found['accuracy']['frozen']:.3f} never changed."
+        for found in replays
     ]
     return "\n".join(lines)
 
 
-def picture(found: dict[str, Any], path: Path) -> None:
-    """Draw accuracy over time, alarms and promotions marked."""
+def _bundles(found: dict[str, Any]) -> str:
+    return BUNDLES[found["plan"]["trainer"]]
+
+
+def picture(replays: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy over time, alarms and promotions marked, one replay below the other."""
     matplotlib.rcParams.update({"svg.hashsalt": "interlock", "font.size": 9, "svg.fonttype": "none"})
-    figure, axes = pyplot.subplots(figsize=(10, 4), layout="constrained")
+    size = (10, 1 + 3 * len(replays))
+    figure, grid = pyplot.subplots(len(replays), figsize=size, layout="constrained", squeeze=False)
+    for axes, found in zip(grid[:, 0], replays, strict=True):
+        _draw(axes, found)
+    grid[-1, 0].set_xlabel("requests since the first bundle went live")
+    grid[0, 0].legend(frameon=False, ncols=4, loc="upper center")
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
+    pyplot.close(figure)
+
+
+def _draw(axes: Any, found: dict[str, Any]) -> None:
     over = found["over_time"]
     at = [one["to"] - 125 for one in over]
     axes.plot(at, [one["frozen"] for one in over], color=FROZEN, lw=2, label="first bundle, never changed")
@@ -73,20 +99,16 @@ def picture(found: dict[str, Any], path: Path) -> None:
             axes.axvline(x, color=colour, lw=1.2, ls="--" if colour == ALARM else "-", label=kind if i == 0 else None)
     axes.set_xlim(0, found["requests"])
     axes.set_ylim(0, 1.25 * max(max(one[name] for name in ("in_force", "frozen")) for one in over))
-    axes.set_xlabel("requests since the first bundle went live")
-    axes.set_ylabel("accuracy over 250 requests")
+    axes.set_ylabel(f"{_bundles(found)}: accuracy over 250")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, ncols=4, loc="upper center")
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
-    pyplot.close(figure)
 
 
 def main() -> None:
     """Entry point."""
-    found = json.loads(RESULT.read_text())
-    picture(found, RESULT.with_suffix(".svg"))
-    replace_marked(README, BEGIN, END, paragraph(found))
+    replays = recorded()
+    picture(replays, RESULTS / "replay.svg")
+    replace_marked(README, BEGIN, END, paragraph(replays))
 
 
 if __name__ == "__main__":
