@@ -40,7 +40,7 @@ class WatchPlanRequest(_message.Message):
     def __init__(self, gateway_id: _Optional[str] = ..., generation: _Optional[int] = ..., ledger_size: _Optional[int] = ..., operators_version: _Optional[int] = ..., witness_key: _Optional[str] = ...) -> None: ...
 
 class PlanOffer(_message.Message):
-    __slots__ = ("plan", "approvals", "operators", "checkpoint", "consistent_from", "consistency", "records")
+    __slots__ = ("plan", "approvals", "operators", "checkpoint", "consistent_from", "consistency", "records", "steps")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
     OPERATORS_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,7 @@ class PlanOffer(_message.Message):
     CONSISTENT_FROM_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     plan: Envelope
     approvals: _containers.RepeatedCompositeFieldContainer[Envelope]
     operators: _containers.RepeatedCompositeFieldContainer[Envelope]
@@ -55,7 +56,8 @@ class PlanOffer(_message.Message):
     consistent_from: int
     consistency: _containers.RepeatedScalarFieldContainer[bytes]
     records: _containers.RepeatedCompositeFieldContainer[LedgerProof]
-    def __init__(self, plan: _Optional[_Union[Envelope, _Mapping]] = ..., approvals: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ..., operators: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ..., checkpoint: _Optional[str] = ..., consistent_from: _Optional[int] = ..., consistency: _Optional[_Iterable[bytes]] = ..., records: _Optional[_Iterable[_Union[LedgerProof, _Mapping]]] = ...) -> None: ...
+    steps: _containers.RepeatedCompositeFieldContainer[Envelope]
+    def __init__(self, plan: _Optional[_Union[Envelope, _Mapping]] = ..., approvals: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ..., operators: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ..., checkpoint: _Optional[str] = ..., consistent_from: _Optional[int] = ..., consistency: _Optional[_Iterable[bytes]] = ..., records: _Optional[_Iterable[_Union[LedgerProof, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ...) -> None: ...
 
 class LedgerProof(_message.Message):
     __slots__ = ("seq", "body", "hashes")
@@ -215,8 +217,10 @@ class GatewayReport(_message.Message):
     def __init__(self, gateway_id: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., latency_bounds_us: _Optional[_Iterable[int]] = ..., arms: _Optional[_Iterable[_Union[ArmCounters, _Mapping]]] = ..., drops: _Optional[_Mapping[str, int]] = ..., at_unix_ms: _Optional[int] = ..., shadows: _Optional[_Iterable[_Union[ShadowCounters, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[LocalRollback, _Mapping]]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("generation",)
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    def __init__(self, generation: _Optional[int] = ...) -> None: ...
 
 class LocalRollbackRequest(_message.Message):
     __slots__ = ("order",)

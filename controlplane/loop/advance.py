@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from controlplane.domain.rollout import (
+    LEGAL_MOVES,
     Accept,
     Decision,
     Evidence,
@@ -26,7 +27,7 @@ from controlplane.domain.rollout import (
     phase_after,
 )
 from controlplane.errors import StepRefused, UnknownBundle, UnknownRollout
-from controlplane.loop import approvals, deliver, drill, succession
+from controlplane.loop import approvals, deliver, drill, refusals, succession
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.evidence import step_evidence, whole_evidence
 from controlplane.loop.gates import ArmCount, arm, canary_gates, shadow_gates
@@ -41,9 +42,6 @@ from protos.contract.plan import Split
 log = structlog.get_logger()
 
 BASELINE, CANARY = "2", "3"  # decide.v1 arms, as keys of counts
-# A gateway that refuses for these can apply the same plan once its machine has recovered.
-PASSING_TROUBLES = ("engine_unavailable", "state_not_written")
-OFFER_AGAIN_MS = 2_000
 
 
 def advance(deployment: Deployment) -> None:
@@ -57,8 +55,8 @@ def advance(deployment: Deployment) -> None:
             if row is not None and row.is_open:
                 drill.repair(unit, deployment, row)
                 step(unit, deployment, row)
-    _offer_again(deployment)
-    _undo_refused_promotions(deployment)
+    refusals.offer_again(deployment)
+    refusals.undo_promotions(deployment)
     deployment.changed()
     _write_up(deployment)
 
@@ -236,6 +234,11 @@ def end(unit: Unit, deployment: Deployment, name: str, phase: Phase, person: str
         raise UnknownRollout(name)
     check_move(row.state, phase)
     said = f"{person}: {reason}"
+    if row.state.phase is Phase.PRIMARY:
+        # Whatever is compared with this primary has nothing to be compared with.
+        for other in rollouts.opened(unit, row.state.specialist):
+            over = Phase.ROLLED_BACK if Phase.ROLLED_BACK in LEGAL_MOVES[other.state.phase] else Phase.REJECTED
+            end(unit, deployment, other.state.id, over, person, f"{name}, its primary, was rolled back: {reason}")
     split = standing_split(unit, row.state.specialist)
     generation = None
     if split is not None and split.candidate == row.state.candidate:
@@ -333,7 +336,7 @@ def _since(now: dict[str, int], began: dict[str, int]) -> ArmCount:
 def _follow_refusal(unit: Unit, row: RolloutRow) -> RolloutRow:
     """Put a rollout back to where its gateways are, when they refused its last step for good."""
     refused = plans.get(unit, row.stage_generation)
-    if refused is None or refused.state != plans.REFUSED or refused.reason in PASSING_TROUBLES:
+    if refused is None or refused.state != plans.REFUSED or refused.reason in refusals.PASSING_TROUBLES:
         return row
     split = standing_split(unit, row.state.specialist)
     if split is None or split.candidate != row.state.candidate:
@@ -364,41 +367,6 @@ def _write_up(deployment: Deployment) -> None:
                 rollouts.save(unit, replace(row, evidence=digest, evidence_path=path))
         except (StepRefused, OSError) as error:
             log.error("evidence_not_written", rollout=name, error=str(error))
-
-
-def _offer_again(deployment: Deployment) -> None:
-    """Offer a plan again, as a new generation, that gateways refused for trouble that passes."""
-    with deployment.store.writing(deployment.clock()) as unit:
-        row = plans.get(unit, plans.last_generation(unit))
-        if row is None or row.state != plans.REFUSED or row.reason not in PASSING_TROUBLES or row.rollout is None:
-            return
-        found = rollouts.get(unit, row.rollout)
-        split = row.plan.split_for(found.state.specialist) if found else None
-        if found is None or split is None or unit.now_ms - (row.settled_ms or 0) < OFFER_AGAIN_MS:
-            return
-        generation = publish(unit, deployment, split, row.rollout).generation
-        if found.stage_generation == row.generation:
-            rollouts.save(unit, replace(found, stage_generation=generation))
-
-
-def _undo_refused_promotions(deployment: Deployment) -> None:
-    """Take back a promotion that the gateways refused for good: the primary never changed there."""
-    with deployment.store.writing(deployment.clock()) as unit:
-        row = plans.get(unit, plans.last_generation(unit))
-        if row is None or row.state != plans.REFUSED or row.reason in PASSING_TROUBLES or row.rollout is None:
-            return
-        found = rollouts.get(unit, row.rollout)
-        if found is None or found.state.phase is not Phase.PRIMARY:
-            return
-        split = standing_split(unit, found.state.specialist)
-        generation = None
-        if split is not None and split.candidate == found.state.candidate:
-            back = replace(split, candidate=None, canary_bp=0, shadow_bp=0)
-            generation = publish(unit, deployment, back, row.rollout).generation
-        said = f"gateways refused the promotion: {row.reason}: {row.message}"
-        after = replace(rollouts.moved(found, phase=Phase.ROLLED_BACK), end_reason=said)
-        rollouts.move(unit, found, after, LOOP, "rollout.rolled_back", {"reason": said, "generation": generation})
-        succession.restore(unit, after)
 
 
 def _name(specialist: str, what: str, now_ms: int) -> str:

@@ -1,5 +1,6 @@
 """Offer a plan; note what gateways say of it."""
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import PlanRefused, check_approvals, check_plan, sign_plan
 
 log = structlog.get_logger()
+MOST_STEPS = 200  # plans that a gateway may have missed
 AWAY_MS = 10_000  # a gateway reports twice a second; one that was silent for so long holds nothing up
 
 
@@ -81,7 +83,9 @@ def author_of(deployment: Deployment, bundle: str) -> str | None:
     return author if isinstance(author, str) else None
 
 
-def offer_of(unit: Unit, deployment: Deployment, row: PlanRow, seen: int, operators_version: int) -> tuple[int, Any]:
+def offer_of(
+    unit: Unit, deployment: Deployment, row: PlanRow, seen: int, operators_version: int, held: int = 0
+) -> tuple[int, Any]:
     """Return the size of the ledger head offered, and a plan with all it rests on.
 
     A row made by others is offered as it is: what the gateway says of it is worth knowing.
@@ -89,12 +93,11 @@ def offer_of(unit: Unit, deployment: Deployment, row: PlanRow, seen: int, operat
     Args:
         seen: Size of the highest head the gateway holds; 0 for none.
         operators_version: Of the list of people that the gateway goes by.
+        held: Generation in force at the gateway; what it missed since comes as steps. 0: it missed nothing.
     """
-    try:
-        approvals = plans.approvals_for(unit, row.plan)
-    except ValueError:
-        approvals = []
-    offer = traffic_pb2.PlanOffer(plan=row.envelope, approvals=approvals)
+    missed = plans.between(unit, held, row.generation, MOST_STEPS) if held else []
+    approvals = plans.approvals_for(unit, *_read([*missed, row]))
+    offer = traffic_pb2.PlanOffer(plan=row.envelope, approvals=approvals, steps=[step.envelope for step in missed])
     offer.operators.extend(deployment.operators_above(operators_version))
     stored = ledger.stored_checkpoint(unit.connection)
     if stored is None:
@@ -103,12 +106,22 @@ def offer_of(unit: Unit, deployment: Deployment, row: PlanRow, seen: int, operat
     if 0 < seen < size:
         offer.consistent_from = seen
         offer.consistency.extend(ledger.prove_consistency(unit.connection, seen, size))
-    known = records.seqs(unit, [row.digest, *(digest_bytes(e.payload) for e in approvals)])
+    signed = [row.digest, *(step.digest for step in missed), *(digest_bytes(e.payload) for e in approvals)]
+    known = records.seqs(unit, signed)
     for seq in sorted(set(known.values())):
         if seq < size:
             body, hashes = ledger.body_of(unit.connection, seq), ledger.prove_inclusion(unit.connection, seq, size)
             offer.records.add(seq=seq, body=body, hashes=hashes)
     return max(seen, size), offer
+
+
+def _read(rows: list[PlanRow]) -> list[TrafficPlan]:
+    """Return the plans that can be read: a row may have been made by others."""
+    found = []
+    for row in rows:
+        with contextlib.suppress(ValueError):
+            found.append(row.plan)
+    return found
 
 
 def acknowledged(unit: Unit, said: traffic_pb2.Acknowledgement) -> None:

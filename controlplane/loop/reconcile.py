@@ -10,16 +10,17 @@ from controlplane.loop import advance
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.publish import standing_split
 from controlplane.store import records, rollouts
+from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos import traffic_pb2
 from protos.contract.attestation import AttestationInvalid
-from protos.contract.rollback import leave, order_summary, verify_order
+from protos.contract.rollback import RollbackOrder, leave, order_summary, verify_order
 
 log = structlog.get_logger()
 
 
 def reconcile(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.LocalRollback) -> None:
-    """Record a rollback made at a gateway, once, and roll back the rollout it was about everywhere.
+    """Record a rollback made at a gateway, once, and roll back everywhere the rollout that lets its bundle answer.
 
     A gateway's word alone moves nothing: the order is signed by a person and checked again here. Where the way back
     cannot be published now, nothing is recorded and the gateway's next report asks again.
@@ -39,8 +40,6 @@ def _follow(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.
         return
     if records.seq_of(unit, order.digest) is not None:
         return
-    split = standing_split(unit, order.specialist)
-    row = rollouts.get(unit, made.salt)
     detail = {
         **order_summary(order),
         "rollout": made.salt,
@@ -51,11 +50,18 @@ def _follow(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.
     }
     records.note(unit, order.digest, unit.record(order.person, "rollback.local", detail))
     log.warning("rolled_back_locally", gateway=gateway, specialist=order.specialist, took_us=made.took_us)
-    if row is None or Phase.ROLLED_BACK not in LEGAL_MOVES[row.state.phase] or row.state.candidate != order.bundle:
-        return
-    if split is None or split.salt != made.salt or leave(split, order.bundle) is None:
+    split, row = standing_split(unit, order.specialist), _about(unit, order, made)
+    if row is None or split is None or leave(split, order.bundle) is None:
         return
     row = advance.end(unit, deployment, row.state.id, Phase.ROLLED_BACK, order.person, order.reason)
     took_ms = max(1, round(made.took_us / 1000))
     # From the order to the swap at the gateway; the plan that follows changes nothing there.
     rollouts.save(unit, replace(row, failed_ms=None, rollback_ms=took_ms))
+
+
+def _about(unit: Unit, order: RollbackOrder, made: traffic_pb2.LocalRollback) -> RolloutRow | None:
+    """Return the rollout that lets the bundle answer, unless people began it after the order."""
+    for row in reversed(rollouts.listed(unit, order.specialist)):
+        if row.state.candidate == order.bundle and Phase.ROLLED_BACK in LEGAL_MOVES[row.state.phase]:
+            return row if row.state.id == made.salt or row.started_ms <= made.at_unix_ms else None
+    return None

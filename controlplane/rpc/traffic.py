@@ -60,7 +60,9 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
         seen, version = request.ledger_size, request.operators_version
         while True:
             for row in await self._in_thread(lambda: self._news(sent)):  # noqa: B023
-                seen, offer = await self._in_thread(lambda: self._offer(row, seen, version))  # noqa: B023
+                seen, offer = await self._in_thread(
+                    lambda: self._offer(row, seen, version, request.gateway_id)  # noqa: B023
+                )
                 yield offer
                 sent = row.generation
             await self._bell.wait(POLL_S)
@@ -74,8 +76,7 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
     @translated
     async def Report(self, request: traffic_pb2.GatewayReport, context: Any) -> Any:  # noqa: N802
         """Keep a gateway's counters."""
-        await self._in_thread(lambda: self._report(request))
-        return traffic_pb2.ReportResponse()
+        return traffic_pb2.ReportResponse(generation=await self._in_thread(lambda: self._report(request)))
 
     def _hello(self, request: traffic_pb2.WatchPlanRequest) -> int:
         """Note the gateway and return the generation above which plans are news to it."""
@@ -90,20 +91,23 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
         with self._deployment.store.reading() as unit:
             return [row for row in plans.after(unit, sent) if row.state in (plans.OFFERED, plans.APPLIED)]
 
-    def _offer(self, row: plans.PlanRow, seen: int, operators_version: int) -> tuple[int, Any]:
+    def _offer(self, row: plans.PlanRow, seen: int, operators_version: int, gateway: str) -> tuple[int, Any]:
         with self._deployment.store.reading() as unit:
-            return offer_of(unit, self._deployment, row, seen, operators_version)
+            held = plans.generation_of(unit, gateway)
+            return offer_of(unit, self._deployment, row, seen, operators_version, held)
 
     def _acknowledge(self, said: traffic_pb2.Acknowledgement) -> None:
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             acknowledged(unit, said)
             keep_cosignature(unit, self._deployment, said)
 
-    def _report(self, report: traffic_pb2.GatewayReport) -> None:
+    def _report(self, report: traffic_pb2.GatewayReport) -> int:
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             plans.see_gateway(unit, report.gateway_id, report.generation)
             counters.keep(unit, report)
             for made in report.rollbacks:
                 reconcile(unit, self._deployment, report.gateway_id, made)
+            standing = plans.standing(unit)
         if report.rollbacks:
             self._deployment.changed()
+        return 0 if standing is None else standing.generation

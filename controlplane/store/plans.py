@@ -76,6 +76,22 @@ def after(unit: Unit, generation: int) -> list[PlanRow]:
     return [_row(found) for found in unit.connection.execute(query)]
 
 
+def between(unit: Unit, generation: int, before: int, most: int) -> list[PlanRow]:
+    """Return the newest plans between two generations that no gateway refused, oldest first."""
+    query = (
+        select(plan)
+        .where(plan.c.generation > generation, plan.c.generation < before, plan.c.state != REFUSED)
+        .order_by(plan.c.generation.desc())
+        .limit(most)
+    )
+    return [_row(found) for found in unit.connection.execute(query)][::-1]
+
+
+def generation_of(unit: Unit, gateway_id: str) -> int:
+    """Return the plan that a gateway was last known to be on; 0 for none."""
+    return int(unit.connection.execute(select(gateway.c.generation).where(gateway.c.id == gateway_id)).scalar() or 0)
+
+
 def with_state(unit: Unit, state: str) -> list[PlanRow]:
     """Return plans in a state, oldest first."""
     query = select(plan).where(plan.c.state == state).order_by(plan.c.generation)
@@ -127,12 +143,13 @@ def approvals_of(unit: Unit, rollout: str) -> list[traffic_pb2.Envelope]:
     return [traffic_pb2.Envelope.FromString(data) for (data,) in unit.connection.execute(query)]
 
 
-def approvals_for(unit: Unit, made: TrafficPlan) -> list[traffic_pb2.Envelope]:
-    """Return every approval of a bundle that a plan may let answer."""
+def approvals_for(unit: Unit, *made: TrafficPlan) -> list[traffic_pb2.Envelope]:
+    """Return every approval of a bundle that one of these plans may let answer."""
     wanted = [
         (approval.c.specialist == split.specialist)
         & approval.c.bundle.in_([b for b in (split.primary, split.candidate, split.previous) if b])
-        for split in made.splits
+        for plan_made in made
+        for split in plan_made.splits
     ]
     if not wanted:
         return []

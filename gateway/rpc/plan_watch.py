@@ -113,6 +113,7 @@ class PlanWatch:
                 rollbacks=self._plan.rollbacks,
             )
             try:
-                await stub.Report(report, timeout=self._report_interval_s + 1)
+                answer = await stub.Report(report, timeout=self._report_interval_s + 1)
+                self._plan.note_newest(answer.generation)
             except grpc.aio.AioRpcError as error:
                 log.debug("report_not_taken", status=error.code().name)

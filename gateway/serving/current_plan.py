@@ -15,21 +15,17 @@ from gateway.errors import NothingToLeave, RollbackForbidden
 from gateway.metrics import Metrics
 from gateway.serving.cache import DecisionCache, TaskCache
 from gateway.serving.counters import REASONS
+from gateway.serving.judge import Judge, Standing, less
 from gateway.serving.lanes import Lane, Lanes
 from gateway.serving.ports import BundleRefused, WorkerAway
 from gateway.serving.state import StateFile
-from gateway.serving.witness import LedgerRefused, Witness
+from gateway.serving.witness import Witness
 from protos import traffic_pb2
-from protos.contract.attestation import Approval, AttestationInvalid, Operators
+from protos.contract.attestation import AttestationInvalid, Operators
 from protos.contract.bundle import BundleInvalid, BundleStore
-from protos.contract.digest import digest_bytes
 from protos.contract.engines import EngineInexact, check_exactness
-from protos.contract.envelope import native
-from protos.contract.fields import FieldInvalid
-from protos.contract.ledger_proof import Recorded, recorded, signed_head
-from protos.contract.operators import follow
 from protos.contract.plan import Split, TrafficPlan
-from protos.contract.plan_rules import Checked, PlanRefused, check_approvals, check_plan, open_plan, spent_by
+from protos.contract.plan_rules import PlanRefused
 from protos.contract.rollback import RollbackOrder, leave, verify_order
 from protos.contract.task import TaskSpec
 
@@ -59,16 +55,6 @@ class Routes:
     by_name: dict[str, Route]
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """An offer whose signatures and proofs are good, and what they say."""
-
-    plan: TrafficPlan
-    operators: Operators
-    recorded: Recorded
-    approvals: Checked
-
-
 class CurrentPlan:
     """Owns the plan in force and the last good one on disk."""
 
@@ -90,18 +76,14 @@ class CurrentPlan:
         self.routes: Routes | None = None
         self.witness = witness or Witness(deployment, key)
         self._deployment = deployment
-        self._key = key
-        try:
-            self._operators = self._checked(operators)
-        except AttestationInvalid as error:
-            raise FieldInvalid(f"operators: {error}") from error
+        self._judge = Judge(deployment, key, operators, store, self.witness, clock)
+        self._standing = Standing(None, (), (), (), 0.0)
         self._store = store
         self._pool = pool
         self._lanes = lanes
         self._cache = cache
         self._file = StateFile(state_dir)
         self._state = traffic_pb2.GatewayState()
-        self._approvals = Checked((), ())
         self._metrics = metrics
         self._clock = clock
         self._applying = asyncio.Lock()
@@ -114,12 +96,18 @@ class CurrentPlan:
     @property
     def operators(self) -> Operators:
         """The list of people this gateway goes by now."""
-        return self._operators
+        return self._judge.operators
 
     @property
     def rollbacks(self) -> Sequence[traffic_pb2.LocalRollback]:
         """Rollbacks made here that no plan carries yet."""
-        return self._state.rollbacks
+        return self._standing.rollbacks
+
+    def note_newest(self, generation: int) -> None:
+        """Take the control plane's word for which plan is the newest: a gateway on it missed nothing so far."""
+        if 0 < generation <= self.generation:
+            self._standing = replace(self._standing, current_at=self._clock())
+            self._file.note_current(self._standing.current_at)
 
     async def offer(self, offer: traffic_pb2.PlanOffer) -> TrafficPlan:
         """Apply a plan, or leave everything as it is.
@@ -145,29 +133,30 @@ class CurrentPlan:
         """
         began = time.monotonic()
         try:
-            order = verify_order(envelope, self._operators, self._deployment, int(self._clock()))
+            order = verify_order(envelope, self.operators, self._deployment, int(self._clock()))
         except AttestationInvalid as error:
             self._metrics.rollbacks.labels(error.reason).inc()
             raise RollbackForbidden(error.reason, str(error)) from error
-        if any(r.order.payload == envelope.payload for r in self._state.rollbacks):
+        if any(r.order.payload == envelope.payload for r in self.rollbacks):
             return order
         split = self.routes.plan.split_for(order.specialist) if self.routes is not None else None
         if split is None or leave(split, order.bundle) is None or self._is_spent(order.digest):
             self._metrics.rollbacks.labels("nothing_to_leave").inc()
             raise NothingToLeave(order.bundle)
-        assert self.routes is not None
-        made = self._state.rollbacks.add(
+        assert self._standing.plan is not None
+        made = traffic_pb2.LocalRollback(
             order=envelope,
             at_unix_ms=int(self._clock() * 1000),
             generation=self.generation,
             salt=split.salt,
         )
-        self._spend([a for a in self._approvals.good if (a.specialist, a.bundle) == (order.specialist, order.bundle)])
-        self._state.spent.add(digest=order.digest, expires=order.expires)
-        self._swap(self.routes.plan)
+        carried_out = traffic_pb2.SpentApproval(digest=order.digest, expires=order.expires)
+        standing = self._standing
+        self._standing = replace(standing, rollbacks=(*standing.rollbacks, made), spent=(*standing.spent, carried_out))
+        self._swap()
         made.took_us = int((time.monotonic() - began) * 1e6)
         try:
-            self._file.save(self._state)
+            self._save(self._state.offer if self._state.HasField("offer") else None)
         except OSError as error:
             # Safe at once matters more than safe after a restart.
             log.error("rollback_not_stored", error=str(error))
@@ -178,11 +167,8 @@ class CurrentPlan:
     async def restore(self) -> None:
         """Go on from what is on disk, verified like anything offered; nothing there is fine."""
         self._state = state = self._file.load()
-        try:
-            self._operators = self._checked(follow(self._operators, state.operators))
-            self.witness.restore(state.checkpoint)
-        except (AttestationInvalid, LedgerRefused) as refused:
-            log.error("stored_state_refused", reason=refused.reason, error=str(refused))
+        self._judge.restore(state.operators, state.checkpoint)
+        self._standing = Standing(None, (), tuple(state.spent), tuple(state.rollbacks), self._file.current_at())
         if not state.HasField("offer"):
             return
         async with self._applying:
@@ -192,91 +178,42 @@ class CurrentPlan:
                 log.error("stored_plan_refused", reason=refused.reason, error=str(refused))
 
     async def _restore(self, offer: traffic_pb2.PlanOffer) -> None:
-        judged = self._judge(offer, is_stored=True)
+        judged = self._judge.judge(offer)
         await self._fetch(_needed(judged.plan))
-        self._check(None, judged, was_in_force=True)
+        self._judge.check_stored(judged)
         # Serving may start before any worker does; until one has the bundle, callers get fallbacks.
         for bundle in _needed(judged.plan):
             self._want(bundle)
-        self._approvals = judged.approvals
-        self._swap(judged.plan)
+        self._standing = replace(self._standing, plan=judged.plan, approvals=judged.approvals.good)
+        self._swap()
 
     async def _take(self, offer: traffic_pb2.PlanOffer) -> TrafficPlan:
-        judged = self._judge(offer, is_stored=False)
+        self._state.operators.extend(self._judge.follow(offer))
+        judged = self._judge.judge(offer)
         plan = judged.plan
         await self._fetch(_needed(plan))  # of a plan whose signatures are good only
-        self._check(self._in_force(), judged)
-        if digest_bytes(offer.plan.payload) not in judged.recorded.plans:
-            raise PlanRefused("plan_not_recorded", f"the ledger is not shown to hold plan {plan.generation}")
+        self._judge.check(self._standing, judged)
         for split in plan.splits:
             self._route(split, plan.generation)  # raises before anything is loaded
         await self._load(_needed(plan))
         self._check_exactness(plan)
         # Somebody may have rolled back meanwhile.
-        before = self._in_force()
-        self._check(before, judged)
-        self._remember(offer, spent_by(before, plan, self._approvals), plan)
-        self._approvals = judged.approvals
-        self._swap(plan)
+        before, self._standing = self._standing, self._judge.check(self._standing, judged)
+        try:
+            self._save(offer)
+        except OSError as error:
+            self._standing = before
+            raise PlanRefused("state_not_written", f"the plan cannot be stored: {error}") from error
+        self._swap()
         await self._trim(plan)
         log.info("plan_applied", generation=plan.generation, digest=plan.digest)
         return plan
 
-    def _judge(self, offer: traffic_pb2.PlanOffer, *, is_stored: bool) -> _Judged:
-        """Verify everything about an offer but whether its plan may follow the one in force."""
-        try:
-            if is_stored:
-                head = signed_head(offer.checkpoint, self._deployment, self._key)
-            else:
-                head = self.witness.judge(offer)
-                # First of all, whatever becomes of the rest: what was shown once has to be shown for ever.
-                self.witness.take(head, offer.checkpoint)
-                self._follow(offer.operators)
-            plan = open_plan(offer.plan, self._key)
-            found = recorded(offer.records, head)
-        except (AttestationInvalid, LedgerRefused) as refused:
-            raise PlanRefused(refused.reason, str(refused)) from refused
-        approvals = check_approvals(offer.approvals, self._operators, found.approvals)
-        return _Judged(plan, self._operators, found, approvals)
-
-    def _check(self, before: TrafficPlan | None, judged: _Judged, *, was_in_force: bool = False) -> None:
-        check_plan(
-            before,
-            judged.plan,
-            judged.approvals,
-            judged.operators,
-            self._deployment,
-            int(self._clock()),
-            was_in_force=was_in_force,
-            spent=frozenset(s.digest for s in self._state.spent),
-            author_of=self._author_of,
-        )
-
-    def _follow(self, updates: Sequence[traffic_pb2.Envelope]) -> None:
-        following = self._checked(follow(self._operators, updates))
-        if following.version > self._operators.version:
-            self._state.operators.extend(updates)
-            self._operators = following
-            log.warning("operators_changed", version=following.version)
-
-    def _checked(self, operators: Operators) -> Operators:
-        if operators.owner(native(self._key)) is not None:
-            raise AttestationInvalid("operators_invalid", "the control plane's own key is enrolled as a person's")
-        return operators
-
-    def _author_of(self, bundle: str) -> str | None:
-        try:
-            author = self._store.manifest(bundle).lineage.get("author")
-        except BundleInvalid:
-            return None  # refused as such, a little later
-        return author if isinstance(author, str) else None
-
-    def _in_force(self) -> TrafficPlan | None:
-        return self.routes.plan if self.routes is not None else None
-
-    def _swap(self, plan: TrafficPlan) -> None:
-        """Put a plan in force, less what was rolled back here."""
-        effective = self._less_rollbacks(plan)
+    def _swap(self) -> None:
+        """Put the plan that stands in force, less what was rolled back here."""
+        plan = self._standing.plan
+        assert plan is not None
+        effective = replace(plan, splits=tuple(less(split, self.rollbacks) for split in plan.splits))
         by_name = {split.specialist: self._route(split, plan.generation) for split in effective.splits}
         for name in by_name:
             self._metrics.prepare(name, Arm, REASONS.values())
@@ -286,16 +223,6 @@ class CurrentPlan:
         self._pool.keep_only(_needed(plan))
         self._lanes.keep_only(_needed(plan))
         self._cache.keep_only(_needed(plan))
-
-    def _less_rollbacks(self, plan: TrafficPlan) -> TrafficPlan:
-        splits = {split.specialist: split for split in plan.splits}
-        for made in self._state.rollbacks:
-            order = RollbackOrder.from_payload(made.order.payload)
-            split = splits.get(order.specialist)
-            left = leave(split, order.bundle) if split is not None and split.salt == made.salt else None
-            if left is not None:
-                splits[order.specialist] = left
-        return replace(plan, splits=tuple(splits[split.specialist] for split in plan.splits))
 
     def _route(self, split: Split, generation: int) -> Route:
         tasks = {}
@@ -363,12 +290,7 @@ class CurrentPlan:
                     raise PlanRefused("engine_inexact", f"bundle {bundle}: {error}") from error
 
     def _is_spent(self, digest: str) -> bool:
-        return any(s.digest == digest for s in self._state.spent)
-
-    def _spend(self, approvals: Sequence[Approval]) -> None:
-        for approval in approvals:
-            if not self._is_spent(approval.digest):
-                self._state.spent.add(digest=approval.digest, expires=approval.expires)
+        return any(s.digest == digest for s in self._standing.spent)
 
     def _keep_witnessed(self) -> None:
         """Remember the head that came with a refused plan: it is held against the ledger after a restart too."""
@@ -379,33 +301,26 @@ class CurrentPlan:
             except OSError as error:
                 log.error("head_not_stored", error=str(error))
 
-    def _remember(self, offer: traffic_pb2.PlanOffer, spent: list[Approval], plan: TrafficPlan) -> None:
-        """Write down what a restart goes on from; a disk that cannot refuses the plan."""
-        before = traffic_pb2.GatewayState()
-        before.CopyFrom(self._state)
-        self._spend(spent)
+    def _save(self, offer: traffic_pb2.PlanOffer | None) -> None:
+        """Write down what a restart goes on from; raises OSError and keeps what was written before."""
         now = int(self._clock())
-        kept = [s for s in self._state.spent if s.expires + FORGET_AFTER_S > now]
-        rollbacks = [made for made in self._state.rollbacks if _still_matters(made, plan)]
+        spent = {
+            s.digest: traffic_pb2.SpentApproval(digest=s.digest, expires=s.expires)
+            for s in self._standing.spent
+            if s.expires + FORGET_AFTER_S > now
+        }
         state = traffic_pb2.GatewayState(
-            offer=offer,
             checkpoint=self.witness.text,
             operators=self._state.operators,
-            spent=sorted(kept, key=lambda s: -s.expires)[:MOST_SPENT],
-            rollbacks=rollbacks,
+            spent=sorted(spent.values(), key=lambda s: -s.expires)[:MOST_SPENT],
+            rollbacks=self.rollbacks,
         )
-        try:
-            self._file.save(state)
-        except OSError as error:
-            self._state = before
-            raise PlanRefused("state_not_written", f"the plan cannot be stored: {error}") from error
+        if offer is not None:
+            state.offer.CopyFrom(offer)
+            del state.offer.steps[:]  # history
+        self._file.save(state)
         self._state = state
-
-
-def _still_matters(made: traffic_pb2.LocalRollback, plan: TrafficPlan) -> bool:
-    order = RollbackOrder.from_payload(made.order.payload)
-    split = plan.split_for(order.specialist)
-    return split is not None and split.salt == made.salt and leave(split, order.bundle) is not None
+        self._standing = replace(self._standing, spent=tuple(state.spent))
 
 
 def _needed(plan: TrafficPlan) -> set[str]:

@@ -17,6 +17,7 @@ class StateFile:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "state.pb"
+        self._current = directory / "current"
 
     def load(self) -> traffic_pb2.GatewayState:
         """Return what was saved last; nothing there is a new gateway, something unreadable is said."""
@@ -47,3 +48,17 @@ class StateFile:
             with contextlib.suppress(OSError):
                 staging.unlink()
             raise
+
+    def note_current(self, at: float) -> None:
+        """Remember that no newer plan stood at a time: as the time of an empty file, which costs next to nothing."""
+        with contextlib.suppress(OSError):
+            if not self._current.exists():
+                self._current.touch()
+            os.utime(self._current, (at, at))
+
+    def current_at(self) -> float:
+        """Return the last such time, in Unix seconds; 0 when none is known."""
+        try:
+            return self._current.stat().st_mtime
+        except OSError:
+            return 0.0

@@ -30,7 +30,7 @@ class MemoryLedger:
     def prove(self, offer: traffic_pb2.PlanOffer, key: Ed25519PrivateKey) -> traffic_pb2.PlanOffer:
         """Record an offer and add what a gateway asks to see; returns the offer."""
         wanted = [self.record(APPROVAL_GIVEN, digest_bytes(e.payload)) for e in offer.approvals]
-        wanted.append(self.record(PLAN_OFFERED, digest_bytes(offer.plan.payload)))
+        wanted += [self.record(PLAN_OFFERED, digest_bytes(e.payload)) for e in (*offer.steps, offer.plan)]
         leaves = [leaf_hash(body) for body in self.bodies]
         subtree, size = subtree_root_of(leaves), len(leaves)
         offer.checkpoint = sign_checkpoint(ledger_origin(self.deployment), size, root_of(leaves), key)

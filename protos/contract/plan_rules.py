@@ -7,7 +7,7 @@ needs none to be fresh, and the way back to ``previous`` was approved in advance
 what served before, never another bundle.
 """
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,6 +123,7 @@ def check_plan(
     was_in_force: bool = False,
     spent: Container[str] = (),
     author_of: Callable[[str], str | None] = lambda _: None,
+    left: Callable[[Split], Split] = lambda split: split,
 ) -> None:
     """Return when ``proposed`` may follow ``current``.
 
@@ -135,6 +136,8 @@ def check_plan(
         spent: Digests of approvals whose weight was taken back; they raise nothing any more.
         author_of: Who made a bundle, by the bundle itself: that person approves none of it, whatever a
             statement says of its author.
+        left: A split less what a person rolled back here. Such a bundle answers nobody, so its weight may rise
+            in the plan as it does elsewhere; a weight that would be felt here rises from what is felt now.
     Raises:
         PlanRefused: With the most specific reason found.
     """
@@ -148,9 +151,11 @@ def check_plan(
     for split in proposed.splits:
         before = current.split_for(split.specialist) if current is not None else None
         judged_at = now if current is not None else min(now, proposed.created_at)
+        felt = left(split).exposure()
         for bundle, weight in split.exposure().items():
-            is_rising = not was_in_force and weight > (before.exposure().get(bundle, 0) if before else 0)
-            is_way_back = before is not None and bundle in (before.previous, before.primary) and weight == BASIS_POINTS
+            start = left(before) if before is not None and bundle in felt else before
+            is_rising = not was_in_force and weight > (start.exposure().get(bundle, 0) if start else 0)
+            is_way_back = bundle in _ways_back(start) and weight == BASIS_POINTS
             is_serving = current is None and bundle == split.primary
             is_judged = is_rising and not is_way_back and not is_serving
             rules.check_bundle(split, before, bundle, weight, judged_at if is_judged else None)
@@ -163,17 +168,17 @@ def check_plan(
             rules.check_bundle(split, before, split.previous, BASIS_POINTS, None)
 
 
-def spent_by(before: TrafficPlan | None, after: TrafficPlan, approvals: Checked) -> list[Approval]:
+def spent_by(before: TrafficPlan | None, after: TrafficPlan, approvals: Iterable[Approval]) -> list[Approval]:
     """Return the approvals whose bundle could answer callers before and cannot any more.
 
     The primary that a promotion replaced stays for as long as it is the way back.
     """
-    found = []
+    found: list[Approval] = []
     for split in before.splits if before is not None else ():
         now = after.split_for(split.specialist)
         kept = set() if now is None else {*now.exposure(), now.previous}
         gone = {*split.exposure(), split.previous} - kept
-        found += [a for a in approvals.good if a.specialist == split.specialist and a.bundle in gone]
+        found += [a for a in approvals if a.specialist == split.specialist and a.bundle in gone]
     return found
 
 

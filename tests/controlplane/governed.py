@@ -13,7 +13,7 @@ import structlog
 
 from controlplane.domain.rollout import Phase
 from controlplane.loop import advance
-from controlplane.loop.publish import publish
+from controlplane.loop.publish import publish, standing_split
 from controlplane.rpc.server import ControlServer
 from controlplane.rpc.traffic import PlanBell
 from controlplane.store import counters as counter_rows
@@ -263,6 +263,24 @@ class Governed:
         self.deployment.changed()
         self.until(lambda: self.split().canary_bp, "the canary")  # type: ignore[union-attr]
         return name, old, new
+
+    def promote(self, name: str) -> Split:
+        """Make a canary's candidate the primary, approved; returns the split that stands then."""
+        with self.deployment.store.reading() as unit:
+            before = standing_split(unit, NAME)
+        assert before is not None and before.candidate is not None
+        after = replace(
+            before, primary=before.candidate, candidate=None, previous=before.primary, canary_bp=0, shadow_bp=0
+        )
+        self.approve(after, before, after.primary, step="primary", nonce=f"p-{name}")
+        with self.deployment.store.writing(self.clock()) as unit:
+            row = rollouts.get(unit, name)
+            assert row is not None
+            made = publish(unit, self.deployment, after, name)
+            moved = replace(rollouts.moved(row, phase=Phase.PRIMARY), stage_generation=made.generation)
+            rollouts.move(unit, row, moved, "test", "rollout.promoted", {})
+        self.deployment.changed()
+        return after
 
 
 @contextmanager

@@ -64,6 +64,38 @@ def test_a_rollback_made_while_the_control_plane_was_away_is_followed_when_it_is
     assert recorded["took_us"] < 1_000_000
 
 
+def test_a_rollback_told_late_is_followed_though_its_bundle_was_promoted_and_the_next_rollout_began(
+    site: Governed,
+) -> None:
+    name, old, new = site.canary()
+    site.stop_control()
+    assert site.plan is not None
+    site.plan.roll_back(order(site, new))
+    site.stop_gateway()
+    site.promote(name)
+    third = site.world.bundle(3)
+    following = site.proposed(third, new)
+    assert site.rollout(following).state.phase is Phase.SHADOW
+    site.start_control()
+    plan = site.start_gateway()
+    site.until(lambda: site.rollout(name).state.phase is Phase.ROLLED_BACK, "followed")
+    site.until(lambda: not plan.rollbacks, "a plan that carries it")
+    assert (site.split().primary, site.split().candidate) == (old, None)  # type: ignore[union-attr]
+    assert site.rollout(following).state.phase is Phase.ROLLED_BACK
+    again = site.proposed(third, old)
+    site.until(lambda: site.split().salt == again, "the next rollout")  # type: ignore[union-attr]
+
+
+def test_a_gateway_that_missed_a_promotion_follows_when_it_is_back(site: Governed) -> None:
+    name, _, new = site.canary()
+    site.stop_gateway()
+    site.promote(name)
+    following = site.proposed(site.world.bundle(3), new)
+    site.start_gateway()
+    site.until(lambda: (now := site.split()) and now.salt == following, "the plan that stands")
+    assert site.split().primary == new  # type: ignore[union-attr]
+
+
 def test_no_way_back_waits_for_its_report(site: Governed, monkeypatch: pytest.MonkeyPatch) -> None:
     name, old, _ = site.canary()
 

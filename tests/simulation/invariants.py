@@ -40,6 +40,7 @@ def check_gateway(plant: Plant, gate: Gate) -> None:
     gate.ever_primary.add(split.primary)
     gate.way_back = split.previous
     gate.before = weights
+    gate.judged_from_s = gate.current_s
 
 
 def check_approved(plant: Plant, gate: Gate, bundle: str, weight: int, rose: bool) -> None:
@@ -56,8 +57,25 @@ def check_approved(plant: Plant, gate: Gate, bundle: str, weight: int, rose: boo
     where = f"{bundle[7:13]} answers {weight} bp at {gate.name}"
     assert len({a.person for a in good}) >= PEOPLE_NEEDED, f"1: {where}, approved by {len(good)}"
     if rose:
-        fresh = [a for a in good if plant.now_ms // 1000 < a.expires and a.digest not in gate.dead]
+        # What was decided while it could not hear counts as it would have counted then.
+        since = min(plant.now_ms // 1000, gate.judged_from_s)
+        fresh = [a for a in good if since < a.expires and a.digest not in gate.dead]
         assert len({a.person for a in fresh}) >= PEOPLE_NEEDED, f"8: {where}, on what had lapsed or was taken back"
+
+
+def check_liveness(plant: Plant) -> str:
+    """Once nothing is broken any more, every gateway is on the plan that stands; a forked one knows better."""
+    with plant.deployment.store.reading() as unit:
+        row = plans.standing(unit)
+    if row is None:
+        return "no plan"
+    for gate in plant.gates:
+        if gate.is_diverted:
+            continue
+        where = f"{gate.name} is on plan {gate.plan.generation} of {row.generation}"
+        assert gate.plan.generation == row.generation, f"2: {where}"
+        assert gate.plan.rollbacks or plant.in_force(gate) == row.plan.split_for(NAME), f"2: {where}, but not wholly"
+    return f"plan {row.generation}"
 
 
 def check_record(plant: Plant) -> None:

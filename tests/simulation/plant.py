@@ -90,6 +90,8 @@ class Gate:
     way_back: str | None = None  # the primary before, as the plan in force names it
     dead: set[str] = field(default_factory=set)  # statements whose weight was taken back here
     is_diverted: bool = False  # it followed a ledger that a thief forked
+    current_s: int = 0  # when it last knew of no newer plan than its own
+    judged_from_s: int = 0  # the same, at the last look at it
 
 
 class Plant:
@@ -376,7 +378,7 @@ class Plant:
         )
         sent, seen, said = server._hello(hello), hello.ledger_size, []
         for row in server._news(sent):
-            seen, offer = server._offer(row, seen, hello.operators_version)
+            seen, offer = server._offer(row, seen, hello.operators_version, gate.name)
             word = traffic_pb2.Acknowledgement(gateway_id=gate.name, plan_digest=row.digest, at_unix_ms=self.now_ms)
             try:
                 word.generation = self.run(gate.plan.offer(offer)).generation
@@ -393,11 +395,14 @@ class Plant:
             if is_heard:
                 server._acknowledge(word)
         if is_heard:
-            server._report(
+            newest = server._report(
                 traffic_pb2.GatewayReport(
                     gateway_id=gate.name, run_id="r", generation=gate.plan.generation, rollbacks=gate.plan.rollbacks
                 )
             )
+            gate.plan.note_newest(newest)
+            if 0 < newest <= gate.plan.generation:
+                gate.current_s = self.now_ms // 1000
         return f"{gate.name}: {', '.join(said) or 'no news'}"
 
     def roll_back_locally(self, gate: Gate, name: str) -> str:

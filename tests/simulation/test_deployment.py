@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from controlplane.domain.rollout import OPEN, Phase
 from controlplane.store.store import Unit
-from gateway.serving import current_plan
+from gateway.serving import judge
 from tests.simulation.deployment import SHM, InvariantBroken, Simulation, play
 from tests.simulation.invariants import check
 from tests.simulation.plant import Plant, Refused
@@ -209,7 +209,7 @@ class TestTheCheckItself:
         made.plant.close()
 
     def test_a_gateway_that_takes_any_plan_is_caught(self, played: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(current_plan, "check_plan", lambda *given, **named: None)
+        monkeypatch.setattr(judge, "check_plan", lambda *given, **named: None)
         plant = played.plant
         now = plant.split()
         assert now is not None

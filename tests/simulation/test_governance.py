@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.serving import current_plan
+from gateway.serving import judge
 from tests.simulation.governance import InvariantBroken, play
 
 SEEDS = int(os.environ.get("INTERLOCK_SEEDS", "36"))
@@ -34,9 +34,9 @@ def test_a_seed_replays_to_the_word() -> None:
 
 def _takes_any_ledger(patch: pytest.MonkeyPatch) -> None:
     def lenient(self: Any, offer: Any) -> Any:
-        return current_plan.signed_head(offer.checkpoint, "test", self._key)
+        return judge.signed_head(offer.checkpoint, "test", self._key)
 
-    patch.setattr(current_plan.Witness, "judge", lenient)
+    patch.setattr(judge.Witness, "judge", lenient)
 
 
 def test_a_gateway_that_takes_any_ledger_is_caught() -> None:

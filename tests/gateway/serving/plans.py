@@ -73,6 +73,7 @@ class Site:
     plan_key: Ed25519PrivateKey = field(default_factory=lambda: key("plan"))
     approvals: list[traffic_pb2.Envelope] = field(default_factory=list)
     generation: int = 0
+    steps: list[traffic_pb2.Envelope] = field(default_factory=list)  # plans the gateway did not hear of
 
     def __post_init__(self) -> None:
         self.ledger = MemoryLedger("test")
@@ -120,9 +121,18 @@ class Site:
         assert found is not None
         return found
 
-    def approve(self, target: Split, bundle: str, *people: str, ceiling_bp: int = 10_000, **changes: Any) -> None:
-        """Have people sign an approval of a change from the split in force."""
-        before = self.in_force().shape_digest() if self.plan.routes else no_split_digest("brand")
+    def approve(
+        self,
+        target: Split,
+        bundle: str,
+        *people: str,
+        ceiling_bp: int = 10_000,
+        before: Split | None = None,
+        **changes: Any,
+    ) -> None:
+        """Have people sign an approval of a change from a split, else from the one in force."""
+        if before is None and self.plan.routes:
+            before = self.in_force()
         for name in people:
             made = Approval(
                 person=name,
@@ -132,7 +142,7 @@ class Site:
                 bundle=bundle,
                 evidence=DIGEST,
                 suite=DIGEST,
-                from_split=before,
+                from_split=no_split_digest("brand") if before is None else before.shape_digest(),
                 to_split=to_split_digest(target, ceiling_bp),
                 ceiling_bp=ceiling_bp,
                 audience="test",
@@ -148,8 +158,14 @@ class Site:
         """Sign a plan with every approval so far, recorded and proved."""
         self.generation = generation if generation is not None else self.generation + 1
         plan = TrafficPlan("test", self.generation, int(self.now), splits, ())
-        offer = traffic_pb2.PlanOffer(plan=sign_plan(plan, self.plan_key), approvals=self.approvals)
+        offer = traffic_pb2.PlanOffer(plan=sign_plan(plan, self.plan_key), approvals=self.approvals, steps=self.steps)
         return self.ledger.prove(offer, self.plan_key)
+
+    def missed(self, *splits: Split) -> None:
+        """Publish a plan while the gateway is away."""
+        shown = self.ledger.shown
+        self.steps.append(self.offer_of(*splits).plan)
+        self.ledger.shown = shown
 
     def said(self, offer: traffic_pb2.PlanOffer) -> str:
         """Offer anything; return the reason for a refusal, or "applied"."""

@@ -30,7 +30,7 @@ def by(*people: str, **changes: object) -> Change:
 def duplicate_key(site: Site) -> None:
     """One key enrolled for two people, by somebody who edited the list past its checks."""
     twin = Operator("bob", ("approver",), (public_text(key("ann").public_key()),))
-    site.plan._operators = replace(PEOPLE, people=(PEOPLE.people[0], twin))
+    site.plan._judge.operators = replace(PEOPLE, people=(PEOPLE.people[0], twin))
     by("ann")(site)
 
 

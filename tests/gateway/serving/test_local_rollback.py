@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import NothingToLeave, RollbackForbidden
+from protos.contract.plan import Split
+from protos.contract.plan_rules import no_split_digest
 from tests.gateway.serving.plans import Site
+from tests.tasks import TASK
 
 
 def test_a_canary_is_left_at_once_and_stays_left_after_a_restart(tmp_path: Path) -> None:
@@ -38,9 +41,37 @@ def test_a_control_plane_that_has_not_heard_of_it_cannot_undo_it(tmp_path: Path)
     site = Site(tmp_path).canaried()
     before = site.in_force()
     site.plan.roll_back(site.order(site.new))
-    assert site.publish(replace(before, canary_bp=2_000)) == "approval_spent"
-    assert site.publish(replace(before, canary_bp=0)) == "applied"
-    assert site.in_force().candidate is None and len(site.plan.rollbacks) == 1
+    for undone in (replace(before, canary_bp=2_000), replace(before, salt="r-2"), replace(before, canary_bp=0)):
+        assert site.publish(undone) == "applied"
+        assert site.in_force().candidate is None and len(site.plan.rollbacks) == 1
+        site.restarted()
+        assert site.in_force().candidate is None
+
+
+def test_it_keeps_no_plan_of_another_specialist_away_and_no_promotion_undoes_it(tmp_path: Path) -> None:
+    site = Site(tmp_path).canaried()
+    canary = site.in_force()
+    task = replace(TASK, name="other")
+    other = site.store.add(
+        task=task, engine={"backend": "simulator", "seed": 4}, contents={}, base={}, lineage={"author": "trainer"}
+    ).digest
+    first = Split("other", other, None, None, 0, 0, 100, 0, "o-1")
+    nothing = {"from_split": no_split_digest("other"), "specialist": "other"}
+    site.approve(first, other, "ann", "bob", **nothing)
+    site.plan.roll_back(site.order(site.new))
+    assert site.publish(replace(canary, canary_bp=2_000), first) == "applied"
+    assert site.plan.routes is not None and set(site.plan.routes.by_name) == {"brand", "other"}
+    # Two people promote it elsewhere, and begin the next rollout, before anybody hears of what was done here.
+    promoted = site.split(primary=site.new, previous=site.old, salt="r-1")
+    site.approve(promoted, site.new, "ann", "bob", before=canary)
+    assert site.publish(promoted, first) == "applied"
+    assert site.publish(replace(promoted, candidate=site.bundle(5), shadow_bp=100, salt="r-2"), first) == "applied"
+    assert (site.in_force().primary, site.in_force().candidate) == (site.old, None)
+    # Nor can whoever holds the plan key undo it by taking the way back away.
+    assert site.publish(replace(promoted, previous=None), first) == "approval_mismatch"
+    assert site.publish(site.split(salt="r-2"), first) == "applied"
+    assert not site.plan.rollbacks and site.in_force().primary == site.old
+    assert site.publish(replace(canary), first) == "approval_spent"
 
 
 def test_once_a_plan_carries_it_nothing_is_left_to_tell(tmp_path: Path) -> None:
