@@ -3,6 +3,8 @@
 A person's name in a request has to be the caller's own. Every refusal is counted, and says nothing of what exists.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import grpc.aio
 import structlog
 
 from controlplane.metrics import access_refusals
-from protos.contract.access import Access, Principal
+from protos.contract.access import LOOK_S, Access, Principal
 
 log = structlog.get_logger()
 
@@ -88,8 +90,22 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _stream(self, work: Any, roles: tuple[str, ...]) -> Any:
         async def call(request: Any, context: Any) -> Any:
             await self._admit(request, context, roles)
-            async for answer in work(request, context):
-                yield answer
+            async with contextlib.aclosing(work(request, context)) as answers:
+                while True:
+                    upcoming = asyncio.ensure_future(anext(answers, None))
+                    try:
+                        while not upcoming.done():
+                            await asyncio.wait((upcoming,), timeout=LOOK_S)
+                            # Whoever may not ask any more is told nothing more, and soon that it is over.
+                            await self._admit(request, context, roles)
+                    finally:
+                        if not upcoming.done():
+                            upcoming.cancel()
+                            await asyncio.wait((upcoming,))
+                    answer = upcoming.result()
+                    if answer is None:
+                        return
+                    yield answer
 
         return call
 

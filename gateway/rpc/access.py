@@ -101,7 +101,7 @@ def with_access(
 
     known, tables = made(access())
 
-    def handler_for(call: Call) -> Any:
+    def caller_of(call: Call) -> Principal:
         nonlocal known, tables
         now = access()
         if now is not known:
@@ -110,6 +110,10 @@ def with_access(
         if principal is None:
             note("caller")
             raise CallerUnknown
+        return principal
+
+    def handler_for(call: Call) -> Any:
+        principal = caller_of(call)
         if call.path.startswith(LOCAL) and not principal.roles & MAY_LOOK:
             note("role")
             raise CallerNotAllowed
@@ -119,8 +123,12 @@ def with_access(
         return await cast(Unary, handler_for(call))(call, payload)
 
     async def stream(call: Call, request: Any) -> AsyncIterator[bytes]:
+        principal = caller_of(call)
         async with closing(handler_for(call)(call, request)) as answers:
             async for answer in answers:
+                if caller_of(call) != principal:  # what was allowed then may not be now
+                    note("role")
+                    raise CallerNotAllowed
                 yield answer
 
     return tuple(

@@ -80,3 +80,23 @@ def test_strangers_viewers_and_impostors_are_refused_and_counted(tmp_path, monke
         site.world.first_plan(site.world.bundle(1))
         plan = site.start_gateway(token=tmp_path / "gw.token")
         site.until(lambda: plan.generation == 1, "a plan for a gateway that shows its token")
+
+
+def test_a_gateway_that_is_removed_hears_no_further_plan_on_the_stream_it_has(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    access = tmp_path / "access.json"
+    token = said("access", "add", str(access), "--name", "gw", "--role", "gateway")[1]["token"]
+    said("access", "add", str(access), "--name", "vic", "--role", "viewer")
+    with governed(tmp_path, access="access.json") as site, grpc.insecure_channel(f"127.0.0.1:{site.port}") as channel:
+        site.world.first_plan(site.world.bundle(1))
+        watch = channel.unary_stream(
+            "/interlock.traffic.v1.TrafficService/WatchPlan",
+            request_serializer=traffic_pb2.WatchPlanRequest.SerializeToString,
+            response_deserializer=traffic_pb2.PlanOffer.FromString,
+        )
+        header = (("authorization", f"Bearer {token}"),)
+        stream = watch(traffic_pb2.WatchPlanRequest(gateway_id="g"), metadata=header, timeout=60)
+        assert next(stream).plan.payload
+        assert said("access", "remove", str(access), "--name", "gw")[0] == 0
+        with pytest.raises(grpc.RpcError) as refused:
+            next(stream)  # nothing is published: the silence itself ends
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -22,6 +22,7 @@ from tests.gateway.rpc.fake import FakeGateway
 from tests.tasks import TASK
 
 SPIFFE = "spiffe://corp/bidder"
+GENERATE = "/interlock.v1.DecisionService/Generate"
 DECIDE = "/interlock.v1.DecisionService/Decide"
 OUTCOME = "/interlock.v1.DecisionService/ReportOutcome"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -178,6 +179,36 @@ def test_whoever_is_added_or_removed_is_so_from_the_next_call_on() -> None:
     assert front.ask(DECIDE, question(), "newcomer")
     with pytest.raises(CallerUnknown):
         front.ask(DECIDE, question(), "bidder")
+
+
+@pytest.mark.parametrize(
+    ("left", "refusal"),
+    [([], CallerUnknown), ([principal("bidder", "labeller")], CallerNotAllowed)],
+    ids=["removed", "other-roles"],
+)
+def test_a_stream_ends_for_whoever_is_removed_while_it_lasts(left: list[Any], refusal: type[Exception]) -> None:
+    front = Front()
+    chunk = decide_pb2.GenerateChunk(text="word")
+
+    async def endless(request: Any, deadline: float | None) -> Any:
+        while True:
+            yield chunk
+
+    front.gateway.generate = endless  # type: ignore[method-assign]
+
+    async def listen() -> int:
+        call = Call(GENERATE, {"authorization": "Bearer bidder"})
+        handler: Any = front.methods[GENERATE].handler
+        heard = 0
+        asked = decide_pb2.GenerateRequest(specialist=TASK.name, input=decide_pb2.Input(text="hello"))
+        with pytest.raises(refusal):
+            async for _ in handler(call, asked.SerializeToString()):
+                heard += 1
+                if heard == 3:
+                    front.access = Access.from_json({"schema": SCHEMA, "principals": left})
+        return heard
+
+    assert asyncio.run(listen()) == 3
 
 
 def test_a_changed_file_is_read_again_and_a_wrong_one_leaves_the_last_good_one(tmp_path: Path) -> None:
