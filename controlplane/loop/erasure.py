@@ -11,6 +11,7 @@ from controlplane.loop.observe import ASIDE
 from controlplane.store import jobs, rollouts, samples, seals, segments
 from controlplane.store.store import Unit
 from controlplane.store.vault import day_of
+from protos import capture_pb2
 from protos.contract.draws import pseudonym
 
 DAY_MS = 86_400_000
@@ -59,9 +60,11 @@ def erase(
         raise RequestInvalid("caller, decision_id and everything: expected exactly one of them")
     subjects = None if everything else _subjects(unit, specialist, caller, decision)
     keys, sets = unit.vault.destroy(specialist, subjects=subjects)
-    if not keys and not everything:
+    aside = _set_aside(unit, specialist, caller, subjects)
+    if not keys and not aside and not everything:
         raise StepRefused("nothing of it can be read: it was never captured, or is erased already")
     samples.forget_subjects(unit, specialist, subjects)
+    keys += _empty_quarantine(unit, aside)
     what = "everything" if everything else "caller" if caller else "caller of a decision"
     said = {"specialist": specialist, "what": what, "keys": keys, "data_sets": sets, "reason": reason}
     unit.record(person, "capture.erased", said)
@@ -115,6 +118,34 @@ def _subjects(unit: Unit, specialist: str, caller: str, decision: str) -> set[st
         return {str(found[0].subject)}
     salts = samples.salts(unit, specialist) | {row.state.id for row in rollouts.listed(unit, specialist)}
     return {pseudonym(salt, caller) for salt in salts}
+
+
+def _set_aside(unit: Unit, specialist: str, caller: str, subjects: set[str] | None) -> set[str]:
+    """Return under whose keys quarantine holds something of a caller, whatever specialist it names, or of a specialist.
+
+    What is there may be of rollouts that are not known here: their salts are in the records themselves.
+    """
+    found = set()
+    for _, name, body in segments.quarantined_bodies(unit):
+        record = capture_pb2.CaptureRecord.FromString(body)
+        kind = record.WhichOneof("body")
+        said = getattr(record, kind) if kind else None
+        if subjects is None:
+            is_wanted = said is not None and said.specialist == specialist
+        else:
+            is_callers = kind == "sample" and bool(caller) and name.subject == pseudonym(record.sample.salt, caller)
+            is_wanted = is_callers or name.subject in subjects
+        if is_wanted:
+            found.add(name.subject)
+    return found
+
+
+def _empty_quarantine(unit: Unit, subjects: set[str]) -> int:
+    """Destroy quarantine's keys of these subjects, and of what may be anybody's; return how many."""
+    gone = subjects | {segments.UNREADABLE}
+    rows = [row for row, name, _ in segments.quarantined_bodies(unit) if name.subject in gone]
+    segments.forget_quarantined(unit, rows)
+    return unit.vault.destroy(segments.QUARANTINE, subjects=gone)[0]
 
 
 def _forget_work(unit: Unit, deployment: Deployment, specialist: str) -> None:

@@ -87,17 +87,18 @@ def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segmen
     samples: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
-    refused: list[tuple[str, str, bytes]] = []
+    refused: list[segments.Refused] = []
     sketches = Sketches(unit, deployment.settings.sketch_window_s)
     for record in records:
         kind = record.WhichOneof("body")
         body = getattr(record, kind) if kind else None
         if body is None:
-            refused.append(("unknown_record", "a body this version does not know", record.SerializeToString()))
+            detail = "a body this version does not know"
+            refused.append(segments.Refused("unknown_record", detail, record.SerializeToString()))
         elif kind == "drops":
             segments.add_not_captured(unit, body.gateway_id, dict(body.by_cause), body.at_unix_ms)
         elif body.specialist not in deployment.packs:
-            refused.append(("unknown_specialist", body.specialist, record.SerializeToString()))
+            refused.append(_refused("unknown_specialist", body.specialist, record, body))
         elif kind == "sample":
             said = _sample(deployment, body)
             samples.append(said)
@@ -105,7 +106,7 @@ def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segmen
         elif kind == "shadow_pair":
             pairs.append(_pair(deployment, body))
         elif body.label not in deployment.packs[body.specialist].task.labels:
-            refused.append(("label_unknown", f"{body.specialist}: {body.label!r}", record.SerializeToString()))
+            refused.append(_refused("label_unknown", f"{body.specialist}: {body.label!r}", record, body))
         else:
             outcomes.append(
                 {
@@ -123,8 +124,13 @@ def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segmen
     sketches.keep()
     if refused:
         segments.quarantine_records(unit, segment, refused)
-        counts = Counter(reason for reason, _, _ in refused)
+        counts = Counter(one.reason for one in refused)
         unit.record(LOOP, "capture.quarantined", {"segment": segment, "records": dict(counts)})
+
+
+def _refused(reason: str, detail: str, record: Captured, body: Any) -> segments.Refused:
+    subject = body.routing_key_hash if isinstance(body, capture_pb2.Sample) else ""
+    return segments.Refused(reason, detail, record.SerializeToString(), body.specialist, subject)
 
 
 class Sketches:

@@ -1,16 +1,18 @@
 """Capture segments: how far each was read, what in them could not be used, and what was never written to any."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import capture_offset, not_captured, quarantine
-from controlplane.store.vault import KeyId, day_of
+from controlplane.store.vault import KeyId, day_of, key_of
 
 QUARANTINED = 10_000  # records kept in quarantine
 QUARANTINE = ""  # no specialist's: whose keys they are under
+UNREADABLE = "unreadable"  # whose a record is that nobody can tell
 
 
 def offsets(unit: Unit) -> dict[str, int]:
@@ -32,14 +34,34 @@ def forget_offsets(unit: Unit, segments: Iterable[str]) -> None:
     unit.connection.execute(delete(capture_offset).where(capture_offset.c.segment.in_(list(segments))))
 
 
-def quarantine_records(unit: Unit, segment: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
-    """Keep records that could not be used: (reason, detail, bytes). The oldest beyond ``QUARANTINED`` are forgotten."""
-    # Nobody's in particular: it goes with its day.
-    name = KeyId(QUARANTINE, day_of(unit.now_ms), "")
-    bodies = unit.vault.seal([(name, body) for _, _, body in refused])
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that could not be used, and why. ``subject`` is its caller's pseudonym, where it has one."""
+
+    reason: str
+    detail: str
+    body: bytes
+    specialist: str = ""
+    subject: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Whose key it is kept under: a caller's, else its specialist's."""
+        return self.subject or (of_specialist(self.specialist) if self.specialist else UNREADABLE)
+
+
+def of_specialist(name: str) -> str:
+    """Name the quarantine key of a specialist's records that are no caller's."""
+    return f"specialist/{name}"
+
+
+def quarantine_records(unit: Unit, segment: str, refused: Sequence[Refused]) -> None:
+    """Keep records that could not be used. The oldest beyond ``QUARANTINED`` are forgotten."""
+    day = day_of(unit.now_ms)
+    bodies = unit.vault.seal([(KeyId(QUARANTINE, day, one.owner), one.body) for one in refused])
     rows = [
-        {"reason": reason, "segment": segment, "detail": detail[:2000], "body": body, "at_ms": unit.now_ms}
-        for (reason, detail, _), body in zip(refused, bodies, strict=True)
+        {"reason": one.reason, "segment": segment, "detail": one.detail[:2000], "body": body, "at_ms": unit.now_ms}
+        for one, body in zip(refused, bodies, strict=True)
     ]
     unit.connection.execute(insert(quarantine), rows)
     edge = unit.connection.execute(
@@ -47,6 +69,19 @@ def quarantine_records(unit: Unit, segment: str, refused: Sequence[tuple[str, st
     ).scalar()
     if edge is not None:
         unit.connection.execute(delete(quarantine).where(quarantine.c.id <= edge))
+
+
+def quarantined_bodies(unit: Unit) -> Iterator[tuple[int, KeyId, bytes]]:
+    """Return what can be read of the quarantine: the row, the key it is under, and the record."""
+    for row in unit.connection.execute(select(quarantine.c.id, quarantine.c.body)):
+        name, body = key_of(row.body), unit.vault.open(row.body)
+        if name is not None and body is not None:
+            yield row.id, name, body
+
+
+def forget_quarantined(unit: Unit, rows: Iterable[int]) -> None:
+    """Delete records from quarantine."""
+    unit.connection.execute(delete(quarantine).where(quarantine.c.id.in_(list(rows))))
 
 
 def quarantined(unit: Unit) -> list[Any]:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from controlplane.errors import RequestInvalid, StepRefused
 from controlplane.loop import erasure, labelling, retrain
 from controlplane.loop.observe import observe
-from controlplane.store import jobs, labels, ledger, samples
+from controlplane.store import jobs, labels, ledger, samples, segments
 from controlplane.store.artifacts import ArtifactMissing, Artifacts
 from controlplane.store.seals import opener_of
 from controlplane.store.store import Store
 from controlplane.store.vault import KeyId, Vault, VaultBroken, key_of
+from protos import capture_pb2
 from protos.contract.draws import pseudonym
 from protos.contract.seal import SealKeyFile
 from protos.contract.segment import SealedSegment, SegmentWriter, read_segment
@@ -101,6 +102,52 @@ def test_a_backup_made_before_does_not_bring_an_erased_caller_back(made: World, 
         with pytest.raises(ArtifactMissing, match="erased"):
             one.get(dataset)
     restored.close()
+
+
+def in_quarantine(made: World, store: Store) -> list[bytes]:
+    with store.reading() as unit:
+        return [body for _, _, body in segments.quarantined_bodies(unit)]
+
+
+def set_aside(made: World) -> list[bytes]:
+    """Have records come in that cannot be used: two callers' of a specialist nobody knows, and one nobody can read."""
+    first, second = sample(made, SECRET, "eve"), sample(made, "words of another", "bob")
+    for record in (first, second):
+        record.sample.specialist, record.sample.salt = "gone", "r-gone"
+    first.sample.routing_key_hash = pseudonym("r-gone", "eve")
+    second.sample.routing_key_hash = pseudonym("r-gone", "bob")
+    unknown = capture_pb2.CaptureRecord.FromString(b"\xfa\x3e\x04" + SECRET[:4].encode())
+    made.capture([first, second, unknown], "000000000000002-run-000000.seg")
+    observe(made.deployment)
+    kept = in_quarantine(made, made.deployment.store)
+    assert len(kept) == 3 and any(SECRET.encode() in body for body in kept)
+    return kept
+
+
+def test_what_quarantine_keeps_of_a_caller_goes_too_and_what_it_keeps_of_another_stays(
+    made: World, tmp_path: Path
+) -> None:
+    set_aside(made)
+    shutil.copy(tmp_path / "control.db", tmp_path / "backup.db")
+    assert erase(made, caller="eve").keys == 3  # the captured one, the one set aside, and that of what nobody can read
+    restored = Store(f"sqlite:///{tmp_path / 'backup.db'}", Vault(tmp_path / "capture.keys"))
+    for store in (made.deployment.store, restored):
+        (left,) = in_quarantine(made, store)
+        assert b"words of another" in left
+    restored.close()
+    with pytest.raises(StepRefused):
+        erase(made, caller="eve")
+
+
+def test_a_caller_known_to_quarantine_alone_can_be_erased(made: World) -> None:
+    set_aside(made)
+    erase(made, caller="eve")
+    record = sample(made, "late words", "zoe")
+    record.sample.specialist = "gone"
+    made.capture([record], "000000000000003-run-000000.seg")
+    observe(made.deployment)
+    assert erase(made, caller="zoe").keys == 1
+    assert len(in_quarantine(made, made.deployment.store)) == 1
 
 
 def test_a_backup_of_segments_cannot_be_opened_once_gateways_have_left_the_old_key(tmp_path: Path) -> None:
