@@ -30,6 +30,8 @@ STAGES = (500, 2_000)
 class LoadsAll:
     """An engine pool that has whatever it is asked for."""
 
+    preloads: tuple[str, ...] = ()
+
     async def load(self, bundle: str) -> None:
         await asyncio.sleep(0)
 
