@@ -4,6 +4,7 @@ The database and every backup of it hold ciphertext only. The file of keys (mode
 out of backups. Records are sealed by AES-256-GCM with a random 96-bit nonce; what is sealed names its key.
 """
 
+import hashlib
 import os
 import sqlite3
 import threading
@@ -19,9 +20,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE_BYTES = 12
+FINGERPRINT = 8  # hex digits
 MOST_CACHED = 50_000  # ciphers held in memory
 DAY_MS = 86_400_000
-_VERSION = b"\x01"
+_VERSION = b"\x02"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS data_key (
   specialist TEXT, day TEXT, subject TEXT, key BLOB NOT NULL, PRIMARY KEY (specialist, day, subject)) WITHOUT ROWID;
@@ -97,8 +99,8 @@ class Vault:
             raise VaultBroken("sealed bytes are malformed")
         with self._lock:
             found = self._cipher(name)
-        if found is None:
-            return None
+        if found is None or found[0] != head:
+            return None  # whoever was erased and came back has another key for the same day
         try:
             return found[1].decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], head)
         except InvalidTag as error:
@@ -233,7 +235,9 @@ class Vault:
         return None if found is None else self._remember(name, found[0])
 
     def _remember(self, name: KeyId, key: bytes) -> _Cipher:
-        cipher = self._ciphers[name] = (_VERSION + "\x1f".join(name).encode(), AESGCM(key))
+        # Which key it was, without saying anything of it.
+        parts = (*name, hashlib.sha256(key).hexdigest()[:FINGERPRINT])
+        cipher = self._ciphers[name] = (_VERSION + "\x1f".join(parts).encode(), AESGCM(key))
         if len(self._ciphers) > MOST_CACHED:
             self._ciphers.popitem(last=False)
         return cipher
@@ -250,4 +254,4 @@ def key_of(sealed: bytes) -> KeyId | None:
 
 def _name(head: bytes) -> KeyId | None:
     parts = head[len(_VERSION) :].decode("utf-8", "replace").split("\x1f")
-    return KeyId(*parts) if head.startswith(_VERSION) and len(parts) == 3 else None
+    return KeyId(*parts[:3]) if head.startswith(_VERSION) and len(parts) == 4 else None

@@ -104,6 +104,16 @@ def test_a_backup_made_before_does_not_bring_an_erased_caller_back(made: World, 
     restored.close()
 
 
+def test_a_caller_who_is_erased_and_comes_back_the_same_day_is_read_from_then_on(made: World) -> None:
+    erase(made, caller="eve")
+    again = sample(made, "words after", "eve")
+    made.capture([again], "000000000000002-run-000000.seg")
+    observe(made.deployment)
+    with made.deployment.store.reading() as unit:
+        found = {name: samples.decision(unit, name, NAME) for name in ("d-1", again.sample.decision_id)}
+    assert [row[0].text for row in found.values() if row is not None] == ["", "words after"]
+
+
 def in_quarantine(made: World, store: Store) -> list[bytes]:
     with store.reading() as unit:
         return [body for _, _, body in segments.quarantined_bodies(unit)]
