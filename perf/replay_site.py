@@ -81,6 +81,8 @@ class Clock:
 class WorkerPool:
     """A gateway's engine pool over one worker process."""
 
+    preloads: tuple[str, ...] = ()
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._loaded: set[str] = set()
