@@ -5,26 +5,53 @@ python -m tests.simulation.deployment --seed 1234        # replays one, and says
 """
 
 import argparse
+import atexit
+import json
 import logging
+import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import structlog
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from controlplane.domain.rollout import OPEN, Phase
+from perf.results import commit, machine
 from protos.contract.plan import Split
 from tests.simulation.invariants import check, check_liveness
 from tests.simulation.plant import Gate, Plant, Refused
 
 EVENTS = 40
 ROUNDS = 4
+# What a run met, and the words of its log that say so.
+MET = {
+    "plans applied": "applied ",
+    "plans refused": "approval_",
+    "ledgers refused": "ledger_",
+    "kills": "killed: killed",
+    "gateway restarts": "restarted",
+    "old databases": "an old database runs",
+    "forged plans": " smuggled",
+    "forked ledgers": "fork: ",
+    "local rollbacks": " left ",
+    "rollouts promoted": "primary 0",
+    "rollouts rolled back": "rolled_back",
+    "erasures": " keys of ",
+    "clock jumps": "clock: ",
+}
+CALLERS = ("site-1", "site-2")
 PEOPLE = ("ann", "bob", "eve", "oli", "own")
 SHM = Path("/dev/shm")  # noqa: S108 - databases that need not outlive a run
 
@@ -51,6 +78,7 @@ class Simulation:
             *(self.approve, self.measure) * 2,
             *(self.start, self.judge, self.person, self.clock, self.restart, self.killed),
             *(self.roll_back_locally, self.backup, self.old_database, self.new_gateway),
+            *(self.capture, self.capture, self.erase),
             *(() if self.is_honest else (self.smuggle, self.fork)),
         )
 
@@ -145,6 +173,12 @@ class Simulation:
 
     def measure(self) -> str:
         return self.plant.measure(self.draw.choice(("good", "good", "bad", "odd")))
+
+    def capture(self) -> str:
+        return self.plant.capture(self.draw.choice(CALLERS))
+
+    def erase(self) -> str:
+        return self.plant.erase(self.draw.choice(CALLERS))
 
     def approve(self) -> str:
         """Somebody signs, not always as they should."""
@@ -244,9 +278,28 @@ class Simulation:
 
 
 def play(seed: int) -> Simulation:
-    """Run one seed in a folder of its own."""
-    with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder:
-        return Simulation(seed, Path(folder)).run()
+    """Run one seed in a folder that every seed of this process begins anew."""
+    folder = own_folder()
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return Simulation(seed, folder).run()
+
+
+@cache
+def own_folder() -> Path:
+    """Return a folder of this process, deleted with it."""
+    folder = tempfile.mkdtemp(prefix="interlock-simulation-", dir=SHM if SHM.is_dir() else None)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def played(seed: int) -> tuple[int, str, bool]:
+    """Run one seed: what happened, and whether an invariant broke."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        return seed, "\n".join(play(seed).log), False
+    except InvariantBroken as found:
+        return seed, str(found), True
 
 
 def main() -> None:
@@ -254,36 +307,37 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.simulation.deployment")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seed", type=int, help="replay this one and say what happened")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--record", type=Path, help="write what came of it as JSON")
     chosen = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     if chosen.seed is not None:
-        print("\n".join(play(chosen.seed).log))
-        return
-    began, broken, seen = time.perf_counter(), 0, Counter[str]()
-    for seed in range(chosen.first, chosen.first + chosen.seeds):
-        try:
-            lines = play(seed).log
-        except InvariantBroken as found:
-            broken += 1
-            print(found)
-            continue
-        words = "\n".join(lines)
-        for what in (
-            "applied",
-            "canary",
-            "primary 0",
-            "rolled_back",
-            "killed: killed",
-            "ledger_",
-            "refused",
-            "restarted",
-        ):
-            seen[what] += words.count(what)
+        _, words, is_broken = played(chosen.seed)
+        print(words)
+        sys.exit(is_broken)
+    began, broken, met = time.perf_counter(), list[int](), Counter[str]()
+    seeds = range(chosen.first, chosen.first + chosen.seeds)
+    with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool, progress_bar() as bar:
+        for seed, words, is_broken in bar.track(pool.map(played, seeds, chunksize=4), total=len(seeds)):
+            met.update(what for what in MET for _ in range(words.count(MET[what])))
+            met["events"] += words.count("\n") + 1
+            if is_broken:
+                broken.append(seed)
+                bar.console.print(words, markup=False)
     took = time.perf_counter() - began
-    print(f"{chosen.seeds} seeds of {EVENTS} events in {took:.0f} s ({chosen.seeds / took:.1f} a second): {dict(seen)}")
-    print(f"{broken} broken")
+    print(f"{len(seeds)} seeds in {took:.0f} s ({len(seeds) / took:.2f} a second), {len(broken)} broken: {dict(met)}")
+    if chosen.record is not None:
+        said = {
+            "commit": commit(), "machine": machine(), "first": chosen.first, "seeds": len(seeds), "jobs": chosen.jobs,
+            "seconds": round(took), "met": dict(sorted(met.items())), "broken": broken,
+        }  # fmt: skip
+        chosen.record.write_text(json.dumps(said, indent=1) + "\n")
     sys.exit(1 if broken else 0)
+
+
+def progress_bar() -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """What must hold of a deployment after anything at all, checked from outside: signatures, ledger bodies, weights."""
 
+from sqlalchemy import select
+
 from controlplane.domain.rollout import LEGAL_MOVES, OPEN, Phase
 from controlplane.store import ledger, plans, rollouts
+from controlplane.store.tables import sample
 from protos.contract.digest import digest_bytes
 from protos.contract.merkle import leaf_hash, root_of
 from tests.simulation.plant import APPROVERS, NAME, Gate, Plant
@@ -14,8 +17,20 @@ def check(plant: Plant) -> None:
     """Raise AssertionError, naming the invariant that does not hold."""
     for gate in plant.gates:
         check_gateway(plant, gate)
+    check_captured(plant)
     if plant.newest is None:
         check_record(plant)
+
+
+def check_captured(plant: Plant) -> None:
+    """Whoever was erased can be read in no database there is, an old one included; everybody else can."""
+    with plant.deployment.store.reading() as unit:
+        rows = unit.connection.execute(
+            select(sample.c.decision_id, sample.c.text).where(sample.c.decision_id.in_(list(plant.captured)))
+        ).all()
+    for name, text in rows:
+        expected = "" if name in plant.erased else plant.captured[name][1]
+        assert text == expected, f"7: {name} reads {text!r}, expected {expected!r}"
 
 
 def check_gateway(plant: Plant, gate: Gate) -> None:

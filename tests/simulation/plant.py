@@ -16,7 +16,8 @@ from typing import Any
 import grpc
 
 from controlplane.domain.rollout import Phase
-from controlplane.loop import advance
+from controlplane.errors import StepRefused
+from controlplane.loop import advance, erasure, observe
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.embedding import HashedWords
 from controlplane.loop.publish import standing_split
@@ -29,18 +30,21 @@ from controlplane.store import ledger, outcomes, plans, records, rollouts
 from controlplane.store import pairs as pair_rows
 from controlplane.store import samples as sample_rows
 from controlplane.store.artifacts import Artifacts
+from controlplane.store.sealed import opened_by
 from controlplane.store.store import Store, Unit
+from controlplane.store.vault import Vault
 from gateway.errors import GatewayError
 from gateway.metrics import Metrics
 from gateway.serving.cache import DecisionCache
 from gateway.serving.current_plan import CurrentPlan
 from gateway.serving.lanes import Lanes, LaneSettings
 from gateway.serving.witness import Witness
+from protos import capture_pb2, decide_pb2, traffic_pb2
 from protos import control_pb2 as pb
-from protos import traffic_pb2
 from protos.contract.attestation import STATEMENT_TYPE, Approval, sign, sign_approval
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json, digest_bytes, digest_json
+from protos.contract.draws import pseudonym
 from protos.contract.ledger_proof import PLAN_OFFERED
 from protos.contract.plan import Split
 from protos.contract.plan_rules import PlanRefused, sign_plan
@@ -56,6 +60,28 @@ PLAN_KEY = key("plan")
 TASK = load_pack(NAME)
 ZERO = "sha256:" + "0" * 64
 METRICS = Metrics()
+
+
+STORES: dict[Path, Store] = {}
+EMPTY: list[bytes] = []  # a database whose tables were just made
+
+
+def store_at(database: Path, keys: Path) -> Store:
+    """Open a database as a start of the process does, on the engine that was made for its path.
+
+    What SQLAlchemy compiled for an engine outlives a restart this way; connections and keys in memory do not.
+    """
+    if EMPTY and not database.exists():
+        database.write_bytes(EMPTY[0])
+    if database not in STORES:
+        STORES[database] = Store(f"sqlite:///{database}", Vault(keys))
+    store = STORES[database]
+    if not EMPTY:
+        store.engine.dispose()
+        EMPTY.append(database.read_bytes())
+    store.vault = Vault(keys)
+    opened_by(store.engine, store.vault)
+    return store
 
 
 class Killed(Exception):
@@ -109,6 +135,8 @@ class Plant:
         self.acknowledged: set[str] = set()  # statements that the control plane said it keeps
         self.made: dict[int, str] = {}  # honest plans that a gateway applied, by generation
         self.numbers = 0
+        self.captured: dict[str, tuple[str, str]] = {}  # caller and text by decision, of what was captured
+        self.erased: set[str] = set()  # decisions of callers that were erased since
         self.bundles = [self.bundle(seed, "ann" if seed == 3 else "trainer") for seed in range(4)]
         self.gates = [Gate(f"g{i}", root / f"g{i}") for i in range(gateways)]
         for gate in self.gates:
@@ -137,7 +165,7 @@ class Plant:
         }  # fmt: skip
         return Deployment(
             settings=ControlSettings.from_json(settings, self.root),
-            store=Store(f"sqlite:///{database}"),
+            store=store_at(database, self.root / "capture.keys"),
             artifacts=Artifacts(self.root / "artifacts"),
             bundles=self.store_of_bundles,
             key=PLAN_KEY,
@@ -302,6 +330,39 @@ class Plant:
                 )
             counter_rows.keep(unit, traffic_pb2.GatewayReport(gateway_id="load", run_id="r", arms=counters))
         return f"{n} {kind}"
+
+    def capture(self, caller: str) -> str:
+        """A gateway's record of a caller's request is read."""
+        split = self.split()
+        if split is None:
+            return "no plan"
+        self.numbers += 1
+        name, text = f"c-{self.numbers}", f"words {self.numbers} of {caller}"
+        made = capture_pb2.Sample(
+            decision_id=name,
+            specialist=NAME,
+            routing_key_hash=pseudonym(split.salt, caller),
+            input=decide_pb2.Input(text=text),
+            answer=decide_pb2.DecideResponse(decision="allow", label="safe", arm=1, bundle_digest=split.primary),  # type: ignore[arg-type]
+            at_unix_ms=self.now_ms,
+            salt=split.salt,
+        )
+        with self.writing() as unit:
+            observe.keep(unit, self.deployment, [capture_pb2.CaptureRecord(sample=made)], "s")
+        self.captured[name] = caller, text
+        return f"{name} of {caller}"
+
+    def erase(self, caller: str) -> str:
+        """A caller asks to be forgotten."""
+        if self.newest is not None:
+            return "an old database does not know every rollout that the caller was in"
+        try:
+            with self.writing() as unit:
+                found = erasure.erase(unit, self.deployment, NAME, caller=caller, person="stu", reason="asked to")
+        except StepRefused as refused:
+            return str(refused)
+        self.erased |= {name for name, (of, _) in self.captured.items() if of == caller}
+        return f"{found.keys} keys of {caller}"
 
     # People
 

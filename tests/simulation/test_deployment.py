@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 from controlplane.domain.rollout import OPEN, Phase
 from controlplane.store.store import Unit
+from controlplane.store.vault import Vault
 from gateway.serving import judge
 from tests.simulation.deployment import SHM, InvariantBroken, Simulation, play
 from tests.simulation.invariants import check
@@ -187,6 +188,27 @@ def test_one_gateway_that_refuses_keeps_no_other_from_the_way_back(tmp_path: Pat
     plant.close()
 
 
+def away_over_a_promotion(root: Path) -> Simulation:
+    """Play until two gateways have a new primary and a third has missed how it became that."""
+    played = Simulation(1, root)
+    plant = played.plant
+    played.event(played.bootstrap)
+    away = plant.gates.pop()
+    while not any((split := plant.in_force(gate)) and split.previous for gate in plant.gates):
+        played.event(played.forward)
+    played.event(played.forward)
+    plant.gates.append(away)
+    plant.now_ms += 86_400_000
+    return played
+
+
+def test_a_gateway_that_was_away_over_a_promotion_is_on_the_plan_that_stands_in_the_end(tmp_path: Path) -> None:
+    played = away_over_a_promotion(tmp_path)
+    played.event(played.settle)
+    assert len({gate.plan.generation for gate in played.plant.gates}) == 1
+    played.plant.close()
+
+
 def test_two_rollouts_of_one_bundle_in_one_millisecond_are_two(tmp_path: Path) -> None:
     played = Simulation(1, tmp_path)
     played.event(played.bootstrap)
@@ -220,6 +242,22 @@ class TestTheCheckItself:
 
         with pytest.raises(InvariantBroken, match=r"(?s)1: .* 10000 bp .*replay: python -m"):
             played.event(smuggled)
+
+    def test_a_gateway_that_cannot_catch_up_is_caught(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "away").mkdir()
+        played = away_over_a_promotion(tmp_path / "away")
+        monkeypatch.setattr(judge.Judge, "_steps", lambda *_: ())
+        with pytest.raises(InvariantBroken, match="2: g2 is on plan"):
+            played.event(played.settle)
+        played.plant.close()
+
+    def test_an_erasure_that_destroys_no_key_is_caught(
+        self, played: Simulation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Vault, "destroy", lambda *_, **__: (1, 0))
+        played.event(lambda: played.plant.capture("site-1"))
+        with pytest.raises(InvariantBroken, match="7: "):
+            played.event(lambda: played.plant.erase("site-1"))
 
     def test_a_move_without_a_ledger_entry_is_caught(self, played: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
         record = Unit.record
