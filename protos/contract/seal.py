@@ -7,6 +7,7 @@ key, with the record's place in the file as nonce. A gateway holds the public ke
 
 import base64
 import binascii
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -93,20 +94,23 @@ def read_seal_key(path: Path) -> X25519PublicKey:
 class SealKeyFile:
     """A ``.pub`` file that may be replaced: read for every segment, the last good key stays where it is unreadable.
 
+    One that is not there yet may still be published: until then there is nothing to seal for.
+
     Raises:
         KeyInvalid: It is wrong from the start.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._key = read_seal_key(path)
+        self._key = read_seal_key(path) if path.exists() else None
 
     def __call__(self) -> X25519PublicKey:
-        """Return the key to seal the next segment for."""
+        """Return the key to seal the next segment for; raises OSError while there is none."""
         try:
             self._key = read_seal_key(self._path)
-        except KeyInvalid:
-            return self._key
+        except KeyInvalid as error:
+            if self._key is None:
+                raise FileNotFoundError(errno.ENOENT, "no key to seal segments for yet", str(self._path)) from error
         return self._key
 
 

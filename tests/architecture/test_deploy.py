@@ -63,6 +63,13 @@ def test_every_setting_is_one(name: str, tmp_path: Path) -> None:
         assert worker_command(tmp_path / "interlock.toml")
 
 
+@pytest.mark.parametrize("names", [("compose", "compose"), ("interlock-gateway", "interlock-control")], ids=str)
+def test_what_gateways_record_is_sealed_for_the_key_that_the_control_plane_publishes(names: tuple[str, str]) -> None:
+    gateway, control = (tomllib.loads(settings_files()[name]) for name in names)
+    assert gateway["gateway"]["capture_seal_key"] == control["controlplane"]["capture_seal"]
+    assert gateway["gateway"]["capture_dir"] == control["controlplane"]["capture_dir"]
+
+
 def commands() -> Iterator[tuple[str, list[str]]]:
     for name, service in COMPOSE["services"].items():
         if "build" in service or service["image"].startswith("interlock:"):

@@ -85,3 +85,18 @@ def test_a_segment_is_closed_when_it_is_old_and_sealed_when_there_is_a_key(tmp_p
         "two",
         "three",
     ]
+
+
+def test_until_a_key_is_published_nothing_is_recorded_rather_than_in_the_clear(tmp_path: Path) -> None:
+    seal = SealKeyFile(tmp_path / "seal.key.pub")
+    before = lane(tmp_path / "capture", seal=seal)
+    assert before.offer(record("early"))
+    before.close()
+    assert before.all_drops() == {"capture_disk": 1} and not list(tmp_path.glob("capture/*"))
+    generate_seal_key(tmp_path / "seal.key")
+    after = lane(tmp_path / "capture", seal=seal)
+    assert after.offer(record("late"))
+    after.close()
+    (path,) = (tmp_path / "capture").glob("*.seg")
+    (found,) = [r for r, _ in read_segment(path, 0, read_opener(tmp_path / "seal.key"))]
+    assert found.outcome.decision_id == "late"
