@@ -15,6 +15,8 @@ STREAM_WINDOW = 64 * 1024
 CONNECTION_WINDOW = 1024 * 1024
 ANSWERS_WINDOW = 64 * 1024 * 1024  # between us and Envoy, for all streams together
 MOST = 2**31 - 1
+LOCAL = "/interlock.traffic.v1.LocalService/"
+LOCAL_CALLS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,10 @@ def bootstrap(listen: Listen, admin: Path, served: Path, tls: dict[str, Any] | N
                 {
                     "name": "gateway",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "gateway", "timeout": "0s"}}],
+                    "routes": [
+                        {"match": {"prefix": LOCAL}, "route": {**_ROUTE, "priority": "HIGH"}},
+                        {"match": {"prefix": "/"}, "route": _ROUTE},
+                    ],
                     # What a call waits for us is time of the caller's; written over whatever the caller says of it.
                     "request_headers_to_add": [_header(ARRIVED.decode(), "%START_TIME(%S%3f)%")],
                 }
@@ -131,7 +136,14 @@ def _cluster(listen: Listen, served: Path) -> dict[str, Any]:
         # What is over the limit is refused here, which costs less than a filter that every call goes through.
         "circuit_breakers": {
             "thresholds": [
-                {"max_connections": MOST, "max_pending_requests": listen.max_calls, "max_requests": listen.max_calls}
+                {"max_connections": MOST, "max_pending_requests": listen.max_calls, "max_requests": listen.max_calls},
+                # Whoever takes a bundle out of traffic is not kept waiting by that traffic.
+                {
+                    "priority": "HIGH",
+                    "max_connections": MOST,
+                    "max_pending_requests": LOCAL_CALLS,
+                    "max_requests": LOCAL_CALLS,
+                },
             ]
         },
         "typed_extension_protocol_options": {
@@ -148,6 +160,9 @@ def _cluster(listen: Listen, served: Path) -> dict[str, Any]:
             }
         },
     }
+
+
+_ROUTE = {"cluster": "gateway", "timeout": "0s"}
 
 
 def _header(name: str, value: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import pytest
 
 from gateway.rpc.bootstrap import Listen
 from gateway.rpc.envoy import EnvoyFront, is_installed
+from gateway.rpc.local import SERVICE as LOCAL_SERVICE
 from gateway.rpc.status import PUSHBACK_MS
-from gateway.rpc.wire import ARRIVED
+from gateway.rpc.wire import ARRIVED, Call, Kind, Method
 from tests.batteries.echo import MAX_BYTES, SERVICE, Echo
 
 PATIENCE_S = 20.0
@@ -71,3 +72,32 @@ async def _ended(call: Awaitable[bytes]) -> grpc.aio.AioRpcError | None:
     except grpc.aio.AioRpcError as error:
         return error
     return None
+
+
+@needs_envoy
+def test_a_rollback_finds_room_where_callers_have_taken_all_there_is() -> None:
+    async def leave(call: Call, payload: bytes) -> bytes:
+        return payload
+
+    async def story() -> None:
+        echo = Echo()
+        methods = (*echo.methods(), Method(f"/{LOCAL_SERVICE}/RollBack", Kind.UNARY, leave))
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=1), methods)
+        port = await front.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                wait = channel.unary_unary(SERVICE + "Wait")
+                calls = [asyncio.ensure_future(_ended(wait(b"", timeout=PATIENCE_S))) for _ in range(2)]
+                for refused in asyncio.as_completed(calls):
+                    assert (error := await refused) is not None
+                    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                    break
+                roll_back = channel.unary_unary(f"/{LOCAL_SERVICE}/RollBack")
+                assert await roll_back(b"order", timeout=PATIENCE_S) == b"order"
+                for call in calls:
+                    call.cancel()
+                await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            await front.close()
+
+    asyncio.run(story())
