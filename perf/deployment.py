@@ -18,13 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from perf.processes import ROOT, Processes, cpu_s, descriptors, family, free_port, give_way, resident_mb
 from perf.request import MODEL, check_answer
 from protos import engine_pb2, traffic_pb2, traffic_pb2_grpc
-from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
+from protos.contract.attestation import STATEMENT_TYPE, Approval, Operator, Operators, public_text, sign, sign_approval
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
 from protos.contract.frames import FrameDecoder, encode
 from protos.contract.memory_ledger import MemoryLedger
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
+from protos.contract.rollback import RollbackOrder
 from protos.contract.task import Field, TaskSpec
 
 ZERO = "sha256:" + "0" * 64
@@ -127,6 +128,13 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
     def publish(self, *splits: Split) -> float:
         """Prepare and offer."""
         return self.offer(self.prepare(*splits))
+
+    def order(self, specialist: str, bundle: str) -> traffic_pb2.Envelope:
+        """Sign a person's order to leave a bundle at the gateway."""
+        now = int(time.time())
+        nonce = f"bench-{time.time_ns()}"
+        made = RollbackOrder("ann", specialist, bundle, DEPLOYMENT, now, now + 600, nonce, "bench")
+        return sign(made.payload(), STATEMENT_TYPE, self._approver)
 
     def close(self) -> None:
         """Stop serving."""
