@@ -149,6 +149,17 @@ def acknowledged(unit: Unit, said: traffic_pb2.Acknowledgement) -> None:
         log.warning("plan_refused", generation=row.generation, gateway=said.gateway_id, reason=said.reason)
 
 
+def found_applied(unit: Unit, gateway: str, generation: int) -> None:
+    """Take back that a plan was refused, where a gateway turns out to be on it whose word of that was lost."""
+    row = plans.get(unit, generation)
+    if row is None or row.state != REFUSED:
+        return
+    if all(word["applied"] for word in plans.acknowledgements(unit, generation) if word["gateway"] == gateway):
+        plans.settle(unit, generation, APPLIED)
+        detail = {"generation": generation, "digest": row.digest, "gateway": gateway, "rollout": row.rollout}
+        unit.record(gateway, "plan.applied", detail)
+
+
 def settle_refused(unit: Unit) -> None:
     """Give up the newest plan once every gateway that is there has refused it; one of them alone keeps it from none."""
     row = plans.get(unit, plans.last_generation(unit))

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from controlplane.loop.deployment import Deployment
-from controlplane.loop.publish import acknowledged, offer_of
+from controlplane.loop.publish import acknowledged, found_applied, offer_of
 from controlplane.loop.reconcile import reconcile
 from controlplane.loop.witness import keep_cosignature, meet_witness
 from controlplane.rpc.status import translated
@@ -104,6 +104,7 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
     def _report(self, report: traffic_pb2.GatewayReport) -> int:
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             plans.see_gateway(unit, report.gateway_id, report.generation)
+            found_applied(unit, report.gateway_id, report.generation)
             counters.keep(unit, report)
             for made in report.rollbacks:
                 reconcile(unit, self._deployment, report.gateway_id, made)

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from controlplane.domain.rollout import OPEN, Phase
+from controlplane.store import plans
 from controlplane.store.store import Unit
 from controlplane.store.vault import Vault
 from gateway.serving import judge
@@ -207,6 +208,30 @@ def test_a_gateway_that_was_away_over_a_promotion_is_on_the_plan_that_stands_in_
     played.event(played.settle)
     assert len({gate.plan.generation for gate in played.plant.gates}) == 1
     played.plant.close()
+
+
+def test_a_plan_is_not_given_up_for_one_refusal_while_others_are_on_it_whose_words_were_lost(tmp_path: Path) -> None:
+    played = Simulation(1, tmp_path)
+    plant = played.plant
+    played.event(played.bootstrap)
+    played.event(played.forward)
+    astray, *others = plant.gates
+    now = plant.in_force(astray)
+    assert now is not None
+    plant.fork(astray, replace(now, capture_bp=1))
+    for _ in range(2):  # the fork is one generation ahead
+        plant.smuggle(now, is_recorded=True)
+    for gate in others:
+        assert "applied" in plant.deliver(gate, is_heard=False)
+    assert "ledger_" in plant.deliver(astray)
+    plant.now_ms += 60_000  # nobody else was heard of for a while
+    plant.deliver(astray)
+    plant.tick()
+    played.event(played.settle)
+    with plant.deployment.store.reading() as unit:
+        standing = plans.standing(unit)
+    assert standing is not None and {gate.plan.generation for gate in others} == {standing.generation}
+    plant.close()
 
 
 def test_two_rollouts_of_one_bundle_in_one_millisecond_are_two(tmp_path: Path) -> None:
