@@ -69,6 +69,7 @@ class Simulation:
         self.plant = Plant(root)
         self.log: list[str] = []
         self.backups: list[Path] = []
+        self.latest_ms = 0  # what the clock said before somebody turned it back
         # Whoever edits the database can keep gateways from agreeing; without such a person they have to.
         self.is_honest = seed % 2 == 1
         self.events: tuple[Callable[[], str], ...] = (
@@ -150,6 +151,7 @@ class Simulation:
         """At the end everything works again: within a few rounds gateways are on the plan that stands."""
         plant = self.plant
         plant.mend()
+        plant.now_ms = max(plant.now_ms, self.latest_ms)
         for _ in range(ROUNDS):
             plant.now_ms += 5_000
             self.log.append(f"tick: {plant.tick()}")
@@ -201,6 +203,7 @@ class Simulation:
 
     def clock(self) -> str:
         by = self.draw.choice((-7_200, -60, 60, 1_800, 7_200, 90_000))
+        self.latest_ms = max(self.latest_ms, self.plant.now_ms)
         self.plant.now_ms += 1_000 * by
         return f"{by:+d} s"
 
