@@ -1,6 +1,8 @@
 """A small task that tests share."""
 
-from protos.contract.task import Field, TaskSpec
+from typing import Any
+
+from protos.contract.task import Field, InputInvalid, TaskSpec, check_input
 
 TASK = TaskSpec(
     name="brand",
@@ -20,3 +22,12 @@ TASK = TaskSpec(
     reserve_us=2_000,
     capture_bp=10_000,
 )
+
+
+def complaint(task: TaskSpec, given: Any) -> str:
+    """Return what the task has against an input, nothing where it takes it."""
+    try:
+        check_input(task, given)
+    except InputInvalid as error:
+        return str(error)
+    return ""

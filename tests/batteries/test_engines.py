@@ -309,6 +309,7 @@ def test_a_reader_who_stops_ends_the_generation(name: str, tmp_path: Path) -> No
         await rig.model.until(started=1)
         reading.cancel()
         await rig.model.until(aborted=1)
+        assert set(rig.model.aborted) == set(rig.model.started)
 
     run(name, tmp_path, story)
 

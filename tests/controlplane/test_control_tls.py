@@ -50,7 +50,7 @@ def test_a_gateway_follows_the_control_plane_by_its_certificate(site: Governed, 
         with site.deployment.store.reading() as unit:
             return any(word["applied"] for word in plans.acknowledgements(unit, 1))
 
-    site.until(is_known, "its word that it applied the plan")
+    assert site.until(is_known, "its word that it applied the plan")
 
 
 def test_whoever_shows_the_wrong_certificate_or_trusts_the_wrong_authority_gets_no_plan(

@@ -160,7 +160,9 @@ def test_a_drill_cut_short_puts_its_shadow_back(site: Governed) -> None:
     site.until(lambda: site.split().candidate is None, "the drill's plan")  # type: ignore[union-attr]
     site.clock.now_ms += drill.ABANDONED_MS + 1
     advance.advance(site.deployment)
-    site.until(lambda: site.split().candidate == new, "the shadow again")  # type: ignore[union-attr]
+    site.until(lambda: site.split().candidate is not None, "the shadow again")  # type: ignore[union-attr]
+    split = site.split()
+    assert split is not None and (split.candidate, split.canary_bp) == (new, 0) and split.shadow_bp > 0
 
 
 class TestEditedByHand:

@@ -72,7 +72,7 @@ def test_a_labelled_file_keeps_its_wave_and_held_out_rows_apart(tmp_path: Path) 
     path.write_bytes(
         gzip.compress("".join(json.dumps({"text": e.text, "label": e.label}) + "\n" for e in examples).encode())
     )
-    check(LabelledFilePack(path))
+    assert_pools_are_apart(LabelledFilePack(path))
 
 
 @pytest.mark.skipif(not DAVIDSON.is_file(), reason="the shared data set is not here")
@@ -80,10 +80,10 @@ def test_a_real_labelled_file_loads() -> None:
     pack = LabelledFilePack(DAVIDSON)
     assert pack.task.score_label == "hate"
     assert pack.task.fallback_decision == "offensive"
-    check(pack)
+    assert_pools_are_apart(pack)
 
 
-def check(pack: LabelledFilePack) -> None:
+def assert_pools_are_apart(pack: LabelledFilePack) -> None:
     n = 100_000
     pools = [pack.training_set(n, 1), pack.held_out(n, 1), pack.shifted(n, 1), pack.held_out_shifted(n, 1)]
     pools.append(list(itertools.islice(pack.stream(1, 0.0), 500)))
