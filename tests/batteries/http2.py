@@ -9,7 +9,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-PATIENCE_S = 3.0
+PATIENCE_S = 20.0
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """All three processes as a user runs them, on simulated engines: real sockets, real database, real signatures."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -288,12 +289,12 @@ plan_key = "plan.key"
                     routing_key=f"caller-{caller}",
                     decision_id=f"d-{caller}",
                 )
-                answer: decide_pb2.DecideResponse = await stub.Decide(request, timeout=5.0, wait_for_ready=True)
+                answer: decide_pb2.DecideResponse = await stub.Decide(request, timeout=PATIENCE_S, wait_for_ready=True)
                 if report:
                     said = decide_pb2.ReportOutcomeRequest(
                         specialist=SPECIALIST, decision_id=answer.decision_id, label=example.label
                     )
-                    await stub.ReportOutcome(said, timeout=5.0)
+                    await stub.ReportOutcome(said, timeout=PATIENCE_S)
                 return answer
 
             found: list[decide_pb2.DecideResponse] = []
@@ -308,7 +309,8 @@ plan_key = "plan.key"
             return await self.rollout(name, is_reached)
         finally:
             driving.cancel()
-            await asyncio.gather(driving, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await driving  # what callers were told, where it was an error, is the better complaint
 
     async def _drive_on(self) -> None:
         while True:

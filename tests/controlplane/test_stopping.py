@@ -1,6 +1,7 @@
 """A control plane that is told to stop does so at once, whatever its threads are waiting for."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -36,12 +37,11 @@ def embedding_child(parent: int) -> int:
     """Wait for the child that embeds texts and return its process id."""
     ends = time.monotonic() + PATIENCE_S
     while time.monotonic() < ends:
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        threads = [*Path(f"/proc/{parent}/task").iterdir()]
-        children += [child for thread in threads for child in (thread / "children").read_text().split()]
-        for child in children:
-            if b"controlplane.training.embed" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
+        for thread in Path(f"/proc/{parent}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # threads and children end while they are looked at
+                for child in (thread / "children").read_text().split():
+                    if b"controlplane.training.embed" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        return int(child)
         time.sleep(0.01)
     raise AssertionError("no text was embedded")
 

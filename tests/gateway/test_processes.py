@@ -370,7 +370,7 @@ def test_bytes_that_are_no_message_never_hurt_the_front(tmp_path: Path) -> None:
                         if data:
                             data[draw.randrange(len(data))] = draw.randrange(256)
                     try:
-                        await raw(bytes(data), timeout=5.0)
+                        await raw(bytes(data), timeout=PATIENCE_S)
                         codes.add("OK")
                     except grpc.aio.AioRpcError as error:
                         codes.add(error.code().name)
