@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protos import engine_pb2
 from protos.contract.attestation import generate_key, public_text, read_public
 from protos.contract.digest import canonical_json
+from protos.contract.frames import FrameDecoder, encode
 
 NAME = "demo"
 PERSON = "demo-operator"
@@ -59,6 +61,7 @@ class Deployment:
         self.config = self.root / "interlock.toml"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports = {"gateway": 0, "control": 0}
+        self._worker_socket = self.root / "run" / "worker.sock"
         self._data, self._suite, self._scale = data, suite, scale
         generate_key(self.root / "keys" / "plan.key")
         generate_key(self.root / "keys" / "operator.key")
@@ -78,11 +81,6 @@ class Deployment:
         return f"127.0.0.1:{self._ports['control']}"
 
     @property
-    def worker_socket(self) -> Path:
-        """Socket of the engine worker."""
-        return self.root / "run" / "worker.sock"
-
-    @property
     def database(self) -> str:
         """URL of the control plane's database."""
         return f"sqlite:///{self.root / 'control.db'}"
@@ -91,7 +89,7 @@ class Deployment:
         """Start worker, control plane and gateway, each when the one before it listens."""
         (self.root / "run").mkdir()
         self._write()
-        worker = ["--socket", str(self.worker_socket), "--bundles", str(self.root / "bundles"), "--allow-faults"]
+        worker = ["--socket", str(self._worker_socket), "--bundles", str(self.root / "bundles"), "--allow-faults"]
         self._spawn("worker", "gateway.worker", *worker)
         for name, module in (("control", "controlplane"), ("gateway", "gateway")):
             self._write()
@@ -140,6 +138,22 @@ class Deployment:
             said = (err or out).decode().strip()[-1000:]
             raise DemoFailed(f"interlock {' '.join(arguments)} ended with {process.returncode}: {said}")
         return json.loads(out)
+
+    async def break_engine(self, bundle: str) -> None:
+        """Have the worker answer with the opposite of what the bundle says; raises DemoFailed."""
+        decoder = FrameDecoder()
+        fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=engine_pb2.FAULT_KIND_INVERT)
+        reader, writer = await asyncio.open_unix_connection(str(self._worker_socket))
+        with contextlib.closing(writer):
+            writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
+            while data := await reader.read(65536):
+                for frame in decoder.feed(data):
+                    if not frame.HasField("fault_injected"):
+                        continue
+                    if not frame.fault_injected.ok:
+                        raise DemoFailed(f"the worker refused the fault: {frame.fault_injected.error}")
+                    return
+        raise DemoFailed("the worker hung up before it took the fault")
 
     def _write(self) -> None:
         scale = self._scale

@@ -3,33 +3,27 @@
 import asyncio
 import json
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
-from google.protobuf.json_format import MessageToDict
-
+from controlplane.demo import summary
 from controlplane.demo.deployment import NAME, PERSON, DemoFailed, Deployment
+from controlplane.demo.operator import Operator
 from controlplane.demo.screen import Screen
 from controlplane.demo.traffic import Traffic
 from controlplane.packs.registry import Pack
 from controlplane.store import plans
 from controlplane.store.store import Store
 from protos import control_pb2 as pb
-from protos import control_pb2_grpc, engine_pb2
 from protos.contract.attestation import read_private
 from protos.contract.bundle import BundleStore
-from protos.contract.frames import FrameDecoder, encode
 from protos.contract.head import HEAD, Head
 from protos.contract.plan import TrafficPlan
 from protos.contract.plan_rules import sign_plan
 
-STEP_S = 240.0  # the longest any step may take
-POLL_S = 0.2
 WAVE = 0.6  # share of requests that come from the new wave once traffic has shifted
 SETTLE_S = 4.0  # of traffic before and after a change, to be seen
 
@@ -43,14 +37,12 @@ class Story:
         self._name = pack.task.name
         self._screen = screen
         self._traffic = Traffic(deployment.gateway, pack, rate)
-        self._channel = grpc.aio.insecure_channel(deployment.control)
-        self._stub = control_pb2_grpc.ControlServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._operator = Operator(deployment, self._name, screen)
         self._bundles = BundleStore(deployment.root / "bundles")
         self._evaluation: dict[str, Any] = {}
         self._rollback_ms = 0.0
         self._evidence: dict[str, str] = {}
         self._is_verified = False
-        self._known: set[str] = set()  # jobs that were followed to their end
 
     async def tell(self) -> dict[str, Any]:
         """Run the whole story and return its summary; raises DemoFailed."""
@@ -61,29 +53,31 @@ class Story:
             promoted = await self._promote()
             bad = await self._roll_back()
         await self._verify(promoted, bad)
-        summary = await self._summary(promoted)
-        await self._channel.close()
-        return summary
+        told = await self._summary(promoted)
+        await self._operator.close()
+        return told
 
     async def _bootstrap(self) -> None:
         screen = self._screen
         screen.event(f"gateway {self._deployment.gateway}, control plane {self._deployment.control}, one engine worker")
-        await self._command(
+        await self._operator.command(
             "specialist", "train", self._name, "--reason", "first bundle", "--as", "trainer", "--no-wait"
         )
-        job = await self._job("train", "training the first bundle (LoRA on MiniLM, one CPU child process)")
+        job = await self._operator.job("train", "training the first bundle (LoRA on MiniLM, one CPU child process)")
         screen.event(f"trained {_short(job['bundle_digest'])} in {job['seconds']:.0f} s, {job['steps']} steps")
-        judged = await self._job("evaluate", "evaluating it against locked thresholds and a TF-IDF control")
+        judged = await self._operator.job("evaluate", "evaluating it against locked thresholds and a TF-IDF control")
         self._accepted(judged, "the first bundle")
-        rollout = await self._rollout("", lambda r: r.needs_approval_for == "bootstrap", "waiting for the rollout")
-        plan = await self._approve(rollout.id, "first bundle, reviewed")
+        rollout = await self._operator.rollout(
+            "", lambda r: r.needs_approval_for == "bootstrap", "waiting for the rollout"
+        )
+        plan = await self._operator.approve(rollout.id, "first bundle, reviewed")
         screen.event(
             f"gateway verified the signature and applied plan {plan.generation}: 100 % to the first primary", "green"
         )
 
     async def _steady(self) -> None:
         self._screen.follow(self._traffic)
-        readings = await self._readings(
+        readings = await self._operator.readings(
             lambda rows: {"input", "score", "sudden"} <= {r.signal for r in rows},
             "steady traffic, learning what normal is",
         )
@@ -95,7 +89,7 @@ class Story:
     async def _drift(self) -> None:
         self._traffic.shift(WAVE)
         self._screen.event(f"traffic shifts: {WAVE:.0%} of requests now come from a new wave", "yellow")
-        readings = await self._readings(
+        readings = await self._operator.readings(
             lambda rows: any(r.action == "retraining" for r in rows), "watching windows of live traffic"
         )
         for r in (r for r in readings if r.verdict in ("drift", "watch")):
@@ -103,18 +97,18 @@ class Story:
 
     async def _promote(self) -> str:
         screen = self._screen
-        job = await self._job("train", "retraining on labelled live traffic; callers are served meanwhile")
+        job = await self._operator.job("train", "retraining on labelled live traffic; callers are served meanwhile")
         screen.event(f"retrained {_short(job['bundle_digest'])} in {job['seconds']:.0f} s while serving")
-        judged = await self._job("evaluate", "evaluating candidate, primary and control on held-out texts")
+        judged = await self._operator.job("evaluate", "evaluating candidate, primary and control on held-out texts")
         self._show_gates(judged)
         self._accepted(judged, "the retrained bundle")
         self._evaluation = json.loads(Path(judged["evaluation_file"]).read_text())
-        rollout = await self._rollout(
+        rollout = await self._operator.rollout(
             "", lambda r: r.needs_approval_for == "canary", "shadow: candidate answers beside the primary, to nobody"
         )
         self._show(rollout, "shadow passed")
         await self._forge(rollout)
-        plan = await self._approve(rollout.id, "better on the wave, no worse elsewhere")
+        plan = await self._operator.approve(rollout.id, "better on the wave, no worse elsewhere")
         screen.event(f"gateway verified the approval and applied plan {plan.generation}: canary at 20 %", "green")
         seen: set[int] = set()
 
@@ -127,9 +121,9 @@ class Story:
                     )
             return bool(r.needs_approval_for == "primary")
 
-        rollout = await self._rollout(rollout.id, is_done, "canary: live gate verdicts")
+        rollout = await self._operator.rollout(rollout.id, is_done, "canary: live gate verdicts")
         self._show(rollout, "last canary stage passed")
-        plan = await self._approve(rollout.id, "canary held at 50 %")
+        plan = await self._operator.approve(rollout.id, "canary held at 50 %")
         screen.event(f"second approval verified, plan {plan.generation}: the candidate is the primary", "green")
         screen.gates([], "")
         await asyncio.sleep(SETTLE_S)
@@ -137,7 +131,7 @@ class Story:
 
     async def _forge(self, rollout: pb.Rollout) -> None:
         """Put a plan into the database that raises the canary, signed with the plan key but approved by nobody."""
-        standing = (await self._plans())[-1]
+        standing = (await self._operator.plans())[-1]
         plan = TrafficPlan.from_json(json.loads(standing.plan_json))
         splits = tuple(replace(s, canary_bp=5_000) if s.specialist == self._name else s for s in plan.splits)
         forged = replace(plan, generation=plan.generation + 1, splits=splits)
@@ -153,8 +147,8 @@ class Story:
             f"in plan {forged.generation}, without an approval",
             "red",
         )
-        found = await self._wait(
-            self._plans,
+        found = await self._operator.wait(
+            self._operator.plans,
             lambda rows: any(p.generation == forged.generation and p.state == "refused" for p in rows),
             "refusal",
         )
@@ -165,7 +159,7 @@ class Story:
 
     async def _roll_back(self) -> str:
         screen = self._screen
-        primary = (await self._specialist()).primary_digest
+        primary = await self._operator.primary()
         bundle = self._bundles.load(primary)
         head = Head.from_bytes(bundle.contents[HEAD], bundle.manifest.task)
         warmer = replace(head, temperature=head.temperature * 1.05)
@@ -177,19 +171,21 @@ class Story:
             lineage={**bundle.manifest.lineage, "parent": primary, "author": "calibrator"},
         )
         screen.event(f"next candidate: {_short(copy.digest)}, the primary recalibrated")
-        await self._command("specialist", "eval", self._name, copy.digest, "--no-wait")
-        judged = await self._job("evaluate", "evaluating it")
+        await self._operator.command("specialist", "eval", self._name, copy.digest, "--no-wait")
+        judged = await self._operator.job("evaluate", "evaluating it")
         self._accepted(judged, "the recalibrated copy")
-        await self._command("rollout", "start", self._name, copy.digest, "--as", PERSON)
-        rollout = await self._rollout("", lambda r: r.needs_approval_for == "canary", "shadow of the second candidate")
-        await self._approve(rollout.id, "recalibration")
+        await self._operator.command("rollout", "start", self._name, copy.digest, "--as", PERSON)
+        rollout = await self._operator.rollout(
+            "", lambda r: r.needs_approval_for == "canary", "shadow of the second candidate"
+        )
+        await self._operator.approve(rollout.id, "recalibration")
         screen.event("approved, canary at 20 %; now its engine breaks: confidently wrong answers, on time", "red")
         await asyncio.sleep(1.0)
         began = time.monotonic()
-        await self._inject(copy.digest)
-        await self._rollout(rollout.id, lambda r: r.phase == "rolled_back", "the gates are watching")
+        await self._deployment.break_engine(copy.digest)
+        await self._operator.rollout(rollout.id, lambda r: r.phase == "rolled_back", "the gates are watching")
         # Rolled back is decided first; the gateway's acknowledgement, which dates the time it took, comes after.
-        back = await self._rollout(
+        back = await self._operator.rollout(
             rollout.id, lambda r: r.rollback_ms > 0, "waiting for the gateway to say so", may_be_over=True
         )
         self._rollback_ms = 1000 * (time.monotonic() - began)
@@ -207,66 +203,23 @@ class Story:
     async def _verify(self, promoted: str, bad: str) -> None:
         root, keys = self._deployment.root, self._deployment.root / "keys" / "plan.key.pub"
         for rollout in (bad, promoted):
-            self._evidence = await self._command("evidence", "build", rollout)
-            checks = await self._command(
+            self._evidence = await self._operator.command("evidence", "build", rollout)
+            checks = await self._operator.command(
                 "evidence", "verify", self._evidence["path"], "--plan-key", str(keys), "--operators",
                 str(root / "operators.json"), "--deployment", NAME,
             )  # fmt: skip
             good = checks["checks"] if isinstance(checks, dict) else checks
             self._screen.event("evidence verified offline: " + ", ".join(c["name"] for c in good if c["ok"]), "green")
-        report = await self._command("ledger", "verify", "--config", str(self._deployment.config))
+        report = await self._operator.command("ledger", "verify", "--config", str(self._deployment.config))
         self._is_verified = True
         self._screen.event(f"ledger verified: {report.get('size', '?')} entries under one signed root", "green")
 
     async def _summary(self, promoted: str) -> dict[str, Any]:
-        seen = self._traffic.seen
-        shown, refusals = [], []
-        for p in await self._plans():
-            if p.state == "refused":
-                refusals.append({"reason": p.refused_reason, "generation": p.generation})
-                continue
-            split = TrafficPlan.from_json(json.loads(p.plan_json)).split_for(self._name)
-            if split is None:
-                continue
-            shown.append(
-                {
-                    "generation": p.generation,
-                    "primary": split.primary,
-                    "candidate": split.candidate,
-                    "canary_bp": split.canary_bp,
-                    "shadow_bp": split.shadow_bp,
-                    "approved_by": list(p.approved_by),
-                }
-            )
-        status = await self._stub.GetDriftStatus(pb.GetDriftStatusRequest())
-        values = self._evaluation["values"]["shifted"]
         return {
-            "requests": seen.requests,
-            "errors": seen.errors,
-            "fallbacks": sum(seen.fallbacks.values()),
-            "fallback_reasons": dict(seen.fallbacks),
-            "client_p50_ms": round(self._traffic.percentile(50), 2),
-            "client_p99_ms": round(self._traffic.percentile(99), 2),
-            "plans": shown,
-            "refusals": refusals,
-            "drift": [
-                {
-                    "signal": r.signal,
-                    "verdict": r.verdict,
-                    "value": round(r.value, 4),
-                    "threshold": round(r.threshold, 4),
-                }
-                for r in status.readings
-            ],
-            "scores": [
-                {
-                    "metric": name,
-                    "old": values["primary"][name]["value"],
-                    "new": values["candidate"][name]["value"],
-                    "control": values["control"][name]["value"],
-                }
-                for name in ("macro_f1", "mean_cost", "accuracy")
-            ],
+            **summary.of_callers(self._traffic),
+            **summary.of_plans(await self._operator.plans(), self._name),
+            "drift": summary.of_drift(await self._operator.drift()),
+            "scores": summary.of_scores(self._evaluation),
             "rollback_ms": round(self._rollback_ms),
             "evidence": self._evidence["path"],
             "ledger_verified": self._is_verified,
@@ -283,117 +236,6 @@ class Story:
         finally:
             callers.cancel()
             await asyncio.gather(callers, return_exceptions=True)
-
-    async def _command(self, *arguments: str) -> Any:
-        root = f"{self._deployment.root}/"
-        self._screen.command(*(a.replace(root, "") for a in arguments))
-        return await self._deployment.cli(*arguments)
-
-    async def _approve(self, rollout: str, reason: str) -> Any:
-        """Sign, and return the plan that the signature allows once it is in force: a newer one than any so far."""
-        before = max((p.generation for p in await self._plans()), default=0)
-        key = str(self._deployment.root / "keys" / "operator.key")
-        await self._command(
-            "rollout", "approve", rollout, "--key", key, "--person", PERSON, "--reason", reason, "--yes"
-        )
-
-        def applied(rows: Any) -> list[Any]:
-            return [p for p in rows if p.generation > before and p.state == "applied"]
-
-        return applied(await self._wait(self._plans, lambda rows: bool(applied(rows)), "a plan in force"))[-1]
-
-    async def _wait(
-        self, ask: Callable[[], Any], is_reached: Callable[[Any], bool], what: str, limit_s: float = STEP_S
-    ) -> Any:
-        ends = time.monotonic() + limit_s
-        while True:
-            answer = await ask()
-            if is_reached(answer):
-                return answer
-            if time.monotonic() > ends:
-                raise DemoFailed(f"{what}: not reached within {limit_s:.0f} s; last seen: {str(answer)[-1500:]}")
-            await asyncio.sleep(POLL_S)
-
-    async def _job(self, kind: str, doing: str) -> dict[str, Any]:
-        """Follow the newest job of a kind to its end and return its result."""
-        self._screen.doing(doing, 0.0)
-
-        async def ask() -> Any:
-            found = [j for j in (await self._stub.ListJobs(pb.ListJobsRequest())).jobs if j.kind == kind]
-            if found:
-                self._screen.doing(f"{doing}: {found[-1].message}", found[-1].progress)
-            return found[-1] if found else None
-
-        def is_over(job: Any) -> bool:
-            return job is not None and job.state in ("done", "failed") and job.id not in self._known
-
-        job = await self._wait(ask, is_over, doing)
-        self._known.add(job.id)
-        self._screen.doing("")
-        if job.state == "failed":
-            raise DemoFailed(f"job {job.id}: {job.message}")
-        result: dict[str, Any] = json.loads(job.result_json)
-        return result
-
-    async def _rollout(
-        self, name: str, is_reached: Callable[[pb.Rollout], bool], doing: str, *, may_be_over: bool = False
-    ) -> Any:
-        self._screen.doing(doing)
-
-        async def ask() -> Any:
-            try:
-                found = await self._stub.GetRollout(pb.GetRolloutRequest(id=name or self._name))
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    raise
-                return None
-            shown = [
-                MessageToDict(g, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-                for g in found.gates
-            ]
-            self._screen.gates(
-                shown, f"{found.phase}: canary {found.canary_bp / 100:g} %, shadow {found.shadow_bp / 100:g} %"
-            )
-            return found
-
-        def is_over(found: Any) -> bool:
-            if found is not None and found.phase in ("rolled_back", "rejected") and not is_reached(found):
-                if name and not may_be_over:
-                    raise DemoFailed(f"rollout {found.id} is {found.phase}: {found.end_reason}")
-                return False
-            return found is not None and is_reached(found)
-
-        return await self._wait(ask, is_over, doing)
-
-    async def _readings(self, is_reached: Callable[[Any], bool], doing: str) -> Any:
-        self._screen.doing(doing)
-
-        async def ask() -> Any:
-            return (await self._stub.GetDriftStatus(pb.GetDriftStatusRequest(specialist=self._name))).readings
-
-        return await self._wait(ask, is_reached, doing)
-
-    async def _plans(self) -> Any:
-        return (await self._stub.GetPlanStatus(pb.GetPlanStatusRequest())).plans
-
-    async def _specialist(self) -> Any:
-        return await self._stub.GetSpecialist(pb.GetSpecialistRequest(name=self._name))
-
-    async def _inject(self, bundle: str) -> None:
-        decoder = FrameDecoder()
-        fault = engine_pb2.InjectFault(
-            id=uuid.uuid4().int % 2**32, bundle_digest=bundle, kind=engine_pb2.FAULT_KIND_INVERT
-        )
-        reader, writer = await asyncio.open_unix_connection(str(self._deployment.worker_socket))
-        writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
-        while data := await reader.read(65536):
-            for frame in decoder.feed(data):
-                if frame.HasField("fault_injected"):
-                    writer.close()
-                    if not frame.fault_injected.ok:
-                        raise DemoFailed(f"the worker refused the fault: {frame.fault_injected.error}")
-                    return
-        raise DemoFailed("the worker hung up before it took the fault")
 
     @staticmethod
     def _accepted(judged: dict[str, Any], what: str) -> None:

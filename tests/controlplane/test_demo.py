@@ -1,13 +1,22 @@
 """The demo itself, on real labelled text, in small."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from controlplane.demo.deployment import DemoFailed
+from controlplane.demo.operator import STEP_S, Operator
+from controlplane.demo.screen import Screen
+from protos import control_pb2, control_pb2_grpc
 from protos.contract.attestation import Operators, read_public
+from tests.controlplane.cli.fake import FakeControl, served
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "brand-safety-hate-davidson" / "train.jsonl.gz"
 SUITE = Path(__file__).parent / "short_suite.toml"
@@ -42,3 +51,20 @@ def test_the_story_runs_from_an_empty_folder_to_a_verified_rollback(tmp_path: Pa
     assert (Path(summary["evidence"]) / "manifest.json").is_file()
     assert Operators.read(out / "operators.json").required_approvals == 1
     assert read_public(out / "keys" / "plan.key.pub")
+
+
+def test_a_rollout_that_is_taken_back_ends_the_story_at_once_and_says_why(tmp_path: Path) -> None:
+    control = FakeControl()
+    back = control_pb2.Rollout(id="r-1", phase="rolled_back", end_reason="shadow_cost is 0.3")
+    control.rollouts = [control_pb2.Rollout(id="r-1", phase="shadow"), back]
+
+    async def story(address: str) -> None:
+        deployment: Any = SimpleNamespace(control=address, root=tmp_path)
+        operator = Operator(deployment, "brand", Screen(Console(quiet=True)))
+        with pytest.raises(DemoFailed, match="in shadow: rollout r-1 is rolled_back instead: shadow_cost is 0.3"):
+            await operator.rollout("", lambda r: r.needs_approval_for == "canary", "in shadow")
+        assert await operator.rollout("", lambda r: r.phase == "rolled_back", "taken back") == back
+        await operator.close()
+
+    with served(control_pb2_grpc.add_ControlServiceServicer_to_server, control) as address:
+        asyncio.run(asyncio.wait_for(story(address), STEP_S / 2))
