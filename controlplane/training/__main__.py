@@ -3,10 +3,12 @@
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from protos.contract.bundle import BundleStore
 from protos.contract.digest import DigestMalformed, digest_json, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec
+
+if TYPE_CHECKING:
+    from controlplane.training.fit import Fitted
 
 _SEARCHING, _TRAINING = 0.3, 0.9  # where the bar stands at the end of each
 
@@ -170,34 +175,19 @@ def _train(
 
     base = open_base(config.base)
     key = config.key(base.digest, examples, dev)
+    training = partial(
+        fit, base, config.task, examples, dev, max_seconds=config.max_seconds, verbalizers=config.verbalizers
+    )
     recipe, trials = config.recipe, list[Trial]()
-    given: dict[str, Any] = {"max_seconds": config.max_seconds, "verbalizers": config.verbalizers}
     if config.search is not None:
-        done = 0
-
-        def tried(trial: Recipe) -> float:
-            nonlocal done
-            found = fit(base, config.task, examples, dev, trial, tell=lambda *_: None, **given)
-            done += found.steps
-            assert config.search is not None
-            child.progress(
-                min(_SEARCHING, _SEARCHING * done / config.search.budget_steps), f"trial: {found.dev_loss:.3f}"
-            )
-            return found.dev_loss
-
-        recipe, trials = search(config.search, recipe, tried, lambda said: child.progress(0.0, said))
+        recipe, trials = _searched(config.search, recipe, training, child)
     low = _SEARCHING if trials else 0.0
-    result = fit(
-        base,
-        config.task,
-        examples,
-        dev,
+    result = training(
         recipe,
         tell=lambda done, said: child.progress(low + (_TRAINING - low) * done, said),
         checkpoint=config.checkpoint_dir,
         checkpoint_every=config.checkpoint_every,
         key=key,
-        **given,
     )
     child.progress(_TRAINING, "exporting")
     named = {"pack": config.pack, "trainer": config.trainer, "base": base.name, **recipe.to_json()}
@@ -213,10 +203,36 @@ def _train(
         lineage=config.lineage(named),
     )
     Checkpoints(config.checkpoint_dir, key).remove()
-    stride = max(1, math.ceil(len(result.losses) / 400))
     return {
         "bundle_digest": digest,
         "seconds": time.monotonic() - started,
+        **_told(result),
+        "trials": [trial.to_json() for trial in trials],
+        "examples": len(examples),
+        "provenance": provenance() | {"key": key, "seed": recipe.seed, "dataset": config.dataset_digest},
+    }
+
+
+def _searched(
+    asked: Search, recipe: Recipe, training: Callable[..., "Fitted"], child: Child
+) -> tuple[Recipe, list[Trial]]:
+    """Choose the recipe by short trials; returns it with the trials."""
+    done = 0
+
+    def tried(trial: Recipe) -> float:
+        nonlocal done
+        found = training(trial, tell=lambda *_: None)
+        done += found.steps
+        child.progress(min(_SEARCHING, _SEARCHING * done / asked.budget_steps), f"trial: {found.dev_loss:.3f}")
+        return found.dev_loss
+
+    return search(asked, recipe, tried, lambda said: child.progress(0.0, said))
+
+
+def _told(result: "Fitted") -> dict[str, Any]:
+    """Say how a training went; the loss curve as means of as many steps as leave one that a person can look at."""
+    stride = max(1, math.ceil(len(result.losses) / 400))
+    return {
         "training_seconds": result.seconds,
         "steps": result.steps,
         "best_step": result.best_step,
@@ -225,18 +241,10 @@ def _train(
         "final_loss": result.losses[-1],
         "dev_macro_f1": result.dev_macro_f1,
         "dev_accuracy": result.dev_accuracy,
-        "losses": _thinned(result.losses, stride),
+        "losses": [fmean(result.losses[i : i + stride]) for i in range(0, len(result.losses), stride)],
         "losses_every": stride,
         "looks": [dict(look) for look in result.looks],
-        "trials": [trial.to_json() for trial in trials],
-        "examples": len(examples),
-        "provenance": provenance() | {"key": key, "seed": recipe.seed, "dataset": config.dataset_digest},
     }
-
-
-def _thinned(losses: tuple[float, ...], stride: int) -> list[float]:
-    """Return the mean of every ``stride`` losses: a curve that a person can look at."""
-    return [sum(losses[i : i + stride]) / len(losses[i : i + stride]) for i in range(0, len(losses), stride)]
 
 
 def _classical(

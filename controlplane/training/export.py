@@ -25,7 +25,7 @@ from controlplane.training.lora import (
     to_batch,
     token_rows,
 )
-from controlplane.training.probes import PROBED, record_probes
+from controlplane.training.probes import record_probes
 from protos.contract.base import FOLDER, BaseStore
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
@@ -64,11 +64,12 @@ def export(
     adapter = {name: value.detach().contiguous() for name, value in get_peft_model_state_dict(wrapped).items()}
     targets = np.array([task.labels.index(example.label) for example in dev])
     rows = token_rows(base, task, [example.text for example in dev])
-    calibration = fit_head(logits_of(model, rows).numpy(), targets, task, dataset_digest(dev))
+    logits = logits_of(model, rows).numpy()
+    calibration = fit_head(logits, targets, task, dataset_digest(dev))
     prompts = [example.text if isinstance(model, Classifier) else as_prompt(task, example.text) for example in dev]
     contents = {
         HEAD: calibration.to_bytes(),
-        PROBES: record_probes(prompts, logits_of(model, rows[:PROBED]).numpy(), calibration),
+        PROBES: record_probes(prompts, logits, calibration),
         "adapter/adapter_model.safetensors": save(adapter),
         "adapter/adapter_config.json": canonical_json(plain_config(wrapped.peft_config["default"], base.name)),
     }

@@ -215,18 +215,16 @@ def fit(
 
 
 def _fitted(run: _Fit, progress: Progress, resumed_at: int, ended_early: bool) -> Fitted:
-    logits = logits_of(run.model, run.dev_rows)
-    guess, truth = logits.argmax(1).numpy(), run.dev_targets.numpy()
-    best_step = next(int(look["step"]) for look in progress.looks if look["loss"] == progress.best_loss)
+    best = next(look for look in progress.looks if look["loss"] == progress.best_loss)
     return Fitted(
         model=run.model,
-        dev_macro_f1=float(macro_f1(truth, guess, run.labels)[0]),
-        dev_accuracy=float(accuracy(truth, guess)[0]),
-        dev_loss=float(progress.best_loss or 0.0),
+        dev_macro_f1=best["macro_f1"],
+        dev_accuracy=best["accuracy"],
+        dev_loss=best["loss"],
         losses=tuple(progress.losses),
         looks=tuple(progress.looks),
         steps=progress.step,
-        best_step=best_step,
+        best_step=int(best["step"]),
         ended_early=ended_early,
         resumed_at=resumed_at,
         seconds=progress.seconds,
