@@ -1,6 +1,5 @@
 """A whole back-test: false alarms on shuffles of the stream, delays at its known changes, rivals in the same table."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -197,15 +196,3 @@ def _end(stream: Stream, plan: Plan, change: Change) -> int:
 
 def _never(reference: Any, live: Any, seed: int) -> Alarm | None:
     return None
-
-
-def best_rival_delay(result: dict[str, Any], change: str) -> float:
-    """Return the shortest delay of any rival at equal false alarms, infinite where none found the change."""
-    delays = [
-        said["delay"]
-        for entry in result["detectors"]
-        if entry["kind"] == "equal false alarms"
-        for said in entry["changes"]
-        if said["change"] == change and said["delay"] is not None
-    ]
-    return min(delays, default=math.inf)

@@ -77,9 +77,3 @@ def cosignatures(unit: Unit, size: int) -> list[Any]:
     """Return the words of witnesses on a head (witness, line), by name."""
     query = select(cosignature.c.witness, cosignature.c.line).where(cosignature.c.size == size)
     return list(unit.connection.execute(query.order_by(cosignature.c.witness)))
-
-
-def last_cosigned(unit: Unit) -> dict[str, int]:
-    """Return the highest head of each witness, by name."""
-    query = select(cosignature.c.witness, cosignature.c.size).order_by(cosignature.c.size)
-    return {row.witness: row.size for row in unit.connection.execute(query)}

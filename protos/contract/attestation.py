@@ -4,7 +4,6 @@ Sources: in-toto Statement v1, RFC 8785; what a signed record has to show, 21 CF
 ``envelope.py``, keys in ``keys.py`` and ``sshsig.py``, people in ``operators.py``; their names are at hand here.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -67,8 +66,6 @@ APPROVAL = "urn:interlock:approval:v1"
 SUBJECTS = ("bundle", "evidence", "suite", "from-plan", "to-plan")
 STEPS = ("bootstrap", "canary", "primary")
 MEANING = "I reviewed the evidence and approve this change of live traffic"
-# Hands a payload of STATEMENT_TYPE to whatever holds the key, and returns it signed.
-Signer = Callable[[bytes], "traffic_pb2.Envelope"]
 
 
 @dataclass(frozen=True, slots=True)

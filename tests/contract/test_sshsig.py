@@ -130,10 +130,7 @@ OFF_THE_CURVE = string(b"ecdsa-sha2-nistp256") + string(b"nistp256") + string(b"
         "ssh-ed25519",
         "ssh-ed25519 !!!",
         "ssh-ed25519 " + base64.b64encode(string(b"ssh-ed25519") + string(b"short")).decode(),
-        "ecdsa-sha2-nistp256 "
-        + base64.b64encode(
-            string(b"ecdsa-sha2-nistp256") + string(b"nistp256") + string(b"\x04" + b"\1" * 64)
-        ).decode(),
+        "ecdsa-sha2-nistp256 " + base64.b64encode(OFF_THE_CURVE).decode(),
     ],
 )
 def test_what_is_no_key_is_refused_in_words(line: str) -> None:
