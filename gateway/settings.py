@@ -157,29 +157,33 @@ class GatewaySettings:
             ),
         )
         read.done()
-        engines = len(settings.worker_sockets) + len(settings.engines)
-        if settings.hedge_share and engines < 2:
-            raise FieldInvalid(f"gateway.hedge_share is {settings.hedge_share:g} with {engines} engines, expected two")
-        names = [engine.name for engine in settings.engines]
+        settings._check(is_open=who == OPEN)
+        return settings
+
+    def _check(self, *, is_open: bool) -> None:
+        """Refuse settings that do not go together; raises FieldInvalid."""
+        engines = len(self.worker_sockets) + len(self.engines)
+        if self.hedge_share and engines < 2:
+            raise FieldInvalid(f"gateway.hedge_share is {self.hedge_share:g} with {engines} engines, expected two")
+        names = [engine.name for engine in self.engines]
         if len(set(names)) != len(names):
             raise FieldInvalid(f"gateway.engines names {names}, expected each name once")
-        if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
-            raise FieldInvalid(f"gateway.trace_endpoint is {settings.trace_endpoint!r}, expected an HTTP URL")
-        shown = settings.control_certificate, settings.control_key
-        if (None in shown) != (shown == (None, None)) or (settings.control_ca is None and shown != (None, None)):
+        if self.trace_endpoint and not self.trace_endpoint.startswith(("http://", "https://")):
+            raise FieldInvalid(f"gateway.trace_endpoint is {self.trace_endpoint!r}, expected an HTTP URL")
+        shown = self.control_certificate, self.control_key
+        if (None in shown) != (shown == (None, None)) or (self.control_ca is None and shown != (None, None)):
             raise FieldInvalid(
                 "gateway.control_certificate, control_key and control_ca go together, expected all three to show a "
                 "certificate to the control plane"
             )
-        host, _, port = settings.listen.rpartition(":")
+        host, _, port = self.listen.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
-            raise FieldInvalid(f"gateway.listen is {settings.listen!r}, expected HOST:PORT")
-        if settings.access is None and who != OPEN and not is_loopback(settings.listen):
+            raise FieldInvalid(f"gateway.listen is {self.listen!r}, expected HOST:PORT")
+        if self.access is None and not is_open and not is_loopback(self.listen):
             raise FieldInvalid(
-                f"gateway.access is not set and gateway.listen is {settings.listen!r}, expected a file of who may "
+                f"gateway.access is not set and gateway.listen is {self.listen!r}, expected a file of who may "
                 f"call, or {OPEN!r} for everybody who can reach it"
             )
-        return settings
 
     def on_front(self, front: str, *, has_envoy: bool) -> Self:
         """Return the same with the front that serves; ``front`` is what the command line asks for, or empty."""

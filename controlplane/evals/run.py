@@ -13,7 +13,7 @@ from controlplane.evals.inputs import input_of
 from controlplane.evals.judge import callers, fair, judge, regressions, regressions_gate, robust, shown
 from controlplane.evals.measured import Measured, control_answers, engine_answers, inside, slices
 from controlplane.evals.metrics import Floats
-from controlplane.evals.suite import LIVE, Suite
+from controlplane.evals.suite import LIVE, Callers, Suite
 from controlplane.packs.example import Example
 from protos import decide_pb2
 from protos.contract.task import TaskSpec
@@ -71,9 +71,8 @@ def evaluate(
         fair(one, measured[one.part]["candidate"], parts[one.part]) for one in suite.fairness if one.part in parts
     ]
     if suite.gateway is not None and suite.gateway.part in parts:
-        inputs = [input_of(task, example.text) for example in parts[suite.gateway.part][: suite.gateway.cases]]
         with gateway(bundles, candidate) as trial:
-            gates += callers(suite.gateway, trial.ask(inputs, suite.gateway.budget_us or task.deadline_us))
+            gates += _of_callers(task, suite.gateway, parts[suite.gateway.part], trial)
     lost = None
     if primary is not None:
         models = measured[suite.regressions_part]
@@ -106,6 +105,11 @@ def _check_parts(suite: Suite, parts: Parts, is_partial: bool) -> None:
     )
     if missing:
         raise ValueError(f"parts.{missing[0]} is missing or empty, expected examples")
+
+
+def _of_callers(task: TaskSpec, asked: Callers, examples: Sequence[Example], trial: Caller) -> list[GateResult]:
+    inputs = [input_of(task, example.text) for example in examples[: asked.cases]]
+    return callers(asked, trial.ask(inputs, asked.budget_us or task.deadline_us))
 
 
 def _judged(suite: Suite, parts: Parts, measured: ByModel, draws: Mapping[str, Floats], cause: str) -> list[GateResult]:
