@@ -21,7 +21,7 @@ COLUMNS = ("decision_id", "person", "label")
 def following(
     specialist: Specialist,
     person: Annotated[str, typer.Option("--as", help="Who is going to label; their own cases are left out.")],
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many cases.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Write a CSV to fill in and import.")] = None,
     control: ControlOption = CONTROL,
     as_json: JsonFlag = False,

@@ -32,7 +32,7 @@ app = typer.Typer(help="The ledger.", no_args_is_help=True)
 @command
 def show(
     start: Annotated[int, typer.Option("--from", min=0, help="First entry.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many entries.")] = 100,
     control: ControlOption = CONTROL,
     as_json: JsonFlag = False,
 ) -> None:

@@ -24,7 +24,7 @@ def note(
     specialist: Annotated[str, typer.Option(help="Who writes it.")] = SPECIALIST,
     generate: Annotated[bool, typer.Option(help="Have a generative engine write it, held to the schema.")] = False,
     free: Annotated[bool, typer.Option(help="With --generate: in its own words; what nobody said is flagged.")] = False,
-    timeout_s: Annotated[float, typer.Option(min=0.1, max=3600)] = 60.0,
+    timeout_s: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds the note may take.")] = 60.0,
     gateway: GatewayOption = GATEWAY,
     as_json: JsonFlag = False,
 ) -> None:

@@ -76,7 +76,7 @@ def train(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why, for the ledger.")],
     person: Annotated[str, typer.Option("--as", help="Who asks; may not approve what comes of it.")],
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of scenarios, order and dropout.")] = 0,
     start_rollout: Annotated[bool, typer.Option(help="Open a rollout when the suite accepts the bundle.")] = True,
     wait: WaitFlag = True,
     operation_id: OperationOption = "",

@@ -57,7 +57,7 @@ def try_pack(
     bundles: BundlesOption = BUNDLES,
     cases: Annotated[Path | None, typer.Option(help="Write the held-out cases here, as JSON Lines.")] = None,
     examples: Annotated[int, typer.Option(min=50, max=100_000, help="Cases to learn from.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the scenarios.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
     """Check a specialist's folder, fit a classical bundle on its scenarios and measure it on held-out ones."""

@@ -29,10 +29,11 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_command_offers_json_and_says_what_it_does(path: tuple[str, ...]) -> None:
+def test_every_command_offers_json_and_says_what_it_and_its_options_do(path: tuple[str, ...]) -> None:
     command = COMMANDS[path]
     assert command.help
     assert any("--json" in parameter.opts for parameter in command.params)
+    assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
     code, text = interlock(*path, "--help")
     assert code == 0 and "Usage" in text
 
