@@ -44,10 +44,12 @@ class Scale:
     window: int
     least_labelled: int
     failure_margin: float  # small machines that run other things too are late now and then
+    cost_margin: float
 
 
-WHOLE = Scale(60, 900, 350, 400, 2, 400, 150, 250, 0.05)
-SHORT = Scale(60, 500, 250, 120, 1, 200, 80, 120, 0.2)
+WHOLE = Scale(60, 750, 300, 300, 2, 400, 150, 250, 0.05, 0.05)
+SHORT = Scale(60, 500, 250, 80, 1, 200, 80, 120, 0.2, 0.3)
+STAGES_BP = (3_000, 5_000)
 
 
 class Deployment:
@@ -163,7 +165,7 @@ class Deployment:
         if self._suite:
             source["suite"] = str(self._suite.resolve())
         # Where every mistake costs the same, mean costs are larger and take longer to tell apart.
-        cost_margin = 0.15 if self._data else 0.05
+        cost_margin = max(scale.cost_margin, 0.15 if self._data else 0.0)
         self.config.write_text(f"""# Written by the demo; everything it says can be changed.
 [gateway]
 deployment = "{NAME}"
@@ -211,7 +213,7 @@ epochs = {scale.epochs}
 threads = {max(1, (os.cpu_count() or 2) - 1)}                        # a core is left to callers
 
 [controlplane.rollout]
-stages_bp = [2000, 5000]
+stages_bp = {list(STAGES_BP)}
 shadow_bp = 5000
 cost_margin = {cost_margin}
 failure_margin = {scale.failure_margin}

@@ -15,6 +15,7 @@ from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 
 STEP_S = 240.0  # the longest any step may take
+JOB_S = 900.0  # and a child process, which takes only the time that nobody else wants
 POLL_S = 0.2
 TAKEN_BACK = ("rolled_back", "rejected")
 
@@ -51,15 +52,17 @@ class Operator:
 
         return applied(await self.wait(self.plans, lambda rows: bool(applied(rows)), "a plan in force"))[-1]
 
-    async def wait(self, ask: Callable[[], Any], is_reached: Callable[[Any], bool], what: str) -> Any:
+    async def wait(
+        self, ask: Callable[[], Any], is_reached: Callable[[Any], bool], what: str, limit_s: float = STEP_S
+    ) -> Any:
         """Ask until the answer is as wanted, and return it; raises DemoFailed when that takes too long."""
-        ends = time.monotonic() + STEP_S
+        ends = time.monotonic() + limit_s
         while True:
             answer = await ask()
             if is_reached(answer):
                 return answer
             if time.monotonic() > ends:
-                raise DemoFailed(f"{what}: not reached within {STEP_S:.0f} s; last seen: {str(answer)[-1500:]}")
+                raise DemoFailed(f"{what}: not reached within {limit_s:.0f} s; last seen: {str(answer)[-1500:]}")
             await asyncio.sleep(POLL_S)
 
     async def job(self, kind: str, doing: str) -> dict[str, Any]:
@@ -75,7 +78,7 @@ class Operator:
         def is_over(job: Any) -> bool:
             return job is not None and job.state in ("done", "failed") and job.id not in self._known
 
-        job = await self.wait(ask, is_over, doing)
+        job = await self.wait(ask, is_over, doing, JOB_S)
         self._known.add(job.id)
         self._screen.doing("")
         if job.state == "failed":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.demo import summary
-from controlplane.demo.deployment import NAME, PERSON, DemoFailed, Deployment
+from controlplane.demo.deployment import NAME, PERSON, STAGES_BP, DemoFailed, Deployment
 from controlplane.demo.operator import Operator
 from controlplane.demo.screen import Screen
 from controlplane.demo.traffic import Traffic
@@ -25,7 +25,8 @@ from protos.contract.plan import TrafficPlan
 from protos.contract.plan_rules import sign_plan
 
 WAVE = 0.6  # share of requests that come from the new wave once traffic has shifted
-SETTLE_S = 4.0  # of traffic before and after a change, to be seen
+FIRST, LAST = (f"{stage / 100:g} %" for stage in STAGES_BP)
+SETTLE_S = 2.0  # of traffic before and after a change, to be seen
 
 
 class Story:
@@ -109,7 +110,7 @@ class Story:
         self._show(rollout, "shadow passed")
         await self._forge(rollout)
         plan = await self._operator.approve(rollout.id, "better on the wave, no worse elsewhere")
-        screen.event(f"gateway verified the approval and applied plan {plan.generation}: canary at 20 %", "green")
+        screen.event(f"gateway verified the approval and applied plan {plan.generation}: canary at {FIRST}", "green")
         seen: set[int] = set()
 
         def is_done(r: pb.Rollout) -> bool:
@@ -123,7 +124,7 @@ class Story:
 
         rollout = await self._operator.rollout(rollout.id, is_done, "canary: live gate verdicts")
         self._show(rollout, "last canary stage passed")
-        plan = await self._operator.approve(rollout.id, "canary held at 50 %")
+        plan = await self._operator.approve(rollout.id, f"canary held at {LAST}")
         screen.event(f"second approval verified, plan {plan.generation}: the candidate is the primary", "green")
         screen.gates([], "")
         await asyncio.sleep(SETTLE_S)
@@ -179,7 +180,7 @@ class Story:
             "", lambda r: r.needs_approval_for == "canary", "shadow of the second candidate"
         )
         await self._operator.approve(rollout.id, "recalibration")
-        screen.event("approved, canary at 20 %; now its engine breaks: confidently wrong answers, on time", "red")
+        screen.event(f"approved, canary at {FIRST}; now its engine breaks: confidently wrong answers, on time", "red")
         await asyncio.sleep(1.0)
         began = time.monotonic()
         await self._deployment.break_engine(copy.digest)
