@@ -27,7 +27,7 @@ from protos.contract.digest import canonical_json, digest_bytes, parse_json_obje
 from protos.contract.frames import FrameDecoder, encode
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 SPECIALIST = "labelled-file"
 TOPICS = ("harbour ferry tide", "oven flour butter", "goal keeper match", "bond yield bank", "moss trail ridge")
 

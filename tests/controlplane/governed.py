@@ -36,7 +36,7 @@ from protos.contract.plan_rules import to_split_digest
 from tests.controlplane.loop.fixture import NAME, ZERO, World, world
 from tests.gateway.serving.plans import LoadsAll
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 class Governed:
@@ -165,6 +165,8 @@ class Governed:
         async def look() -> Any:
             async with asyncio.timeout(PATIENCE_S):
                 while not (found := await asyncio.to_thread(is_reached)):
+                    if self._watch is not None and self._watch[0].done():
+                        self._watch[0].result()  # a gateway that follows no more says why
                     await asyncio.sleep(0.005)
                 return found
 
