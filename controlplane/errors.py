@@ -4,7 +4,8 @@ ControlError
 ├── NotFound             UnknownSpecialist, UnknownRollout, UnknownJob, UnknownBundle
 ├── RequestInvalid       a field is missing or wrong
 ├── StepRefused          the state forbids it: an open rollout, an unaccepted candidate, no approval due
-└── ApprovalRefused      a statement that does not count; ``reason`` is a closed code
+├── ApprovalRefused      a statement that does not count; ``reason`` is a closed code
+└── DatabaseUnavailable  gone, full, or held by another process
 """
 
 
@@ -63,3 +64,10 @@ class ApprovalRefused(ControlError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class DatabaseUnavailable(ControlError):
+    """The database cannot be used for now; nothing of what was asked was kept."""
+
+    def __init__(self) -> None:
+        super().__init__("the database cannot be used for now, nothing was kept")

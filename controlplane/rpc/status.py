@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from controlplane.domain.rollout import IllegalTransition
 from controlplane.errors import (
     ApprovalRefused,
+    DatabaseUnavailable,
     NotFound,
     RequestInvalid,
     StepRefused,
@@ -39,6 +40,7 @@ STATUS: dict[type[Exception], grpc.StatusCode] = {
     IllegalTransition: grpc.StatusCode.FAILED_PRECONDITION,
     ApprovalRefused: grpc.StatusCode.FAILED_PRECONDITION,
     ArtifactMissing: grpc.StatusCode.FAILED_PRECONDITION,
+    DatabaseUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 # Who signed matters more than what: these say "sign in" and "ask someone else".
 BY_REASON = {

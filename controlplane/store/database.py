@@ -1,16 +1,26 @@
 """Open the control plane's database: SQLite for one machine, PostgreSQL through its URL for more."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
-from controlplane.errors import DatabaseInvalid
+from controlplane.errors import DatabaseInvalid, DatabaseUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
 POSTGRES_LOCK = 0x1E06E5  # any number, the same for every writer of this database
 _READS = "interlock_reads"
+# What SQLite calls an operational error may be a mistake in a statement; these are troubles of the machine.
+_TROUBLES = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 
 
 def is_wal_safe(version: tuple[int, ...]) -> bool:
@@ -53,6 +63,21 @@ def reading(engine: Engine) -> Engine:
     if engine.dialect.name == "postgresql":
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return engine.execution_options(**{_READS: True})
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Say of a database that is gone, full or held by another process that it cannot be used for now.
+
+    Raises:
+        DatabaseUnavailable: It is; nothing of the transaction was kept.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        if isinstance(error.orig, sqlite3.Error) and error.orig.sqlite_errorcode & 0xFF not in _TROUBLES:
+            raise
+        raise DatabaseUnavailable from error
 
 
 def lock_writers(connection: Connection) -> None:

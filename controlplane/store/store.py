@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from controlplane.store import ledger
-from controlplane.store.database import lock_writers, open_database, reading
+from controlplane.store.database import available, lock_writers, open_database, reading
 from controlplane.store.sealed import opened_by
 from controlplane.store.tables import create_tables
+from controlplane.store.turns import Turns
 from controlplane.store.vault import Vault
 
 
@@ -37,18 +38,23 @@ class Store:
         opened_by(self.engine, self.vault)
         create_tables(self.engine)
         self._reading = reading(self.engine)
+        self._turns = Turns()
 
     @contextmanager
     def writing(self, now_ms: int) -> Iterator[Unit]:
-        """Open a transaction that may write; it excludes every other writer until it ends."""
-        with self.engine.begin() as connection:
+        """Open a transaction that may write; it excludes every other writer until it ends.
+
+        Raises:
+            DatabaseUnavailable: The database is gone, or another process kept it for too long.
+        """
+        with self._turns, available(), self.engine.begin() as connection:
             lock_writers(connection)
             yield Unit(connection, now_ms, self.vault)
 
     @contextmanager
     def reading(self) -> Iterator[Unit]:
-        """Open a transaction that only looks."""
-        with self._reading.begin() as connection:
+        """Open a transaction that only looks; raises as ``writing`` does."""
+        with available(), self._reading.begin() as connection:
             yield Unit(connection, 0, self.vault)
 
     def close(self) -> None:

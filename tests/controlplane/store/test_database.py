@@ -1,12 +1,14 @@
 """Every SQLite connection is opened safely, and writers exclude each other from the start."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from controlplane.errors import DatabaseInvalid
+from controlplane.errors import DatabaseInvalid, DatabaseUnavailable
 from controlplane.store.database import is_wal_safe, open_database, reading
 from controlplane.store.store import Store
 from controlplane.store.tables import SCHEMA_VERSION
@@ -53,6 +55,48 @@ def test_a_transaction_holds_the_write_lock_from_its_first_moment(tmp_path: Path
         first.begin()
         with pytest.raises(OperationalError, match="locked"):
             second.begin()
+
+
+def test_writers_take_turns_however_soon_one_asks_again(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/a.db")
+    is_begun, is_done = Event(), Event()
+    between = 0
+
+    def patient() -> int:
+        is_begun.wait()
+        before = between
+        with store.writing(0):
+            is_done.set()
+            return between - before
+
+    with ThreadPoolExecutor() as threads:
+        waited = threads.submit(patient)
+        while not is_done.is_set():
+            with store.writing(0):
+                is_begun.set()
+                between += 1
+                is_done.wait(0.002)  # as long as it takes to write something
+        assert waited.result() <= 3
+    store.close()
+
+
+def test_a_database_that_another_process_keeps_is_unavailable_and_a_wrong_statement_is_a_mistake(
+    tmp_path: Path,
+) -> None:
+    store = Store(f"sqlite:///{tmp_path}/a.db")
+    with store.reading() as unit, pytest.raises(OperationalError, match="no such table"):
+        unit.connection.exec_driver_sql("SELECT * FROM absent")
+    with store.writing(0) as unit:
+        unit.connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    with sqlite3.connect(tmp_path / "a.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailable), store.writing(0):
+            pass
+        other.execute("ROLLBACK")
+    with store.writing(0):
+        pass
+    other.close()
+    store.close()
 
 
 def test_a_reader_does_not_wait_for_a_writer_that_has_not_committed(tmp_path: Path) -> None:
