@@ -89,6 +89,7 @@ def convert(
     author: Annotated[str, typer.Option("--as", help="Who asks; may not approve what comes out.")],
     bundles: BundlesOption = BUNDLES,
     precision: Annotated[str, typer.Option(help="auto (bf16 where the CPU has it) or int8.")] = "auto",
+    text: Annotated[bool, typer.Option("--text", help="Of a decoder: write text too, beside scores.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make an OpenVINO bundle of a decoder, or eight bits of an OpenVINO bundle; refused where it answers worse."""
@@ -105,7 +106,7 @@ def convert(
     held = read_dataset(dev, store.manifest(digest).task.labels)
     with bar(as_json) as progress:
         try:
-            found = run(store, digest, held, precision, author, progress)
+            found = run(store, digest, held, precision, author, progress, writes=text)
         except ConversionFailed as error:
             raise Problem(str(error)) from error
     if as_json:

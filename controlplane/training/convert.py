@@ -48,16 +48,25 @@ class Converted:
 
 
 def convert(
-    store: BundleStore, digest: str, dev: Sequence[Example], precision: str, author: str, progress: Progress
+    store: BundleStore,
+    digest: str,
+    dev: Sequence[Example],
+    precision: str,
+    author: str,
+    progress: Progress,
+    *,
+    writes: bool = False,
 ) -> Converted:
-    """Write a bundle that answers like another through OpenVINO.
+    """Write a bundle that answers like another through OpenVINO; a decoder's ``writes`` text besides where asked.
 
     Raises:
         ConversionFailed: Not a bundle this can be done to, another answer than before, or too much accuracy lost.
     """
     try:
         source = store.load(digest)
-        engine, contents = _float_graph(store, source, dev, progress)
+        engine, contents = _float_graph(store, source, dev, progress, writes)
+        if precision == "int8" and engine.get("writes"):
+            raise ConversionFailed("the bundle writes text, expected one that only scores: int8 text is not compared")
     except (BundleInvalid, BaseInvalid, PromptInvalid) as error:
         raise ConversionFailed(str(error)) from error
     is_same_graph = source.manifest.backend == "openvino"
@@ -137,13 +146,15 @@ def _compare(expected: np.ndarray, found: np.ndarray) -> None:
 
 
 def _float_graph(
-    store: BundleStore, source: Bundle, dev: Sequence[Example], progress: Progress
+    store: BundleStore, source: Bundle, dev: Sequence[Example], progress: Progress, writes: bool
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the engine settings and files of the float OpenVINO bundle."""
     engine = dict(source.manifest.engine)
     if engine["backend"] == "openvino":
         if engine.get("precision") == "int8":
             raise ConversionFailed("the bundle is in eight bits already, expected the one it came from")
+        if writes:
+            raise ConversionFailed("manifest.engine is openvino, expected a transformers decoder to write text like")
         return engine, dict(source.contents)
     if engine["backend"] != "transformers" or engine.get("kind", "decoder") != "decoder":
         kind = f"{engine['backend']} {engine.get('kind', '')}".strip()
@@ -176,14 +187,24 @@ def _float_graph(
     tokens = list(prompt.label_tokens(engine.get("verbalizers", {})))
     rendered = task.template.format_map({field.name: dev[0].text for field in task.fields})
     ids = torch.tensor([prompt.encode(rendered)[0]] * 2)
-    graph = to_ir(LabelRows(model.eval(), tokens).eval(), ids, torch.ones_like(ids))
-    kept = {name: engine[name] for name in ("verbalizers", "overlong") if name in engine}
+    graph = to_ir(LabelRows(model.eval(), tokens, writes=writes).eval(), ids, torch.ones_like(ids))
+    copied = ("verbalizers", "overlong", "generate") if writes else ("verbalizers", "overlong")
+    kept = {name: engine[name] for name in copied if name in engine}
     settings: dict[str, Any] = {"backend": "openvino", "kind": "decoder", "precision": "auto", "label_tokens": tokens}
+    if writes:
+        settings["writes"] = _writes(model.config)
     files = {n: data for n, data in source.contents.items() if n == HEAD or n.startswith("adapter/")}
     if ADAPTER in files:
         settings["merged"] = True
     files |= {"model.xml": graph.xml, "model.bin": graph.weights, TOKENIZER: tokenizer_file}
     return settings | kept, files
+
+
+def _writes(config: Any) -> dict[str, Any]:
+    """Return what a worker has to know of a model to write text."""
+    ends = getattr(config, "eos_token_id", None)
+    listed = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    return {"end_tokens": listed, "positions": int(getattr(config, "max_position_embeddings", 1 << 20))}
 
 
 def _quantised(source: Bundle, contents: Mapping[str, bytes], dev: Sequence[Example]) -> dict[str, bytes]:

@@ -3,7 +3,8 @@
 Every graph reads ``input_ids`` and ``attention_mask`` of any shape [rows, tokens], padded at the end, and gives
 ``logits``, shape [rows, labels]. A decoder's also reads ``past``, the keys and values of tokens that every row begins
 with, shape [2 x layers, 1, heads, tokens of the past, width], and gives ``present``, the same of past and own tokens:
-what a template begins with is computed once.
+what a template begins with is computed once. One that writes text gives ``next`` besides, every token's logit at the
+last place, shape [rows, vocabulary].
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 INPUTS = ("input_ids", "attention_mask")
-PAST, PRESENT = "past", "present"
+PAST, PRESENT, NEXT = "past", "present", "next"
 SAMPLE = 200  # texts whose activations set the ranges of eight-bit numbers
 
 
@@ -37,8 +38,9 @@ class Graph:
 class LabelRows(nn.Module):
     """A decoder that ends in the rows of its output head that belong to the labels."""
 
-    def __init__(self, model: Any, labels: Sequence[int]) -> None:
+    def __init__(self, model: Any, labels: Sequence[int], *, writes: bool = False) -> None:
         super().__init__()
+        self.head = model.get_output_embeddings() if writes else None
         self.body = model.base_model
         head = model.get_output_embeddings()
         at = torch.tensor(list(labels))
@@ -52,8 +54,11 @@ class LabelRows(nn.Module):
         kept = getattr(model.config, "num_key_value_heads", None) or heads
         self.past_shape = (2 * model.config.num_hidden_layers, 1, kept, -1, width)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Return label logits at the last real token, shape [rows, labels], and every layer's keys and values."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, past: Tensor) -> tuple[Tensor, ...]:
+        """Return label logits at the last real token, shape [rows, labels], and every layer's keys and values.
+
+        Where it writes, also every token's logit there, shape [rows, vocabulary].
+        """
         rows, kept = input_ids.shape[0], past.shape[3]
         at = torch.arange(kept + input_ids.shape[1])
         mine = at[kept:]
@@ -74,9 +79,12 @@ class LabelRows(nn.Module):
             input_ids=input_ids, attention_mask=mask, position_ids=mine[None], cache=cache, use_cache=True
         ).last_hidden_state
         last = states[torch.arange(states.shape[0]), attention_mask.sum(1) - 1]
-        logits = nn.functional.linear(last, self.rows, self.bias)
-        capped = logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
-        return capped, torch.stack([side for layer in cache.layers for side in (layer.keys, layer.values)])
+        logits = self._capped(nn.functional.linear(last, self.rows, self.bias))
+        present = torch.stack([side for layer in cache.layers for side in (layer.keys, layer.values)])
+        return (logits, present) if self.head is None else (logits, present, self._capped(self.head(last)))
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
 
 def to_ir(model: nn.Module, ids: Tensor, mask: Tensor) -> Graph:
@@ -93,7 +101,7 @@ def to_ir(model: nn.Module, ids: Tensor, mask: Tensor) -> Graph:
     for port, (name, _, _) in zip(converted.inputs, inputs, strict=True):
         port.set_names({name})
         port.get_node().set_friendly_name(name)
-    for port, name in zip(converted.outputs, ("logits", PRESENT), strict=False):
+    for port, name in zip(converted.outputs, ("logits", PRESENT, NEXT), strict=False):
         port.set_names({name})
     return _saved(converted, compress=True)
 

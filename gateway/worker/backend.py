@@ -176,6 +176,10 @@ class Host:
 
 
 def _openvino(bundle: Bundle, host: Host) -> Backend:
+    if bundle.manifest.engine.get("writes"):
+        from gateway.worker.openvino_writer import OpenVinoWriter
+
+        return OpenVinoWriter(bundle, host.threads)
     from gateway.worker.openvino import OpenVinoBackend
 
     return OpenVinoBackend(bundle, host.threads)

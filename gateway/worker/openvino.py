@@ -34,6 +34,25 @@ MAX_ACCURACY_LOSS = 0.005  # of int8 against the float model, on held-out texts
 
 
 @dataclass(frozen=True, slots=True)
+class Writes:
+    """``manifest.engine.writes``: the tokens that end a text, and how many tokens the model was made for."""
+
+    end_tokens: tuple[int, ...]
+    positions: int
+
+    @classmethod
+    def read(cls, value: dict[str, Any]) -> "Writes":
+        """Read and check; raises FieldInvalid."""
+        read = Reader(value, "manifest.engine.writes")
+        ends = tuple(read.items("end_tokens", []))
+        found = cls(ends, read.integer("positions", 1, 1 << 24))
+        read.done()
+        if not all(isinstance(token, int) and token >= 0 for token in ends):
+            raise FieldInvalid(f"manifest.engine.writes.end_tokens is {list(ends)}, expected tokens")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """``manifest.engine`` of a bundle for this backend.
 
@@ -42,6 +61,8 @@ class Settings:
         overlong: What becomes of texts over the task's limit.
         prefix_cache: Keep the keys and values of what the template begins with.
         label_tokens: The tokens whose rows a decoder's graph ends in.
+        writes: What it takes to write text besides, where the graph gives every token's logit; else nothing.
+        generate: What written text is held to.
     """
 
     precision: str
@@ -50,6 +71,8 @@ class Settings:
     prefix_cache: bool
     verbalizers: dict[str, Any]
     label_tokens: tuple[int, ...]
+    writes: Writes | None
+    generate: dict[str, Any]
 
     @classmethod
     def read(cls, engine: Any) -> "Settings":
@@ -63,12 +86,18 @@ class Settings:
             prefix_cache=read.flag("prefix_cache", True),
             verbalizers=read.object("verbalizers", {}),
             label_tokens=tuple(read.items("label_tokens", [])),
+            writes=Writes.read(given) if (given := read.object("writes", {})) else None,
+            generate=read.object("generate", {}),
         )
         accuracy = read.object("accuracy", {})
         read.flag("merged", False)  # whether the bundle's adapter is in the graph: no other one would be applied
         read.done()
         if found.kind == "encoder" and (found.verbalizers or found.label_tokens):
             raise FieldInvalid("manifest.engine.kind is 'encoder', expected 'decoder' with verbalizers or label_tokens")
+        if found.writes is not None and (found.kind, found.precision == "int8") != ("decoder", False):
+            raise FieldInvalid("manifest.engine.writes is given, expected it of a float decoder only")
+        if found.generate and found.writes is None:
+            raise FieldInvalid("manifest.engine.generate is given, expected writes beside it")
         if found.precision == "int8":
             _check_accuracy(accuracy)
         return found
@@ -89,7 +118,7 @@ def _check_accuracy(value: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
     """A text's own tokens, and whether they go on from the kept prefix."""
 
     ids: NDArray[np.int64]
@@ -100,7 +129,7 @@ class OpenVinoBackend:
     """A classifier with inputs ``input_ids`` and ``attention_mask`` and the output ``logits``."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        settings = Settings.read(bundle.manifest.engine)
+        self.settings = settings = Settings.read(bundle.manifest.engine)
         for name in (MODEL, WEIGHTS, TOKENIZER):
             if name not in bundle.contents:
                 raise BackendFailed(f"{name} is missing from the bundle, expected an OpenVINO IR and its tokenizer")
@@ -108,11 +137,11 @@ class OpenVinoBackend:
         self._labels = len(task.labels)
         self._kind, is_decoder = settings.kind, settings.kind == "decoder"
         self._limit, self._cuts = task.max_tokens, settings.overlong == "cut"
-        self._tokenizer, self._pad = _tokenizer(bundle.contents[TOKENIZER], None if is_decoder else task.max_tokens)
+        self.tokenizer, self._pad = _tokenizer(bundle.contents[TOKENIZER], None if is_decoder else task.max_tokens)
         self._prompt: Prompt | None = None
         if is_decoder:
             verbalizers = {str(label): str(text) for label, text in settings.verbalizers.items()}
-            self._prompt = Prompt(self._tokenizer, task, settings.overlong, task.max_tokens)
+            self._prompt = Prompt(self.tokenizer, task, settings.overlong, task.max_tokens)
             tokens = self._prompt.label_tokens(verbalizers)
             if settings.label_tokens != tokens:
                 raise BackendFailed(
@@ -120,12 +149,13 @@ class OpenVinoBackend:
                     f"expected {list(tokens)} of the labels behind this template"
                 )
         self._weights = _tensor(bundle.contents[WEIGHTS])  # the model borrows it for as long as it lives
+        self._whole: Any = None  # the graph with all its outputs, where text is written
         self._past: NDArray[np.float32] | None = None  # of no tokens; None where the graph reads none
         self._kept: NDArray[np.float32] | None = None  # of the prefix
         prefix = self._prompt.prefix if self._prompt is not None and settings.prefix_cache else ()
         self._request, self._inputs = self._compile(bundle.contents[MODEL], threads, settings.precision, prefix)
         self._prefix = prefix if self._kept is not None else ()
-        self._tolerance = TOLERANCE.get(settings.precision, ROUNDED)
+        self.tolerance = TOLERANCE.get(settings.precision, ROUNDED)
 
     @property
     def resident_bytes(self) -> int:
@@ -147,16 +177,16 @@ class OpenVinoBackend:
             kept = len(self._prefix)
             is_kept = bool(kept) and len(tokens) > kept and tuple(tokens[:kept]) == self._prefix
             own = tokens[kept:] if is_kept else tokens
-            return Prepared(len(own), truncated, _Row(np.asarray(own, dtype=np.int64), is_kept))
-        encoding = self._tokenizer.encode(text)
+            return Prepared(len(own), truncated, Row(np.asarray(own, dtype=np.int64), is_kept))
+        encoding = self.tokenizer.encode(text)
         if encoding.overflowing and not self._cuts:
             raise InputInvalid(f"the text is over {self._limit} tokens, expected at most that")
         ids = np.asarray(encoding.ids, dtype=np.int64)
-        return Prepared(max(1, len(ids)), bool(encoding.overflowing), _Row(ids, False))
+        return Prepared(max(1, len(ids)), bool(encoding.overflowing), Row(ids, False))
 
     def score(self, batch: Sequence[Prepared]) -> Scores:
         """Score every row; the few whose prompt begins otherwise than the template run after the others."""
-        rows: list[_Row] = [prepared.data for prepared in batch]
+        rows: list[Row] = [prepared.data for prepared in batch]
         logits = np.empty((len(rows), self._labels), dtype=np.float32)
         for past, wanted in ((self._kept, True), (self._past, False)):
             places = [i for i, row in enumerate(rows) if row.is_kept is wanted]
@@ -186,9 +216,32 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise BackendFailed(f"inference failed: {_last_line(error)}") from error
 
+    def kept_tokens(self, row: Row) -> int:
+        """Return how many tokens a row goes on from."""
+        return len(self._prefix) if row.is_kept else 0
+
+    def past_of(self, row: Row) -> NDArray[np.float32]:
+        """Return the keys and values that a row goes on from."""
+        found = self._kept if row.is_kept else self._past
+        assert found is not None
+        return found
+
+    @property
+    def vocabulary(self) -> int:
+        """Return how many tokens the whole graph has logits for."""
+        return int(self._whole.output("next").partial_shape[1].get_length())
+
+    def step(self, ids: NDArray[np.int64], past: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Run the whole graph over one row's tokens, shape [1, tokens], and return all its outputs, copied."""
+        try:
+            found = self._whole({"input_ids": ids, "attention_mask": np.ones_like(ids), "past": past})
+        except RuntimeError as error:
+            raise BackendFailed(f"inference failed: {_last_line(error)}") from error
+        return {name: np.array(found[name], dtype=np.float32) for name in ("logits", "present", "next")}
+
     def warm(self) -> None:
         """Run one row and several, whose kernels differ, and check what comes out."""
-        one = Prepared(2, False, _Row(np.full(2, self._pad, dtype=np.int64), False))
+        one = Prepared(2, False, Row(np.full(2, self._pad, dtype=np.int64), False))
         for rows in (1, 4):
             logits = self.score([one] * rows).logits
             if np.shape(logits) != (rows, self._labels):
@@ -200,12 +253,12 @@ class OpenVinoBackend:
             whole = np.concatenate([np.array(self._prefix, dtype=np.int64), own])
             plain, quick = self._infer([whole], self._past)[0], self._infer([own] * 2, self._kept)[0]
             difference = float(np.abs((plain - plain.mean()) - (quick - quick.mean())).max())
-            if not difference <= self._tolerance * max(1.0, float(np.ptp(plain))):
+            if not difference <= self.tolerance * max(1.0, float(np.ptp(plain))):
                 raise BackendFailed(f"a kept prefix changes logits by {difference:.4g}: {MODEL} does not read its past")
 
     def close(self) -> None:
         """Free the compiled model."""
-        self._request, self._past, self._kept = None, None, None
+        self._request, self._whole, self._past, self._kept = None, None, None, None
         self._weights = ov.Tensor(ov.Type.u8, ov.Shape([0]))
 
     def _compile(self, xml: bytes, threads: int, precision: str, prefix: tuple[int, ...]) -> tuple[Any, frozenset[str]]:
@@ -219,6 +272,8 @@ class OpenVinoBackend:
             outputs = frozenset(name for port in model.outputs for name in port.get_names())
             optional = OPTIONAL[self._kind]
             wanted = {"logits", "present"} if "past" in inputs else {"logits"}
+            if self.settings.writes is not None:
+                wanted |= {"present", "next"}
             if not REQUIRED <= inputs <= REQUIRED | optional or not wanted <= outputs:
                 raise BackendFailed(
                     f"{MODEL} maps {sorted(inputs)} to {sorted(outputs)}, "
@@ -227,8 +282,11 @@ class OpenVinoBackend:
             if "past" in inputs:
                 sizes = [0 if size.is_dynamic else size.get_length() for size in model.input("past").partial_shape]
                 self._past = np.zeros(sizes, dtype=np.float32)
+                whole = core.compile_model(model, "CPU", options) if prefix or self.settings.writes else None
                 if prefix:
-                    self._kept = _states_of(core.compile_model(model, "CPU", options), prefix, self._past)
+                    self._kept = _states_of(whole, prefix, self._past)
+                if self.settings.writes:
+                    self._whole = whole
                 # Nobody reads a batch's keys and values: without that output they are not written out.
                 model = ov.Model([model.output("logits")], model.get_parameters(), "scores")
             return core.compile_model(model, "CPU", options).create_infer_request(), inputs

@@ -61,7 +61,7 @@ HOMES = {
     "torch": ("controlplane/training", "gateway/worker/transformers"),
     "peft": ("controlplane/training",),
     "transformers": ("controlplane/training", "gateway/worker/transformers"),
-    "llguidance": ("gateway/worker/transformers/constraint.py",),
+    "llguidance": ("gateway/worker/constraint.py",),
     "sqlalchemy": ("controlplane/store",),
     "apscheduler": ("controlplane/loop/schedule.py",),
     "prometheus_client": ("gateway/metrics.py", "controlplane/metrics.py"),

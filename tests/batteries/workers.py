@@ -164,12 +164,13 @@ class Workshop:
             adapted=tiny_models.adapter(model, "gemma3", 3)[0],
         )
         ids = torch.tensor([tokenizer.encode(task.template.format(text="a page")).ids] * 2)
-        graph = to_ir(LabelRows(model, tokens).eval(), ids, torch.ones_like(ids))
+        graph = to_ir(LabelRows(model, tokens, writes=True).eval(), ids, torch.ones_like(ids))
+        writes = {"end_tokens": [0], "positions": 64}
         self.engines["openvino decoder"] = Engine(
             self.store,
-            {"backend": "openvino", "kind": "decoder", "precision": "f32", "label_tokens": tokens},
+            {"backend": "openvino", "kind": "decoder", "precision": "f32", "label_tokens": tokens, "writes": writes},
             task,
-            Capabilities(prefix_cache=True),
+            Capabilities(prefix_cache=True, constraints=constraints, can_generate=True),
             lambda text: among(whole(text)),
             {
                 "model.xml": graph.xml,

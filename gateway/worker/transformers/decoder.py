@@ -1,26 +1,22 @@
 """A decoder that scores labels as next tokens in one forward pass, and writes text within a constraint."""
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from gateway.worker.backend import BackendFailed, Prepared, Scores
-from gateway.worker.transformers.constraint import KINDS, Constraint, grammar_of, read_constraint
+from gateway.worker.constraint import KINDS, read_constraint
 from gateway.worker.transformers.jobs import Job, score_rows
-from gateway.worker.transformers.loading import last_position
+from gateway.worker.transformers.loading import end_tokens, last_position
 from gateway.worker.transformers.resident import Row
 from gateway.worker.transformers.tenant import Tenant
+from gateway.worker.writing import Writer
 from protos import decide_pb2, engine_pb2
 from protos.contract.bundle import Bundle
 from protos.contract.prompt import Prompt
-
-MAX_CONSTRAINTS = 16  # kept ready; a grammar over a large vocabulary takes a while to make
 
 
 class DecoderBackend:
@@ -39,12 +35,8 @@ class DecoderBackend:
             raise BackendFailed(f"a label's token is {max(self._labels)}, expected below {vocabulary}")
         self._prefix = self._prompt.prefix if settings.has_prefix_cache else ()
         self._resident.keep_prefix(tenant.adapter, self._prefix)
-        self._ends = _end_tokens(self._resident.config)
-        self._constraint: Constraint | None = None
-        grammar = read_constraint(settings.generate)
-        self._known: OrderedDict[str, Constraint] = OrderedDict()
-        if grammar is not None:
-            self._constraint = self._compiled(grammar)
+        ends = end_tokens(self._resident.config)
+        self._writer = Writer(tenant.tokenizer, vocabulary, ends, read_constraint(settings.generate))
 
     @property
     def group(self) -> str:
@@ -89,51 +81,22 @@ class DecoderBackend:
             label_logprobs="exact",
             lora="static" if settings.merged else "per_request",
             prefix_cache=bool(self._prefix),
-            constraints=list(KINDS) if self._ends else [],
+            constraints=list(KINDS) if self._writer.constrains else [],
             vocabulary_mass=settings.head == "full",
         )
 
     def generate(self, text: str, max_tokens: int) -> Iterator[str]:
         """Write greedily, token by token, within the bundle's constraint; stopping the iterator stops the work."""
-        return self._write(text, max_tokens, self._constraint)
+        return self._write(text, max_tokens)
 
     def generate_within(self, text: str, max_tokens: int, constraint: decide_pb2.Constraint) -> Iterator[str]:
         """Write within a request's own constraint, which takes the place of the bundle's; raises BackendFailed."""
-        return self._write(text, max_tokens, self._compiled(grammar_of(constraint)))
+        return self._write(text, max_tokens, constraint)
 
-    def _compiled(self, grammar: str) -> Constraint:
-        """Return a constraint, made once while it is asked for again and again."""
-        if not self._ends:
-            raise BackendFailed("config.json has no eos_token_id, expected one for constrained generation")
-        if grammar not in self._known:
-            vocabulary = int(self._resident.config.vocab_size)
-            self._known[grammar] = Constraint(grammar, self._tenant.tokenizer, vocabulary, self._ends)
-            if len(self._known) > MAX_CONSTRAINTS:
-                self._known.popitem(last=False)
-        self._known.move_to_end(grammar)
-        return self._known[grammar]
-
-    def _write(self, text: str, max_tokens: int, constraint: Constraint | None) -> Iterator[str]:
+    def _write(self, text: str, max_tokens: int, constraint: decide_pb2.Constraint | None = None) -> Iterator[str]:
         job: Job = self.prepare(text).data
-        place = constraint.start() if constraint is not None else None
-        stream = DecodeStream(skip_special_tokens=True)
-        steps = self._resident.decode(job.row)
-        logits = next(steps)
         room = min(max_tokens, self._positions - len(job.row.prefix) - len(job.row.ids))
-        for left in range(room, 0, -1):
-            if not np.isfinite(logits).all():
-                raise BackendFailed("logits are not finite")
-            if place is not None:
-                place.restrict(logits)
-            token = int(logits.argmax())
-            if token in self._ends:
-                return
-            if place is not None:
-                place.take(token)
-            yield stream.step(self._tenant.tokenizer, token) or ""
-            if (place is not None and place.is_over) or left == 1:
-                return
-            logits = steps.send(token)
+        return self._writer.write(self._resident.decode(job.row), room, constraint)
 
     def warm(self) -> None:
         """Run one row and several, whose kernels differ."""
@@ -145,10 +108,3 @@ class DecoderBackend:
     def close(self) -> None:
         """Leave the base."""
         self._tenant.leave()
-
-
-def _end_tokens(config: Any) -> tuple[int, ...]:
-    found = getattr(config, "eos_token_id", None)
-    if found is None:
-        return ()
-    return (int(found),) if isinstance(found, int) else tuple(map(int, found))

@@ -107,5 +107,13 @@ def last_position(model: nn.Module) -> int:
     return int(getattr(config, "max_position_embeddings", 1 << 20))
 
 
+def end_tokens(config: Any) -> tuple[int, ...]:
+    """Return the tokens that end a text, by a model's configuration."""
+    found = getattr(config, "eos_token_id", None)
+    if found is None:
+        return ()
+    return (int(found),) if isinstance(found, int) else tuple(map(int, found))
+
+
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]

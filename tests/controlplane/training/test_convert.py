@@ -95,6 +95,20 @@ def test_a_decoder_becomes_an_openvino_bundle_that_answers_alike(made: Made, con
     np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
 
 
+def test_a_decoder_that_is_asked_to_writes_the_text_that_it_wrote_before(made: Made) -> None:
+    done = command(made, made.digest, "--text")
+    assert done.exit_code == 0, done.output
+    found = str(json.loads(done.stdout)["bundle"])
+    assert made.store.manifest(found).engine["writes"] == {"end_tokens": [0], "positions": 64}
+    engines = [made.engine(made.digest), made.engine(found)]
+    for text in WORDS[:3]:
+        prompt = engines[0].task.template.format(text=text)
+        first, second = ("".join(list(engine.backend.generate(prompt, 6))) for engine in engines)  # type: ignore[attr-defined]
+        assert first == second
+    done = command(made, found, "--precision", "int8")
+    assert (done.exit_code, "int8 text is not compared" in done.output) == (1, True)
+
+
 def test_eight_bits_that_answer_as_well_are_kept_with_their_comparison(made: Made, converted: str) -> None:
     done = command(made, converted, "--precision", "int8")
     assert done.exit_code == 0, done.output
