@@ -1,10 +1,7 @@
 """A real engine worker, started for one evaluation: what is measured is what would serve."""
 
 import contextlib
-import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from controlplane.evals import helpers
 from protos import decide_pb2, engine_pb2
 from protos.contract import frames
 
@@ -59,14 +57,10 @@ class Engine:
             self._log = scratch / "worker.log"
             address = scratch / "engine.sock"
             log = stack.enter_context(self._log.open("wb"))
-            self._process = subprocess.Popen(
-                [*self._command, "--socket", str(address), "--bundles", str(self._bundles)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                process_group=0,  # not a session of its own: schedulers share time out between sessions first
+            self._process = helpers.start(
+                [*self._command, "--socket", str(address), "--bundles", str(self._bundles)], log
             )
-            stack.callback(self._stop)
+            stack.callback(helpers.stop, self._process)
             self._socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             self._connect(address)
             hello = self._receive()
@@ -175,9 +169,3 @@ class Engine:
 
     def _last_words(self) -> str:
         return self._log.read_text("utf-8", "replace")[-500:].strip() or "it said nothing"
-
-    def _stop(self) -> None:
-        # The whole group: a worker may have started helpers, and nothing of it is worth keeping.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()

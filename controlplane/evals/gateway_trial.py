@@ -5,10 +5,8 @@ audience of that approval is this one trial: nothing signed here is worth anythi
 """
 
 import contextlib
-import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,8 +23,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from controlplane.evals import helpers
 from controlplane.evals.cpu import cpu_seconds
-from controlplane.evals.engine import EngineFailed
+from controlplane.evals.engine import WORKER, EngineFailed
 from protos import decide_pb2, decide_pb2_grpc, traffic_pb2
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
 from protos.contract.bundle import BundleStore, Manifest
@@ -37,7 +36,6 @@ from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
 
 GATEWAY = (sys.executable, "-m", "gateway")
-WORKER = (sys.executable, "-m", "gateway.worker")
 START_S = 90.0
 _PERSON = "interlock-eval"
 _ZERO = "sha256:" + "0" * 64
@@ -156,8 +154,7 @@ class GatewayTrial:
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self._folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
-        self._processes.append(process)
+            self._processes.append(helpers.start(command, log))
 
     def _port(self) -> int:
         ends = time.monotonic() + START_S
@@ -199,11 +196,8 @@ class GatewayTrial:
         return _COLOURS.sub("", (self._folder / f"{name}.log").read_text("utf-8", "replace"))
 
     def _stop(self) -> None:
-        # Whole groups: the gateway may have Envoy with it, and nothing of either is worth keeping.
         for process in reversed(self._processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            helpers.stop(process)
 
 
 def _write_deployment(folder: Path, bundles: Path, manifest: Manifest) -> None:
