@@ -1,6 +1,7 @@
 """What runs a model: the backends there are, and one bundle made ready to answer."""
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ from protos.contract.task import InputInvalid, TaskSpec
 
 if TYPE_CHECKING:
     from gateway.worker.transformers.residency import Residency
+
+
+FEW_ROWS = 8  # up to which plain numbers cost less than arrays
+Logits = Sequence[Sequence[float] | NDArray[np.float32]] | NDArray[np.float32]
 
 
 class BackendFailed(Exception):
@@ -66,7 +71,7 @@ class Scores:
     """What a model says of a batch.
 
     Attributes:
-        logits: One array a row, shape [labels of its task]; only differences within a row count.
+        logits: One row each, shape [labels of its task]; only differences within a row count.
         vocabulary_mass: Share of the next token's probability that the labels hold, one a row;
             empty where the model has no vocabulary or not all of it was computed.
         reasons: (field, its part of the score label's log odds) a row, the strongest first; empty
@@ -75,7 +80,7 @@ class Scores:
         problems: Why a row has no answer, empty text for none; all empty where none failed alone.
     """
 
-    logits: Sequence[NDArray[np.float32]] | NDArray[np.float32]
+    logits: Logits
     vocabulary_mass: Sequence[float] = ()
     reasons: Sequence[tuple[tuple[str, float], ...]] = ()
     bounded: Sequence[bool] = ()
@@ -198,13 +203,13 @@ def _transformers(bundle: Bundle, host: Host) -> Backend:
 
 
 def _additive(bundle: Bundle, host: Host) -> Backend:
-    from gateway.worker.additive import AdditiveBackend
+    from gateway.worker.classical import AdditiveBackend
 
     return AdditiveBackend(bundle)
 
 
 def _trees(bundle: Bundle, host: Host) -> Backend:
-    from gateway.worker.trees import TreesBackend
+    from gateway.worker.classical import TreesBackend
 
     return TreesBackend(bundle)
 
@@ -243,15 +248,12 @@ def installed_backends() -> list[str]:
 class Answer:
     """One row's answer: calibrated probabilities, shape [labels], or why there is none."""
 
-    probabilities: NDArray[np.float64]
+    probabilities: Sequence[float]
     vocabulary_mass: float | None = None
     logprobs: Sequence[float] = ()
     problem: str = ""
     is_bounded: bool = False
     reasons: tuple[tuple[str, float], ...] = ()
-
-
-_NOT_FINITE = Answer(np.empty(0), problem="logits are not finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,50 +319,61 @@ def answer(engines: Sequence[Engine], batch: Sequence[Prepared]) -> list[Answer]
         BackendFailed: The model's answer has the wrong shape.
     """
     scores = engines[0].backend.score(batch)
-    masses = scores.vocabulary_mass
+    masses, problems = scores.vocabulary_mass, scores.problems
     if len(scores.logits) != len(batch) or len(masses) not in (0, len(batch)):
         raise BackendFailed(f"logits have {len(scores.logits)} rows, expected {len(batch)}")
-    rows: dict[str, list[int]] = {}
-    for i, engine in enumerate(engines):
-        rows.setdefault(engine.digest, []).append(i)
-    answers = [_NOT_FINITE] * len(batch)
-    for places in rows.values():
-        logits = _rows(scores.logits, places, len(engines[places[0]].task.labels))
-        is_finite = np.asarray(np.isfinite(logits).all(axis=1))
-        if not is_finite.all():
-            places, logits = [i for i, fits in zip(places, is_finite, strict=True) if fits], logits[is_finite]
-            if not places:
-                continue
-        calibrated = engines[places[0]].head.probabilities(logits)
-        for i, probabilities in zip(places, calibrated, strict=True):
-            reasons = scores.reasons[i] if len(scores.reasons) else ()
-            mass = float(masses[i]) if len(masses) else None
-            logprobs = () if engines[0].is_instant else _logprobs(scores.logits[i], mass)
-            is_bounded = bool(len(scores.bounded)) and scores.bounded[i]
-            answers[i] = Answer(probabilities, mass, logprobs, is_bounded=is_bounded, reasons=reasons)
-    for i, problem in enumerate(scores.problems):
-        if problem:
-            answers[i] = Answer(np.empty(0), problem=problem)
+    calibrate = _one_by_one if len(batch) <= FEW_ROWS else _together
+    answers = []
+    for i, row in enumerate(calibrate(engines, scores.logits)):
+        problem = problems[i] if len(problems) else ""
+        if problem or row is None:
+            answers.append(Answer((), problem=problem or "logits are not finite"))
+            continue
+        reasons = scores.reasons[i] if len(scores.reasons) else ()
+        mass = float(masses[i]) if len(masses) else None
+        logprobs = () if engines[0].is_instant else _logprobs(scores.logits[i], mass)
+        is_bounded = bool(len(scores.bounded)) and scores.bounded[i]
+        answers.append(Answer(row, mass, logprobs, is_bounded=is_bounded, reasons=reasons))
     return answers
 
 
-def _rows(
-    logits: Sequence[NDArray[np.float32]] | NDArray[np.float32], places: Sequence[int], labels: int
-) -> NDArray[np.float32]:
-    """Return the logits of some rows, shape [rows, labels]; raises BackendFailed where they have another width."""
-    if isinstance(logits, np.ndarray):  # without an array for each row
-        if logits.shape[1:] != (labels,):
-            raise BackendFailed(f"a row of logits has shape {logits.shape[1:]}, expected {(labels,)}")
-        return logits if len(places) == len(logits) else logits[list(places)]
-    for i in places:
-        if logits[i].shape != (labels,):
-            raise BackendFailed(f"a row of logits has shape {logits[i].shape}, expected {(labels,)}")
-    return np.stack([logits[i] for i in places])
+def _one_by_one(engines: Sequence[Engine], logits: Logits) -> list[list[float] | None]:
+    """Calibrate a few rows without arrays, whose making costs more than the rows do; None where one is not finite."""
+    found: list[list[float] | None] = []
+    for engine, given in zip(engines, logits, strict=True):
+        _check_width(given, engine)
+        row = given.tolist() if isinstance(given, np.ndarray) else given
+        found.append(engine.head.row(row) if all(map(math.isfinite, row)) else None)
+    return found
 
 
-def _logprobs(logits: NDArray[np.float32], mass: float | None) -> list[float]:
+def _together(engines: Sequence[Engine], logits: Logits) -> list[list[float] | None]:
+    """Calibrate many rows at once."""
+    places: dict[str, list[int]] = {}
+    for i, engine in enumerate(engines):
+        places.setdefault(engine.digest, []).append(i)
+    found: list[list[float] | None] = [None] * len(engines)
+    for chosen in places.values():
+        engine = engines[chosen[0]]
+        for i in chosen:
+            _check_width(logits[i], engine)
+        rows = np.asarray([logits[i] for i in chosen])
+        is_finite = np.isfinite(rows).all(axis=1)
+        finite = [i for i, fits in zip(chosen, is_finite, strict=True) if fits]
+        for i, row in zip(finite, engine.head.probabilities(rows[is_finite]).tolist() if finite else (), strict=True):
+            found[i] = row
+    return found
+
+
+def _check_width(row: Sequence[float] | NDArray[np.float32], engine: Engine) -> None:
+    shape = row.shape if isinstance(row, np.ndarray) else (len(row),)
+    if shape != (len(engine.task.labels),):
+        raise BackendFailed(f"a row of logits has shape {shape}, expected {(len(engine.task.labels),)}")
+
+
+def _logprobs(logits: Sequence[float] | NDArray[np.float32], mass: float | None) -> list[float]:
     """Return the labels' log-probabilities before calibration: among themselves, or in the whole vocabulary."""
-    row = logits.astype(np.float64)
+    row = np.array(logits, dtype=np.float64)
     row -= row.max()
     row -= np.log(np.exp(row).sum())
     shifted: list[float] = (row if mass is None else row + np.log(max(mass, 1e-30))).tolist()

@@ -1,9 +1,7 @@
 """Breaking a bundle on purpose, so that a rollback can be rehearsed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from protos import engine_pb2
 
@@ -55,23 +53,22 @@ class Faults:
         fault = self._faults.get(bundle)
         return fault.delay_s if fault is not None else 0.0
 
-    def distort(self, bundle: str, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the probabilities to answer with, shape [rows, labels]: the same ones, or inverted."""
+    def distort(self, bundle: str, probabilities: Sequence[float]) -> Sequence[float]:
+        """Return the probabilities to answer with: the same ones, or inverted."""
         fault = self._faults.get(bundle)
         if fault is None or fault.kind != engine_pb2.FAULT_KIND_INVERT:
             return probabilities
         return invert(probabilities)
 
 
-def invert(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotate each row by one label, so that another wins, and make the winner confident."""
-    turned = np.roll(probabilities, 1, axis=1)
-    rows = np.arange(len(turned))
-    # Not argmax of the turned row: among equal values it could name the label that won before.
-    winner = (probabilities.argmax(axis=1) + 1) % probabilities.shape[1]
-    top = np.maximum(turned[rows, winner], CONFIDENT)
-    turned[rows, winner] = 0.0
-    rest = turned.sum(axis=1)
-    turned *= np.divide(1.0 - top, rest, out=np.zeros_like(rest), where=rest > 0)[:, None]
-    turned[rows, winner] = 1.0 - turned.sum(axis=1)
+def invert(row: Sequence[float]) -> list[float]:
+    """Rotate a row by one label, so that another wins, and make the winner confident."""
+    turned = [row[-1], *row[:-1]]
+    # Not where the turned row is highest: among equal values that could be the label that won before.
+    winner = (row.index(max(row)) + 1) % len(row)
+    rest = sum(turned) - turned[winner]
+    share = (1.0 - max(turned[winner], CONFIDENT)) / rest if rest > 0 else 0.0
+    turned = [share * value for value in turned]
+    turned[winner] = 0.0
+    turned[winner] = 1.0 - sum(turned)
     return turned

@@ -243,9 +243,9 @@ class OpenVinoBackend:
         """Run one row and several, whose kernels differ, and check what comes out."""
         one = Prepared(2, False, Row(np.full(2, self._pad, dtype=np.int64), False))
         for rows in (1, 4):
-            logits = self.score([one] * rows).logits
-            if np.shape(logits) != (rows, self._labels):
-                raise BackendFailed(f"logits have shape {np.shape(logits)}, expected {(rows, self._labels)}")
+            logits = np.asarray(self.score([one] * rows).logits)
+            if logits.shape != (rows, self._labels):
+                raise BackendFailed(f"logits have shape {logits.shape}, expected {(rows, self._labels)}")
             if not np.isfinite(logits).all():
                 raise BackendFailed("logits are not finite")
         if self._kept is not None and self._prompt is not None:

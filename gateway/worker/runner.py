@@ -348,8 +348,7 @@ class Runner:
                 self._answer_status(job, ENGINE_ERROR, given.problem)
                 continue
             task, head = job.work.engine.task, job.work.engine.head
-            told = given.probabilities
-            row = (told if is_well else self.faults.distort(job.bundle, told[None])[0]).tolist()
+            row = given.probabilities if is_well else self.faults.distort(job.bundle, given.probabilities)
             self.counts.completed += 1
             work = job.work
             answered = ResultRow(

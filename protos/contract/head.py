@@ -123,6 +123,17 @@ class Head:
         mapped = np.maximum(mapped, LEAST)
         return np.asarray(mapped / mapped.sum(axis=1, keepdims=True))
 
+    def row(self, logits: Sequence[float]) -> list[float]:
+        """Calibrate one row as ``probabilities`` does: where no curve is to be looked up, without arrays."""
+        if self.platt or self.isotonic:
+            row: list[float] = self.probabilities(np.array([logits]))[0].tolist()
+            return row
+        scaled = [value / self.temperature for value in logits]
+        highest = max(scaled)
+        powers = [math.exp(value - highest) for value in scaled]
+        total = sum(powers)
+        return [power / total for power in powers]
+
     def decide(self, task: TaskSpec, probabilities: Sequence[float]) -> int:
         """Choose the decision of least expected cost; the earliest listed wins a tie."""
         if not self.offsets:

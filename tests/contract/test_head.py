@@ -35,6 +35,14 @@ def test_probabilities_are_positive_and_sum_to_one(name: str, given: np.ndarray)
     np.testing.assert_allclose(HEADS[name].probabilities(given + 7.0), found, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", HEADS)
+@given(given=logits)
+def test_a_row_alone_is_calibrated_as_among_others(name: str, given: np.ndarray) -> None:
+    head = HEADS[name]
+    for row, expected in zip(given.tolist(), head.probabilities(given).tolist(), strict=True):
+        assert head.row(row) == pytest.approx(expected, rel=1e-12, abs=1e-300)
+
+
 @pytest.mark.parametrize("name", list(HEADS))
 def test_a_head_is_read_as_it_was_written(name: str) -> None:
     head = replace(HEADS[name], fit={"data": "sha256:" + "0" * 64, "rows": 10})

@@ -1,6 +1,5 @@
 """Faults are refused without the flag, and wrong on purpose with it."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,13 +25,13 @@ def test_a_fault_touches_its_bundle_only_until_it_is_healed() -> None:
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=6))
 def test_an_inverted_answer_is_confident_in_another_label(weights: list[float]) -> None:
-    row = np.array([weights]) / sum(weights)
+    row = [weight / sum(weights) for weight in weights]
     wrong = invert(row)
-    assert wrong.argmax() != row.argmax()
-    assert wrong.max() >= CONFIDENT - 1e-9
-    assert wrong.sum() == pytest.approx(1.0)
-    assert (wrong >= 0).all()
+    assert wrong.index(max(wrong)) != row.index(max(row))
+    assert max(wrong) >= CONFIDENT - 1e-9
+    assert sum(wrong) == pytest.approx(1.0)
+    assert min(wrong) >= 0
 
 
 def test_a_certain_answer_can_be_inverted() -> None:
-    assert invert(np.array([[0.0, 1.0]])).tolist() == [[1.0, 0.0]]
+    assert invert([0.0, 1.0]) == [1.0, 0.0]
