@@ -41,6 +41,7 @@ class WorkerLink(asyncio.Protocol):
         self._generations = Generations(self._send, self._ids)
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
+        self._loop: asyncio.AbstractEventLoop  # since it was connected: looking for it is a system call
         self._outgoing: list[bytes] = []
         self._lost = asyncio.Event()
         self.connected = asyncio.Event()
@@ -92,6 +93,7 @@ class WorkerLink(asyncio.Protocol):
         """Ask again for every bundle that was wanted before."""
         # uvloop's transports do not derive from asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
         self._decoder = FrameDecoder()
         self.connected.set()
         for bundle in sorted(self.wanted, key=self.preloads.__contains__):  # what a plan needs comes first
@@ -179,7 +181,7 @@ class WorkerLink(asyncio.Protocol):
         if self._transport is None:
             raise WorkerAway("no worker is connected")
         if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._outgoing.append(frame)
 
     def _flush(self) -> None:
@@ -261,7 +263,7 @@ class WorkerLink(asyncio.Protocol):
         """Queue one job and return its number and its answer to come; never blocks."""
         number = next(self._ids)
         self._write(write_job(number, bundle, max(remaining_us, 0), priority, given.raw))
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result] = self._loop.create_future()
         self._results[number] = future
         return number, future
 

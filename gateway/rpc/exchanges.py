@@ -284,7 +284,7 @@ class _Exchange(Stream):
             self._start(self._stream(cast(ServerStream, method.handler)(call, payload)))
             return
         handler = cast(Callable[[Call, bytes], Coroutine[Any, Any, bytes]], method.handler)
-        step = self._work = Step(handler(call, payload), self._answered)
+        step = self._work = Step(handler(call, payload), self._answered, self.connection.loop)
         step.begin()
 
     def on_reset(self) -> None:

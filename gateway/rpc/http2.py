@@ -90,8 +90,8 @@ class Connection(asyncio.Protocol):
         self.noise = 0
         self._pieces = 0
         self._is_leaving = False
-        self._loop = asyncio.get_running_loop()
-        self.began = self._loop.time()
+        self.loop = asyncio.get_running_loop()
+        self.began = self.loop.time()
         self._transport: asyncio.Transport | None = None
         self._pending = b""
         self.is_greeted = False
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Have streams wait: the peer does not read. Nor is a stranger read, or it could have us say ever more."""
         if self._unpaused is None:
-            self._unpaused = self._loop.create_future()
+            self._unpaused = self.loop.create_future()
             if self._table is not None and self._transport is not None:
                 self._transport.pause_reading()
 
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes at the end of this turn of the loop."""
         if not self._outgoing:
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         self._outgoing.append(data)
 
     def send_data(self, stream: Stream, data: bytes) -> int:

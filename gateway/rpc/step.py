@@ -21,11 +21,14 @@ class Step:
     __slots__ = ("_context", "_done", "_is_cancelled", "_loop", "_requests", "_waits_for", "_work")
 
     def __init__(
-        self, work: Coroutine[Any, Any, bytes], done: Callable[[bytes | None, BaseException | None], None]
+        self,
+        work: Coroutine[Any, Any, bytes],
+        done: Callable[[bytes | None, BaseException | None], None],
+        loop: asyncio.AbstractEventLoop,  # looking for the running one is a system call
     ) -> None:
         self._work = work
         self._done = done
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._context = contextvars.copy_context()  # one of its own, as a task has
         self._waits_for: asyncio.Future[Any] | None = None
         self._is_cancelled = False
@@ -33,7 +36,7 @@ class Step:
 
     def begin(self) -> None:
         """Run until the first wait; from inside another task, on the next turn."""
-        if asyncio.current_task() is None:
+        if asyncio.current_task(self._loop) is None:
             self._context.run(self._run)
         else:
             self._loop.call_soon(self._run, context=self._context)

@@ -280,7 +280,11 @@ def test_a_step_cancelled_while_it_waits_ends_cancelled_and_one_that_refuses_goe
             return b""
 
         for work in (plain(), stubborn()):
-            step = Step(work, lambda payload, error: told.append(payload if error is None else type(error)))
+            step = Step(
+                work,
+                lambda payload, error: told.append(payload if error is None else type(error)),
+                asyncio.get_running_loop(),
+            )
             step.begin()
             await turns()
             step.cancel()
