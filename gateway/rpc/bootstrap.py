@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.rpc.local import LOCAL, LOCAL_CALLS
 from gateway.rpc.status import BUSY
 from gateway.rpc.tls import Tls
 from gateway.rpc.wire import ARRIVED
@@ -15,8 +16,6 @@ STREAM_WINDOW = 64 * 1024
 CONNECTION_WINDOW = 1024 * 1024
 ANSWERS_WINDOW = 64 * 1024 * 1024  # between us and Envoy, for all streams together
 MOST = 2**31 - 1
-LOCAL = "/interlock.traffic.v1.LocalService/"
-LOCAL_CALLS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,6 @@ def _cluster(listen: Listen, served: Path) -> dict[str, Any]:
         "circuit_breakers": {
             "thresholds": [
                 {"max_connections": MOST, "max_pending_requests": listen.max_calls, "max_requests": listen.max_calls},
-                # Whoever takes a bundle out of traffic is not kept waiting by that traffic.
                 {
                     "priority": "HIGH",
                     "max_connections": MOST,

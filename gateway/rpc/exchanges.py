@@ -25,6 +25,7 @@ from gateway.rpc.http2 import (
 )
 from gateway.rpc.http2 import frame as http2_frame
 from gateway.rpc.http2_stream import Stream
+from gateway.rpc.local import LOCAL, LOCAL_CALLS
 from gateway.rpc.requests import Requests
 from gateway.rpc.stamp import unstamped, waited_s
 from gateway.rpc.status import BUSY, INTERRUPTED, LATE, OK, Status, status_of
@@ -91,7 +92,7 @@ class GrpcServer:
     """Serves a method table to connections. Use from one event loop.
 
     ``limits`` say whose they are: only of our own Envoy is believed when a call came, and whose certificate it bears.
-    What is open beyond ``max_calls`` is refused before anything of it is read; Envoy does that by itself.
+    What is open beyond ``max_calls`` is refused before anything but its headers is read; Envoy does that by itself.
     """
 
     def __init__(
@@ -222,13 +223,13 @@ class _Exchange(Stream):
     def on_headers(self, block: bytes, is_last: bool) -> None:
         """Begin: refuse what can be refused now; a call with a stream of requests starts at once."""
         server = self._server
-        if len(server.running) >= server.max_calls:
-            self._refuse(_BUSY)
-            return
         if len(block) > MOST_HEADER_BYTES and not server.is_envoy:
             self._refuse(_TOO_MANY_HEADERS)
             return
         asked = self._asked = server.asked(block)
+        if len(server.running) >= server.max_calls + (LOCAL_CALLS if asked.path.startswith(LOCAL) else 0):
+            self._refuse(_BUSY)
+            return
         now = time.monotonic()
         self.began = began = now - waited_s(block) if server.is_envoy else now
         self.give_up_at: float | None = began + UPLOAD_S

@@ -13,6 +13,8 @@ from protos.contract.plan import Split
 from protos.contract.rollback import RollbackOrder
 
 SERVICE = "interlock.traffic.v1.LocalService"
+LOCAL = f"/{SERVICE}/"
+LOCAL_CALLS = 8  # have room of their own: who takes a bundle out of traffic is not kept waiting by that traffic
 
 
 class LocalPlan(Protocol):

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
 import grpc
 import grpc.aio
 import pytest
 
 from gateway.rpc.bootstrap import Listen
+from gateway.rpc.direct import DirectFront
 from gateway.rpc.envoy import EnvoyFront, is_installed
 from gateway.rpc.local import SERVICE as LOCAL_SERVICE
 from gateway.rpc.status import PUSHBACK_MS
@@ -74,15 +76,21 @@ async def _ended(call: Awaitable[bytes]) -> grpc.aio.AioRpcError | None:
     return None
 
 
-@needs_envoy
-def test_a_rollback_finds_room_where_callers_have_taken_all_there_is() -> None:
+@pytest.mark.parametrize("name", [pytest.param("envoy", marks=needs_envoy), "direct"])
+def test_a_rollback_finds_room_where_callers_have_taken_all_there_is(name: str) -> None:
     async def leave(call: Call, payload: bytes) -> bytes:
         return payload
 
     async def story() -> None:
         echo = Echo()
         methods = (*echo.methods(), Method(f"/{LOCAL_SERVICE}/RollBack", Kind.UNARY, leave))
-        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=1), methods)
+        front: EnvoyFront | DirectFront
+        if name == "envoy":
+            front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=1), methods)
+            close = front.close
+        else:
+            front = DirectFront(methods, address="127.0.0.1:0", max_message_bytes=MAX_BYTES, max_calls=1)
+            close = partial(front.drain, 0.0)
         port = await front.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -98,6 +106,6 @@ def test_a_rollback_finds_room_where_callers_have_taken_all_there_is() -> None:
                     call.cancel()
                 await asyncio.gather(*calls, return_exceptions=True)
         finally:
-            await front.close()
+            await close()
 
     asyncio.run(story())

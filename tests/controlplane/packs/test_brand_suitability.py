@@ -1,5 +1,6 @@
 """Pages by level of risk: what the taxonomy means, what a brand bears, and what may not be blocked or let through."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
