@@ -155,7 +155,7 @@ def read_cases(
         DataInvalid: The file cannot be read, a row cannot be used, or none is left.
     """
     fields = _columns_of_fields(task, columns)
-    cases = []
+    cases, first = [], ""
     for number, row in read_rows(path):
         try:
             cases.append(_case(number, row, task, columns, fields, labels))
@@ -163,8 +163,9 @@ def read_cases(
             if set_aside is None:
                 raise DataInvalid(f"{path} row {number}: {error}") from error
             set_aside(Refused(number, str(error)))
+            first = first or f"row {number}: {error}"
     if not cases:
-        raise DataInvalid(f"{path} holds no row that can be used, expected at least one")
+        raise DataInvalid(f"{path} holds no row that can be used, expected at least one; {first or 'it has none'}")
     return cases
 
 

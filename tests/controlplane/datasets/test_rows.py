@@ -90,6 +90,12 @@ def test_a_bad_row_refuses_the_file_or_is_set_aside_with_its_reason(
     assert aside[0].number == 2 and complaint in aside[0].problem
 
 
+def test_a_file_none_of_whose_rows_can_be_used_says_why_of_the_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.csv", [ROWS[0] | {"truth": "odd"}, ROWS[1] | {"body": " "}])
+    with pytest.raises(DataInvalid, match="no row that can be used.*row 1: column 'truth' is 'odd'"):
+        read(path, set_aside=lambda _: None)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [

@@ -19,6 +19,7 @@ from controlplane.packs.registry import FOLDERS, load_metrics, load_pack, publis
 from controlplane.training.additive import fit
 from controlplane.training.classical import Fitted
 from controlplane.training.dataset import text_key
+from protos import decide_pb2
 from protos.contract.additive import Additive
 from protos.contract.fields import FieldInvalid
 from protos.contract.task import InputInvalid, check_input, render
@@ -104,6 +105,29 @@ def test_a_wrong_input_is_refused_by_field(case: str) -> None:
     with pytest.raises((InputInvalid, FieldInvalid)) as refused:
         to_input(PACKS[name].task, {key: value for key, value in fields.items() if value is not None})
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_pack_names_the_field_that_is_missing_too_long_or_of_another_kind(name: str) -> None:
+    task = PACKS[name].task
+    whole = input_of(task, PACKS[name].training_set(1, 1)[0].text)
+    if whole.text:  # of a task that reads one text
+        whole.fields[task.fields[0].name].text, whole.text = whole.text, ""
+    required = next(field for field in task.fields if field.required)
+    text = next(field for field in task.fields if field.kind == "text")
+    for field, value, complaint in ((required, None, "is missing|is empty"), (text, "x" * 100_000, "expected at most")):
+        given = decide_pb2.Input.FromString(whole.SerializeToString())
+        if value is None:
+            del given.fields[field.name]
+        else:
+            given.fields[field.name].text = value
+        with pytest.raises(InputInvalid, match=complaint) as refused:
+            check_input(task, given)
+        assert value is not None or field.name in str(refused.value)
+    given = decide_pb2.Input.FromString(whole.SerializeToString())
+    given.fields[text.name].number = 1.0
+    with pytest.raises(InputInvalid, match=f"'{text.name}'"):
+        check_input(task, given)
 
 
 PROTECTED = {
