@@ -13,7 +13,7 @@ from matplotlib import pyplot  # noqa: E402
 from perf.marked import replace_marked  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[1] / "controlplane" / "README.md"
 BEGIN, END = "<!-- perf/results/replay-*.json begins -->", "<!-- perf/results/replay-*.json ends -->"
 BUNDLES = {"encoder": "MiniLM with LoRA", "additive": "additive"}
 OURS, FROZEN, ALARM, PROMOTED = "#1f6f8b", "#b0b7bf", "#d1603d", "#2e8b57"
