@@ -1,7 +1,6 @@
 """Interlock as it is deployed: gateway and worker on the servers' core, and a control plane that says what we want."""
 
 import asyncio
-import contextlib
 import queue
 import re
 import sys
@@ -15,13 +14,13 @@ from typing import Any, Self
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from perf import worker_socket
 from perf.processes import ROOT, Processes, cpu_s, descriptors, family, free_port, give_way, resident_mb
 from perf.request import MODEL, check_answer
-from protos import engine_pb2, traffic_pb2, traffic_pb2_grpc
+from protos import traffic_pb2, traffic_pb2_grpc
 from protos.contract.attestation import STATEMENT_TYPE, Approval, Operator, Operators, public_text, sign, sign_approval
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
-from protos.contract.frames import FrameDecoder, encode
 from protos.contract.memory_ledger import MemoryLedger
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
@@ -279,26 +278,14 @@ class Deployment:
     def inject(self, bundle: str, kind: int, delay_us: int = 0) -> None:
         """Break a bundle in every worker, or heal it."""
         for name in self.workers:
-            fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=kind, delay_us=delay_us)  # type: ignore[arg-type]
-            said = asyncio.run(self._ask(name, engine_pb2.Frame(inject_fault=fault), "fault_injected"))
-            if not said.fault_injected.ok:
-                raise RuntimeError(f"{name} refused a fault: {said.fault_injected.error}")
+            asyncio.run(worker_socket.inject(self._socket(name), bundle, kind, delay_us))
 
     def queued(self) -> int:
         """Return how many jobs wait in the workers."""
-        request = engine_pb2.Frame(stats_request=engine_pb2.StatsRequest())
-        return sum(asyncio.run(self._ask(name, request, "stats")).stats.queued for name in self.workers)
+        return sum(asyncio.run(worker_socket.stats(self._socket(name))).queued for name in self.workers)
 
-    async def _ask(self, worker: str, frame: engine_pb2.Frame, answer: str) -> engine_pb2.Frame:
-        decoder = FrameDecoder()
-        async with asyncio.timeout(START_S):
-            reader, writer = await asyncio.open_unix_connection(str(self.folder / f"{worker}.sock"))
-            with contextlib.closing(writer):
-                writer.write(encode(frame))
-                while True:
-                    for said in decoder.feed(await reader.read(65536)):
-                        if said.HasField(answer):  # type: ignore[arg-type]
-                            return said
+    def _socket(self, worker: str) -> Path:
+        return self.folder / f"{worker}.sock"
 
     def metric(self, name: str) -> float:
         """Return one gauge or counter, as scraped; labels are part of its name."""

@@ -20,11 +20,11 @@ import grpc
 import grpc.aio
 
 from controlplane.packs.labelled_file import LabelledFilePack
-from protos import control_pb2, control_pb2_grpc, decide_pb2, decide_pb2_grpc, engine_pb2
+from perf import worker_socket
+from protos import control_pb2, control_pb2_grpc, decide_pb2, decide_pb2_grpc
 from protos.contract.attestation import Approval, generate_key, read_private, sign_approval
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json, digest_bytes, parse_json_object
-from protos.contract.frames import FrameDecoder, encode
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0
@@ -318,14 +318,4 @@ plan_key = "plan.key"
 
     async def inject(self, bundle: str, kind: int) -> None:
         """Break a bundle in the worker, on purpose."""
-        decoder = FrameDecoder()
-        async with asyncio.timeout(PATIENCE_S):
-            reader, writer = await asyncio.open_unix_connection(str(self.root / "worker.sock"))
-            fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=kind)  # type: ignore[arg-type]
-            writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
-            while True:
-                for frame in decoder.feed(await reader.read(65536)):
-                    if frame.HasField("fault_injected"):
-                        assert frame.fault_injected.ok, frame.fault_injected.error
-                        writer.close()
-                        return
+        await worker_socket.inject(self.root / "worker.sock", bundle, kind)

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from perf import worker_socket
 from protos import capture_pb2, decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2, traffic_pb2_grpc
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json
-from protos.contract.frames import FrameDecoder, encode
 from protos.contract.memory_ledger import MemoryLedger
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
@@ -30,7 +30,7 @@ from protos.contract.task import TaskSpec
 from tests.tasks import TASK
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -245,17 +245,7 @@ class Deployment:
 
     async def inject(self, bundle: str, kind: int, delay_us: int = 0, worker: str = "worker") -> None:
         """Break a bundle in a worker, on purpose, or heal it."""
-        decoder = FrameDecoder()
-        async with asyncio.timeout(PATIENCE_S):
-            reader, writer = await asyncio.open_unix_connection(str(self.root / f"{worker}.sock"))
-            fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=kind, delay_us=delay_us)  # type: ignore[arg-type]
-            writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
-            while True:
-                for frame in decoder.feed(await reader.read(65536)):
-                    if frame.HasField("fault_injected"):
-                        assert frame.fault_injected.ok, frame.fault_injected.error
-                        writer.close()
-                        return
+        await worker_socket.inject(self.root / f"{worker}.sock", bundle, kind, delay_us)
 
     async def queued(self) -> int:
         """Ask the worker how many jobs wait for its device."""
@@ -263,15 +253,7 @@ class Deployment:
 
     async def stats(self) -> engine_pb2.Stats:
         """Ask the worker what happened so far."""
-        decoder = FrameDecoder()
-        async with asyncio.timeout(PATIENCE_S):
-            reader, writer = await asyncio.open_unix_connection(str(self.root / "worker.sock"))
-            writer.write(encode(engine_pb2.Frame(stats_request=engine_pb2.StatsRequest())))
-            while True:
-                for frame in decoder.feed(await reader.read(65536)):
-                    if frame.HasField("stats"):
-                        writer.close()
-                        return frame.stats
+        return await worker_socket.stats(self.root / "worker.sock")
 
     async def captured(self, enough: int) -> list[capture_pb2.CaptureRecord]:
         """Wait for that many capture records and return them."""
@@ -287,8 +269,6 @@ class Deployment:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
