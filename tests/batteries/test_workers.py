@@ -245,7 +245,7 @@ def test_a_graph_that_reads_a_past_and_does_not_use_it_is_refused(bench: Bench) 
         for target in past.output(0).get_target_inputs():
             if target.get_node() != blank:
                 target.replace_source_output(blank.output(0))
-        changed = ov.Model([model.output(name) for name in ("logits", "present")], [ids, mask, past])
+        changed = ov.Model([model.output(name) for name in ("logits", "next", "present")], [ids, mask, past])
         ov.save_model(changed, bench.workshop.root / "blank.xml", compress_to_fp16=False)
         files = {f"model.{kind}": (bench.workshop.root / f"blank.{kind}").read_bytes() for kind in ("xml", "bin")}
         with pytest.raises(
