@@ -1,5 +1,6 @@
 """Classical models, which read fields: additive ones, and boosted trees. Both say which fields were their reasons."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +18,7 @@ from protos.contract.trees import Trees
 Model = TypeVar("Model", Additive, Trees)
 
 
-class ClassicalBackend(Generic[Model]):
+class ClassicalBackend(ABC, Generic[Model]):
     """What both have in common: one file of JSON, and texts that are taken apart on the device's thread."""
 
     def __init__(self, bundle: Bundle, file: str, from_json: Callable[[TaskSpec, dict[str, Any], str], Model]) -> None:
@@ -44,9 +45,9 @@ class ClassicalBackend(Generic[Model]):
         tokens, most = len(text) // CHARACTERS_PER_TOKEN + 1, self._model.most
         return Prepared(min(tokens, most), tokens > most, text)
 
+    @abstractmethod
     def score(self, batch: Sequence[Prepared]) -> Scores:
         """Score every row."""
-        raise NotImplementedError
 
     def warm(self) -> None:
         """See that an empty text gets an answer."""
