@@ -15,7 +15,7 @@ import structlog
 from threadpoolctl import threadpool_limits
 
 from controlplane import metrics
-from controlplane.errors import DatabaseInvalid
+from controlplane.errors import DatabaseInvalid, DatabaseUnavailable
 from controlplane.evals.suite import SuiteInvalid
 from controlplane.loop import advance, drift, erasure, observe, recheck, triggers
 from controlplane.loop.deployment import Deployment
@@ -36,6 +36,7 @@ from protos.contract.attestation import KeyInvalid, read_private
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
+from protos.contract.process_log import log_to_stderr
 from protos.contract.seal import Opener, read_opener
 from protos.contract.url_store import UrlStore
 
@@ -141,7 +142,9 @@ async def _work(worker: Worker, pause_s: float) -> None:
         try:
             if await worker.run_one():
                 continue
-        except Exception:  # the database may be busy or gone for a while; jobs are still in it
+        except DatabaseUnavailable as error:  # jobs are still in it
+            log.warning("step_waits", step="work", error=str(error))
+        except Exception:  # one job that cannot be taken must not end the others
             log.exception("step_failed", step="work")
         await asyncio.sleep(pause_s)
 
@@ -153,10 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, required=True, help="TOML file with a table [controlplane]")
     chosen = parser.parse_args()
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_stderr()
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     try:
         settings = ControlSettings.read(chosen.config)

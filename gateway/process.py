@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import functools
 import gc
-import logging
 import secrets
 import signal
 import sys
@@ -53,6 +52,7 @@ from protos.contract.bundle import BundleInvalid
 from protos.contract.cached_store import cached
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
+from protos.contract.process_log import log_to_stderr
 from protos.contract.seal import SealKeyFile
 
 if TYPE_CHECKING:
@@ -345,20 +345,13 @@ def _settle() -> None:
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
-def _log_to_stderr() -> None:
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 def main() -> None:
     """Entry point; wrong settings exit with 2 and a sentence."""
     parser = argparse.ArgumentParser("python -m gateway", description="Answer decisions from a verified traffic plan.")
     parser.add_argument("--config", type=Path, required=True, help="TOML file with a table [gateway]")
     parser.add_argument("--front", choices=FRONTS, help="in place of the setting gateway.front")
     chosen = parser.parse_args()
-    _log_to_stderr()
+    log_to_stderr()
     try:
         settings = GatewaySettings.read(chosen.config).on_front(chosen.front, has_envoy=is_installed())
         uvloop.run(serve_envoy(settings) if settings.front == "envoy" else serve_here(settings))

@@ -7,6 +7,8 @@ import structlog
 from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from controlplane.errors import DatabaseUnavailable
+
 log = structlog.get_logger()
 
 Step = Callable[[], Awaitable[object]]
@@ -26,6 +28,8 @@ class Schedule:
                 await step()
             except asyncio.CancelledError:  # the process is ending; what was not finished is still in the store
                 log.debug("step_left", step=name)
+            except DatabaseUnavailable as error:
+                log.warning("step_waits", step=name, error=str(error))
             except Exception:  # one failing step must not stop the others, or itself the next time
                 log.exception("step_failed", step=name)
 

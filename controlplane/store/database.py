@@ -43,7 +43,8 @@ def open_database(url: str) -> Engine:
     try:
         parsed = make_url(url)
         is_sqlite = parsed.get_backend_name() == "sqlite"
-        engine = create_engine(parsed) if is_sqlite else create_engine(parsed, pool_pre_ping=True)
+        # What a statement carries may be a caller's text; an error that names the statement is logged.
+        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=not is_sqlite)
     except (ArgumentError, ImportError) as error:
         raise DatabaseInvalid(
             f"database URL cannot be used ({type(error).__name__}), "

@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import gc
 import itertools
-import logging
 import os
 import signal
 import socket
 import stat
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +30,7 @@ from protos.contract.cached_store import cached, cached_bases
 from protos.contract.fields import FieldInvalid
 from protos.contract.frames import PROTOCOL, FrameDecoder, FrameMalformed, encode
 from protos.contract.given import Given
+from protos.contract.process_log import log_to_stderr
 from protos.contract.rows import JobRow, ResultRow, read_job, write_result
 
 log = structlog.get_logger()
@@ -379,15 +378,7 @@ async def _drain(worker: Worker, until: float, loop: asyncio.AbstractEventLoop) 
 
 def main() -> int:
     """Run a worker; return its exit status."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_stderr()
     settings = worker_settings.parse()
     try:
         uvloop.run(serve(settings))

@@ -27,7 +27,7 @@ from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json, digest_bytes, parse_json_object
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 SPECIALIST = "labelled-file"
 TOPICS = ("harbour ferry tide", "oven flour butter", "goal keeper match", "bond yield bank", "moss trail ridge")
 

@@ -36,7 +36,7 @@ from protos.contract.plan_rules import to_split_digest
 from tests.controlplane.loop.fixture import NAME, ZERO, World, world
 from tests.gateway.serving.plans import LoadsAll
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 class Governed:

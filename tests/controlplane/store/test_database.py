@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from controlplane.errors import DatabaseInvalid, DatabaseUnavailable
@@ -143,3 +144,11 @@ def test_a_database_of_another_version_is_refused_and_left_alone(tmp_path: Path,
         Store(url)
     with sqlite3.connect(tmp_path / "a.db") as raw:
         assert list(raw.execute("SELECT sql FROM sqlite_master")) == before
+
+
+def test_an_error_about_a_statement_names_none_of_its_values(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'db'}")
+    with pytest.raises(OperationalError, match="no such table") as told, engine.begin() as connection:
+        connection.execute(text("INSERT INTO nowhere VALUES (:said)"), {"said": "the patient is ill"})
+    assert "the patient" not in str(told.value)
+    engine.dispose()
