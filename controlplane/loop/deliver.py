@@ -1,7 +1,6 @@
 """See that a rollout's candidate is where gateways and workers elsewhere fetch from, before any plan names it."""
 
 import hashlib
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,8 @@ def ask(unit: Unit, deployment: Deployment, specialist: str, bundle: str) -> Any
     if not to:
         return None
     operation = f"{KIND}-{hashlib.sha256(f'{to} {bundle}'.encode()).hexdigest()[:32]}"
-    known = jobs.of_operation(unit, operation)
-    if known is not None:
-        return known
-    name = f"{KIND}-{uuid.uuid4().hex[:12]}"
     request = {"bundle": bundle, "to": to}
-    asked = {"id": name, "kind": KIND, "specialist": specialist, "cause": "rollout", "request": request}
-    jobs.add(unit, {**asked, "operation_id": operation})
-    unit.record(LOOP, "job.queued", {"job": name, "kind": KIND, "specialist": specialist, **request})
+    name = jobs.queue(unit, KIND, specialist, cause="rollout", request=request, author=LOOP, operation_id=operation)
     return jobs.get(unit, name)
 
 

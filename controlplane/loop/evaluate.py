@@ -1,6 +1,5 @@
 """Ask for an evaluation and prepare it: the locked suite, candidate beside primary and control."""
 
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +42,6 @@ def ask(
         UnknownBundle: The bundle is missing, altered, or made for another task.
     """
     task = deployment.pack(specialist).task
-    if operation_id and (known := jobs.of_operation(unit, operation_id)) is not None:
-        return str(known.id)
     try:
         manifest = deployment.bundles.manifest(bundle)
     except (BundleInvalid, ValueError) as error:
@@ -52,21 +49,10 @@ def ask(
     if manifest.task != task:
         raise UnknownBundle(f"bundle {bundle} is for another task than {specialist!r} has now")
     rollouts.add_bundle(unit, bundle, specialist, cause, manifest.author)
-    name = f"evaluate-{uuid.uuid4().hex[:12]}"
     request = {"bundle": bundle, "suite": deployment.pack(specialist).suite.digest, "start_rollout": start_rollout}
-    values = {
-        "id": name,
-        "kind": "evaluate",
-        "specialist": specialist,
-        "cause": cause,
-        "request": request,
-        "operation_id": operation_id,
-    }
-    jobs.add(unit, values)
-    unit.record(
-        LOOP, "job.queued", {"job": name, "kind": "evaluate", "specialist": specialist, "cause": cause, **request}
+    return jobs.queue(
+        unit, "evaluate", specialist, cause=cause, request=request, author=LOOP, operation_id=operation_id
     )
-    return name
 
 
 def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The suite on a schedule: the primary in force, judged on labels that came in after its last check and are settled."""
 
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ def watch(deployment: Deployment) -> None:
             rows = _fresh(unit, deployment, specialist, after, unit.now_ms)
             if len(rows) < settings.least:
                 continue
-            name = f"{KIND}-{uuid.uuid4().hex[:12]}"
             request = {
                 "bundle": split.primary,
                 "suite": deployment.pack(specialist).suite.digest,
@@ -44,10 +42,7 @@ def watch(deployment: Deployment) -> None:
                 "last_sample": rows[0].id,
                 "until_ms": unit.now_ms,
             }
-            jobs.add(
-                unit, {"id": name, "kind": KIND, "specialist": specialist, "cause": "schedule", "request": request}
-            )
-            unit.record(LOOP, "job.queued", {"job": name, "kind": KIND, "specialist": specialist, **request})
+            jobs.queue(unit, KIND, specialist, cause="schedule", request=request, author=LOOP)
 
 
 def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:

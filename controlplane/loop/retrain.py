@@ -1,6 +1,5 @@
 """Ask for a training and prepare it: lock the suite, keep held-out texts out, write the data down."""
 
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,23 +36,8 @@ def ask(
 ) -> str:
     """Queue a training and return its job's id; a repeated operation returns the first job's."""
     deployment.pack(specialist)
-    if operation_id and (known := jobs.of_operation(unit, operation_id)) is not None:
-        return str(known.id)
-    name = f"train-{uuid.uuid4().hex[:12]}"
     request = {"reason": reason, "author": author, "start_rollout": start_rollout, "seed": seed}
-    values = {
-        "id": name,
-        "kind": "train",
-        "specialist": specialist,
-        "cause": cause,
-        "request": request,
-        "operation_id": operation_id,
-    }
-    jobs.add(unit, values)
-    unit.record(
-        author, "job.queued", {"job": name, "kind": "train", "specialist": specialist, "cause": cause, **request}
-    )
-    return name
+    return jobs.queue(unit, "train", specialist, cause=cause, request=request, author=author, operation_id=operation_id)
 
 
 def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:

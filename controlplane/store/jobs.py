@@ -1,6 +1,7 @@
 """Jobs: queued work that survives a kill, leased by heartbeat to whoever runs it."""
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -12,8 +13,28 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed"
 MOST_ATTEMPTS = 3
 
 
+def queue(
+    unit: Unit,
+    kind: str,
+    specialist: str,
+    *,
+    cause: str,
+    request: Mapping[str, Any],
+    author: str,
+    operation_id: str | None = None,
+) -> str:
+    """Queue a job, record who asked for it and why, and return its id; a repeated operation returns the first job's."""
+    if operation_id and (known := of_operation(unit, operation_id)) is not None:
+        return str(known.id)
+    name = f"{kind}-{uuid.uuid4().hex[:12]}"
+    asked = {"kind": kind, "specialist": specialist, "cause": cause}
+    add(unit, {"id": name, **asked, "request": dict(request), "operation_id": operation_id})
+    unit.record(author, "job.queued", {"job": name, **asked, **request})
+    return name
+
+
 def add(unit: Unit, values: dict[str, Any]) -> None:
-    """Queue a job; ``values`` are id, kind, specialist, request, cause and perhaps operation_id."""
+    """Put a job in the queue; ``values`` are id, kind, specialist, request, cause and perhaps operation_id."""
     unit.connection.execute(
         insert(job).values(state=QUEUED, attempt=0, progress=0.0, message="queued", created_ms=unit.now_ms, **values)
     )

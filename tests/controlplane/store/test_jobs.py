@@ -27,6 +27,19 @@ def claim(store: Store, now_ms: int) -> Any:
         return jobs.claim(unit, LEASE_MS)
 
 
+def test_who_asked_for_a_job_and_why_is_on_record_and_an_operation_asks_once(store: Store) -> None:
+    asked: dict[str, Any] = {"cause": "schedule", "request": {"bundle": "b"}, "author": "ann"}
+    with store.writing(1) as unit:
+        name = jobs.queue(unit, "recheck", "s", **asked, operation_id="o")
+        assert jobs.queue(unit, "recheck", "s", **asked, operation_id="o") == name
+        assert jobs.queue(unit, "recheck", "s", **asked) != name
+        found, said = jobs.get(unit, name), ledger.entries(unit.connection, 0, 10)
+    assert (found.state, found.cause, found.request) == (jobs.QUEUED, "schedule", {"bundle": "b"})
+    queued = [entry for entry in said if entry.action == "job.queued"]
+    asked_for = {"kind": "recheck", "specialist": "s", "cause": "schedule", "bundle": "b"}
+    assert len(queued) == 2 and (queued[0].actor, queued[0].detail) == ("ann", {"job": name, **asked_for})
+
+
 def test_a_job_is_claimed_once_while_its_heart_beats(store: Store) -> None:
     assert [claim(store, 1).id, claim(store, 2).id, claim(store, 3)] == ["a", "b", None]
     with store.writing(9_000) as unit:
