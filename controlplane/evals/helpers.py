@@ -4,24 +4,16 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import IO
 
-# Ends with the process that started it, however that one ends: a cancelled job is killed and cleans up nothing.
-_START = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
-"""
+from protos.contract.children import ending_with_us
 
 
 def start(command: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Start a program; what it says goes to ``log``. Call from a thread that lives as long as it should."""
     return subprocess.Popen(
-        [sys.executable, "-S", "-c", _START, str(os.getpid()), *command],
+        ending_with_us(command),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

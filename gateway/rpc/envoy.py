@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,18 +21,11 @@ from gateway.rpc.bootstrap import ACTIVE, Listen, bootstrap
 from gateway.rpc.exchanges import GrpcServer
 from gateway.rpc.tls import LOOK_S, TlsFiles, envoy_socket, write_secrets
 from gateway.rpc.wire import Method
+from protos.contract.children import ending_with_us
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 ASK_S = 0.02
-# Envoy ends with the process that started it, however that one ends.
-START = """
-import ctypes, os, sys
-parent = int(sys.argv[1])
-ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
-if os.getppid() == parent:
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class FrontFailed(RuntimeError):
@@ -124,11 +116,11 @@ class EnvoyFront:
 
     def _spawn(self, program: str, config: Path) -> None:
         process = self._process = subprocess.Popen(
-            [
-                sys.executable, "-c", START, str(os.getpid()), program, "-c", str(config),
+            ending_with_us([
+                program, "-c", str(config),
                 "--disable-hot-restart", "--concurrency", "1", "--log-level", "error",
                 "--drain-time-s", "1", "--drain-strategy", "immediate",
-            ],
+            ]),
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # what a terminal tells us we pass on ourselves
         )  # fmt: skip
