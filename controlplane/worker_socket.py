@@ -1,4 +1,4 @@
-"""What a test or a measurement asks of a running worker over its socket: break a bundle, say what happened so far."""
+"""What is asked of a running worker over its socket, beside decisions: what it holds; to break a bundle on purpose."""
 
 import asyncio
 import contextlib
@@ -10,26 +10,37 @@ from protos.contract.frames import FrameDecoder, encode
 PATIENCE_S = 90.0
 
 
+class FaultRefused(RuntimeError):
+    """A worker did not take a fault; says why."""
+
+
 async def inject(socket: Path, bundle: str, kind: int, delay_us: int = 0) -> None:
-    """Break a bundle on purpose, or heal it; raises RuntimeError with the worker's reason."""
+    """Break a bundle on purpose, or heal it.
+
+    Raises:
+        FaultRefused: The worker does not take faults, or does not hold the bundle.
+        OSError: Nobody answers.
+    """
     fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=kind, delay_us=delay_us)  # type: ignore[arg-type]
-    said = await _ask(socket, engine_pb2.Frame(inject_fault=fault), "fault_injected")
+    said = await _ask(socket, engine_pb2.Frame(inject_fault=fault), "fault_injected", PATIENCE_S)
     if not said.fault_injected.ok:
-        raise RuntimeError(f"{socket.stem} refused a fault: {said.fault_injected.error}")
+        raise FaultRefused(f"{socket.stem} refused a fault: {said.fault_injected.error}")
 
 
-async def stats(socket: Path) -> engine_pb2.Stats:
-    """Return what happened so far."""
-    return (await _ask(socket, engine_pb2.Frame(stats_request=engine_pb2.StatsRequest()), "stats")).stats
+async def stats(socket: Path, patience_s: float = PATIENCE_S) -> engine_pb2.Stats:
+    """Return what a worker holds and has done so far; raises OSError where nobody answers in time."""
+    frame = engine_pb2.Frame(stats_request=engine_pb2.StatsRequest())
+    return (await _ask(socket, frame, "stats", patience_s)).stats
 
 
-async def _ask(socket: Path, frame: engine_pb2.Frame, answer: str) -> engine_pb2.Frame:
+async def _ask(socket: Path, frame: engine_pb2.Frame, answer: str, patience_s: float) -> engine_pb2.Frame:
     decoder = FrameDecoder()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         reader, writer = await asyncio.open_unix_connection(str(socket))
         with contextlib.closing(writer):
             writer.write(encode(frame))
-            while True:
-                for said in decoder.feed(await reader.read(65536)):
-                    if said.HasField(answer):  # type: ignore[arg-type]
+            while data := await reader.read(65536):
+                for said in decoder.feed(data):
+                    if said.WhichOneof("body") == answer:
                         return said
+    raise ConnectionError(f"{socket} hung up before it answered")

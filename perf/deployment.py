@@ -14,7 +14,7 @@ from typing import Any, Self
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from perf import worker_socket
+from controlplane import worker_socket
 from perf.processes import ROOT, Processes, cpu_s, descriptors, family, free_port, give_way, resident_mb
 from perf.request import MODEL, check_answer
 from protos import traffic_pb2, traffic_pb2_grpc

@@ -1,12 +1,14 @@
 """``interlock engine``: the same specialist on another engine, and what engine workers hold."""
 
-import socket
+import asyncio
+import contextlib
 import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from controlplane import worker_socket
 from controlplane.cli.bundle_store import BUNDLES, BundlesOption, DigestArgument, find_bundle
 from controlplane.cli.output import (
     WRONG_USE,
@@ -24,7 +26,6 @@ from controlplane.cli.output import (
 from controlplane.cli.processes import CONFIG, ConfigOption
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
-from protos.contract.frames import FrameDecoder, encode
 
 app = typer.Typer(help="Engine workers, and specialists on another engine.", no_args_is_help=True)
 
@@ -66,18 +67,8 @@ def status(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
 
 def _stats(path: Path) -> engine_pb2.Stats | None:
     """Ask one worker; None where nobody answers."""
-    decoder = FrameDecoder()
-    try:
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(PATIENCE_S)
-            peer.connect(str(path))
-            peer.sendall(encode(engine_pb2.Frame(stats_request=engine_pb2.StatsRequest())))
-            while data := peer.recv(65536):
-                for frame in decoder.feed(data):
-                    if frame.WhichOneof("body") == "stats":
-                        return frame.stats
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        return asyncio.run(worker_socket.stats(path, PATIENCE_S))
     return None
 
 

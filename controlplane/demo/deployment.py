@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controlplane import worker_socket
 from protos import engine_pb2
 from protos.contract.attestation import generate_key, public_text, read_public
 from protos.contract.digest import canonical_json
-from protos.contract.frames import FrameDecoder, encode
 
 NAME = "demo"
 PERSON = "demo-operator"
@@ -144,19 +144,10 @@ class Deployment:
 
     async def break_engine(self, bundle: str) -> None:
         """Have the worker answer with the opposite of what the bundle says; raises DemoFailed."""
-        decoder = FrameDecoder()
-        fault = engine_pb2.InjectFault(id=1, bundle_digest=bundle, kind=engine_pb2.FAULT_KIND_INVERT)
-        reader, writer = await asyncio.open_unix_connection(str(self._worker_socket))
-        with contextlib.closing(writer):
-            writer.write(encode(engine_pb2.Frame(inject_fault=fault)))
-            while data := await reader.read(65536):
-                for frame in decoder.feed(data):
-                    if not frame.HasField("fault_injected"):
-                        continue
-                    if not frame.fault_injected.ok:
-                        raise DemoFailed(f"the worker refused the fault: {frame.fault_injected.error}")
-                    return
-        raise DemoFailed("the worker hung up before it took the fault")
+        try:
+            await worker_socket.inject(self._worker_socket, bundle, engine_pb2.FAULT_KIND_INVERT)
+        except (worker_socket.FaultRefused, OSError) as error:
+            raise DemoFailed(f"the engine was not broken: {error}") from error
 
     def _write(self) -> None:
         scale = self._scale

@@ -19,8 +19,8 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
+from controlplane import worker_socket
 from controlplane.packs.labelled_file import LabelledFilePack
-from perf import worker_socket
 from protos import control_pb2, control_pb2_grpc, decide_pb2, decide_pb2_grpc
 from protos.contract.attestation import Approval, generate_key, read_private, sign_approval
 from protos.contract.bundle import BundleStore

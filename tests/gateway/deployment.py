@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from perf import worker_socket
+from controlplane import worker_socket
 from protos import capture_pb2, decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2, traffic_pb2_grpc
 from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
 from protos.contract.bundle import BundleStore
