@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from controlplane.store import ledger
 from controlplane.store.database import available, lock_writers, open_database, reading
+from controlplane.store.schema import create_tables
 from controlplane.store.sealed import opened_by
-from controlplane.store.tables import create_tables
 from controlplane.store.turns import Turns
 from controlplane.store.vault import Vault
 
