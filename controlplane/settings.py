@@ -325,7 +325,7 @@ class ControlSettings:
             bundles_dir=root / read.text("bundles_dir"),
             bundles_url=read.maybe_text("bundles_url") or "",
             capture_dir=root / read.text("capture_dir"),
-            capture_key=None if (sealed_for := read.maybe_text("capture_key")) is None else root / sealed_for,
+            capture_key=maybe_path("capture_key"),
             capture_seal=maybe_path("capture_seal"),
             capture_vault=root / read.text("capture_vault", "capture.keys"),
             operators=root / read.text("operators"),
@@ -350,17 +350,21 @@ class ControlSettings:
                 f"controlplane.access is not set and controlplane.listen is {settings.listen!r}, expected a file of "
                 f"who may do what, or {OPEN!r} for everybody who can reach it"
             )
-        if (settings.tls_certificate is None) != (settings.tls_key is None):
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        """Refuse settings that contradict each other."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
             raise FieldInvalid("controlplane.tls_certificate and tls_key: one is set, expected both or neither")
-        if settings.capture_seal is not None and settings.capture_key is not None:
+        if self.tls_client_ca is not None and self.tls_key is None:
+            raise FieldInvalid("controlplane.tls_client_ca is set without controlplane.tls_key, expected both")
+        if self.capture_seal is not None and self.capture_key is not None:
             raise FieldInvalid(
                 "controlplane.capture_seal and controlplane.capture_key are both set, expected one of them"
             )
-        if settings.tls_client_ca is not None and settings.tls_key is None:
-            raise FieldInvalid("controlplane.tls_client_ca is set without controlplane.tls_key, expected both")
-        if not settings.specialists:
+        if not self.specialists:
             raise FieldInvalid("controlplane.specialists is empty, expected at least one")
-        return settings
 
     @classmethod
     def read(cls, path: Path) -> Self:
