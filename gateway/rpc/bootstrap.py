@@ -40,8 +40,50 @@ def bootstrap(listen: Listen, admin: Path, served: Path, tls: dict[str, Any] | N
     Args:
         tls: The listener's transport socket.
     """
+    return {
+        # Envoy asks for these names where secrets are followed; nobody reads them.
+        "node": {"id": "gateway", "cluster": "interlock"},
+        # Counting what nobody reads is a thirtieth of what Envoy spends on a call.
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"exact": ACTIVE}]}}},
+        "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
+        "overload_manager": _overload(listen),
+        # A connection whose streams are mostly reset at once is closed (CVE-2023-44487).
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "limits",
+                    "static_layer": {
+                        "overload.premature_reset_total_stream_count": 500,
+                        "overload.premature_reset_min_stream_lifetime_seconds": 1,
+                    },
+                }
+            ]
+        },
+        "static_resources": {"listeners": [_listener(listen, tls)], "clusters": [_cluster(listen, served)]},
+    }
+
+
+def _listener(listen: Listen, tls: dict[str, Any] | None) -> dict[str, Any]:
     host, _, port = listen.address.rpartition(":")
-    manager = {
+    chain: dict[str, Any] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(listen)}]
+    }
+    if tls is not None:
+        chain["transport_socket"] = tls
+        chain["transport_socket_connect_timeout"] = "5s"
+    return {
+        "name": "gateway",
+        "address": {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}},
+        # Two gateways on one port by mistake would each get a random share of the calls.
+        "enable_reuse_port": False,
+        # What one message needs, or Envoy answers for us before the message is whole.
+        "per_connection_buffer_limit_bytes": listen.max_message_bytes + MAX_MESSAGE_OVERHEAD,
+        "filter_chains": [chain],
+    }
+
+
+def _manager(listen: Listen) -> dict[str, Any]:
+    return {
         "@type": f"{MODULE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "grpc",
         "codec_type": "HTTP2",
@@ -80,46 +122,6 @@ def bootstrap(listen: Listen, admin: Path, served: Path, tls: dict[str, Any] | N
         },
         "http_filters": [_ROUTER],
         "local_reply_config": {"mappers": [_REFUSED]},
-    }
-    chain: dict[str, Any] = {
-        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    }
-    if tls is not None:
-        chain["transport_socket"] = tls
-        chain["transport_socket_connect_timeout"] = "5s"
-    return {
-        # Envoy asks for these names where secrets are followed; nobody reads them.
-        "node": {"id": "gateway", "cluster": "interlock"},
-        # Counting what nobody reads is a thirtieth of what Envoy spends on a call.
-        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"exact": ACTIVE}]}}},
-        "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
-        "overload_manager": _overload(listen),
-        # A connection whose streams are mostly reset at once is closed (CVE-2023-44487).
-        "layered_runtime": {
-            "layers": [
-                {
-                    "name": "limits",
-                    "static_layer": {
-                        "overload.premature_reset_total_stream_count": 500,
-                        "overload.premature_reset_min_stream_lifetime_seconds": 1,
-                    },
-                }
-            ]
-        },
-        "static_resources": {
-            "listeners": [
-                {
-                    "name": "gateway",
-                    "address": {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}},
-                    # Two gateways on one port by mistake would each get a random share of the calls.
-                    "enable_reuse_port": False,
-                    # What one message needs, or Envoy answers for us before the message is whole.
-                    "per_connection_buffer_limit_bytes": listen.max_message_bytes + MAX_MESSAGE_OVERHEAD,
-                    "filter_chains": [chain],
-                }
-            ],
-            "clusters": [_cluster(listen, served)],
-        },
     }
 
 
