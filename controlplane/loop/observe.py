@@ -73,13 +73,20 @@ def _read(deployment: Deployment, path: Path, start: int) -> int:
             return kept
         with deployment.store.writing(deployment.clock()) as unit:
             keep(unit, deployment, batch, path.name)
-            segments.set_offset(unit, path.name, DAMAGED if problem else offset, problem)
             if problem:
-                unit.record(LOOP, "capture.damaged", {"segment": path.name, "offset": offset, "problem": problem})
-                log.warning("capture_damaged", segment=path.name, problem=problem)
+                _damaged(unit, path, offset, problem)
+            else:
+                segments.set_offset(unit, path.name, offset)
         kept += len(batch)
         if problem or len(batch) < BATCH:
             return kept
+
+
+def _damaged(unit: Unit, path: Path, offset: int, problem: str) -> None:
+    """Have a segment set aside, and say from where on it cannot be read."""
+    segments.set_offset(unit, path.name, DAMAGED, problem)
+    unit.record(LOOP, "capture.damaged", {"segment": path.name, "offset": offset, "problem": problem})
+    log.warning("capture_damaged", segment=path.name, problem=problem)
 
 
 def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segment: str) -> None:
@@ -237,20 +244,31 @@ def _remove_finished(deployment: Deployment, paths: list[Path]) -> None:
         newest[_run(path)] = path
     gone = set(read) - {path.name for path in paths}
     for path in paths:
-        if read.get(path.name) == DAMAGED:
+        found, offset = path.stat(), read.get(path.name, 0)
+        is_left = newest[_run(path)] != path or deployment.clock() / 1000 - found.st_mtime > ABANDONED_S
+        if is_left and 0 <= offset < found.st_size and _is_cut(deployment, path, offset):
+            with deployment.store.writing(deployment.clock()) as unit:
+                _damaged(unit, path, offset, f"{path.name}: ends within a record at {offset}")
+            offset = DAMAGED
+        if offset == DAMAGED:
             # Kept whole for a person, out of the way of the quota on what is still to be read.
             aside = path.parent / ASIDE
             aside.mkdir(exist_ok=True)
             path.rename(aside / path.name)
-            continue
-        found = path.stat()
-        is_left = newest[_run(path)] != path or deployment.clock() / 1000 - found.st_mtime > ABANDONED_S
-        if is_left and read.get(path.name, 0) == found.st_size:
+        elif is_left and offset == found.st_size:
             path.unlink()
     if gone:
         # The file goes first: an offset without a file is harmless, a file without an offset is read twice.
         with deployment.store.writing(deployment.clock()) as unit:
             segments.forget_offsets(unit, gone)
+
+
+def _is_cut(deployment: Deployment, path: Path, offset: int) -> bool:
+    """Say whether a gateway died while it wrote what is left of a segment, rather than that it cannot be opened."""
+    try:
+        return next(read_segment(path, offset, deployment.opener), None) is None
+    except (SegmentInvalid, SealedSegment):
+        return False
 
 
 def _run(path: Path) -> str:

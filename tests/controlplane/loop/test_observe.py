@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import select
 
 from controlplane.loop.observe import ABANDONED_S, ASIDE, observe
@@ -9,6 +10,7 @@ from controlplane.loop.sketches import WindowSketch
 from controlplane.store import ledger, samples, segments, sketches
 from controlplane.store.tables import quarantine
 from protos import capture_pb2
+from protos.contract.segment import SegmentWriter
 from protos.observe_pb2 import SketchWindow
 from tests.controlplane.loop.fixture import NAME, ZERO, outcome, world
 
@@ -45,6 +47,33 @@ def test_a_damaged_segment_is_recorded_and_what_came_before_is_kept(tmp_path: Pa
         actions = [entry.action for entry in ledger.entries(unit.connection, 0, 10)]
     assert actions.count("capture.damaged") == 1
     assert not path.exists() and (path.parent / ASIDE / path.name).read_bytes() == bytes(data)
+
+
+def test_a_record_that_a_killed_gateway_never_finished_is_on_record_once_nobody_can_finish_it(tmp_path: Path) -> None:
+    found = world(tmp_path)
+    path = found.capture([found.sample(f"text {i}", bundle=ZERO) for i in range(4)])
+    cut = path.read_bytes()[:-7]
+    path.write_bytes(cut)
+    os.utime(path, (found.clock() / 1000,) * 2)
+    assert observe(found.deployment) == 3
+    assert path.exists(), "its gateway may still be writing"
+    found.clock.now_ms += int(1000 * ABANDONED_S) + 1000
+    for _ in range(2):
+        assert observe(found.deployment) == 0
+    with found.deployment.store.reading() as unit:
+        said = [e.detail for e in ledger.entries(unit.connection, 0, 10) if e.action == "capture.damaged"]
+    assert [one["problem"] for one in said] == [f"{path.name}: ends within a record at {said[0]['offset']}"]
+    assert not path.exists() and (path.parent / ASIDE / path.name).read_bytes() == cut
+
+
+def test_a_sealed_segment_waits_for_its_key_however_old_it_is(tmp_path: Path) -> None:
+    found = world(tmp_path)
+    path = tmp_path / "capture" / "000000000000001-run-000000.seg"
+    writer = SegmentWriter(path, X25519PrivateKey.generate().public_key())
+    writer.append([found.sample("text", bundle=ZERO)])
+    writer.close()
+    os.utime(path, (0, 0))
+    assert observe(found.deployment) == 0 and path.exists()
 
 
 def test_what_cannot_be_used_is_quarantined_whole_and_the_rest_is_kept(tmp_path: Path) -> None:
