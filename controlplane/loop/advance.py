@@ -161,7 +161,8 @@ def start(
 
     Raises:
         UnknownBundle: The bundle is not this specialist's.
-        StepRefused: It was rejected, serves already, or another rollout is open.
+        StepRefused: It was rejected, serves already, was judged beside another primary or by another suite, or
+            another rollout is open.
     """
     pack = deployment.pack(specialist)
     if operation_id and (known := rollouts.of_operation(unit, operation_id)) is not None:
@@ -180,6 +181,11 @@ def start(
     judged = rollouts.evaluation_row(unit, found.evaluation) if found.evaluation else None
     if judged is not None and judged.primary != primary:
         raise StepRefused(f"bundle {bundle} was compared with {judged.primary}, but the primary is {primary} now")
+    if judged is not None and judged.suite != pack.suite.digest:
+        raise StepRefused(
+            f"bundle {bundle} was judged by suite {judged.suite}, but {pack.suite.digest} is in force now; "
+            "train again to be judged by it"
+        )
     limits = deployment.settings.rollout
     # The clock may say the same twice; the number of rollouts does not.
     name = _name(specialist, f"{bundle}{len(rollouts.listed(unit, specialist))}", unit.now_ms)

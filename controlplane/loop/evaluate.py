@@ -16,7 +16,7 @@ from controlplane.store import jobs, rollouts, samples
 from controlplane.store.store import Unit
 from controlplane.training.dataset import read_dataset, text_key, write_dataset
 from protos.contract.bundle import BundleInvalid
-from protos.contract.digest import digest_json, parse_json_object
+from protos.contract.digest import canonical_json, digest_json, parse_json_object
 
 CORE, SHIFTED = "core", "shifted"
 MOST_DEV = 200  # held-out cases that a training looks at, and that judge nobody
@@ -67,6 +67,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     bundle = str(job.request["bundle"])
     lineage = deployment.bundles.manifest(bundle).lineage
     _check_lock(pack.suite.digest, lineage, bundle)
+    deployment.artifacts.put(canonical_json(pack.suite.to_json()))  # for evidence, by when another may be in force
     dataset = str(lineage.get("dataset", ""))
     train_file = folder / "train.jsonl"
     train_file.write_bytes(deployment.artifacts.get(dataset))

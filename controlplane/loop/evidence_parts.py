@@ -28,10 +28,9 @@ def about_bundle(unit: Unit, deployment: Deployment, row: RolloutRow, evaluation
     """Return the bundle's manifest, data, training, evaluation, and what is signed about them."""
     digest = row.state.candidate
     bundle = deployment.bundles.manifest(digest).to_json()
-    suite = deployment.pack(row.state.specialist).suite
     files = {
         "bundle.json": canonical_json(bundle),
-        "suite.json": canonical_json(suite.to_json()),
+        "suite.json": deployment.artifacts.get(row.suite),  # what judged it, whatever is in force now
         "evaluation.json": canonical_json(evaluation),
     }
     data = None

@@ -29,7 +29,7 @@ from gateway.serving.current_plan import CurrentPlan
 from gateway.serving.lanes import Lanes, LaneSettings
 from gateway.serving.witness import Witness, witness_key
 from protos.contract.attestation import Approval, Operators, read_private, read_public, sign_approval
-from protos.contract.digest import digest_bytes, digest_json
+from protos.contract.digest import canonical_json, digest_bytes, digest_json
 from protos.contract.ledger_proof import APPROVAL_GIVEN
 from protos.contract.plan import Split
 from protos.contract.plan_rules import to_split_digest
@@ -216,7 +216,7 @@ class Governed:
         """Keep an evaluation that accepts a bundle."""
         pack = self.deployment.pack(NAME)
         body = {
-            "suite_digest": pack.suite.digest,
+            "suite_digest": self.deployment.artifacts.put(canonical_json(pack.suite.to_json())),
             "candidate": bundle,
             "primary": primary,
             "accepted": True,

@@ -212,7 +212,7 @@ class Plant:
         """An evaluation of a bundle beside the present primary comes in."""
         split = self.split()
         body = {
-            "suite_digest": TASK.suite.digest,
+            "suite_digest": self.deployment.artifacts.put(canonical_json(TASK.suite.to_json())),
             "candidate": bundle,
             "primary": split.primary if split else None,
             "accepted": is_accepted,

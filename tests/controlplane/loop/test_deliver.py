@@ -13,6 +13,7 @@ from controlplane.loop import advance
 from controlplane.loop.work import Worker
 from controlplane.store import jobs, ledger, rollouts
 from protos.contract.base import BaseStore
+from protos.contract.digest import canonical_json
 from protos.contract.url_store import bases_of, open_store
 from tests.controlplane.loop.fixture import NAME, World, world
 
@@ -40,7 +41,7 @@ def start(made: World, bundle: str) -> str:
         body = {
             "candidate": bundle,
             "primary": split.primary if split else None,
-            "suite_digest": "sha256:" + "5" * 64,
+            "suite_digest": made.deployment.artifacts.put(canonical_json(made.deployment.pack(NAME).suite.to_json())),
             "accepted": True,
             "gates": [],
         }

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.loop.evidence import manifest_signature, whole_files
+from controlplane.domain.rollout import Phase
+from controlplane.errors import StepRefused
+from controlplane.loop import advance
+from controlplane.loop.evidence import manifest_signature, step_evidence, whole_files
 from controlplane.report.verify import verify_evidence
 from controlplane.rpc.transactions import find_rollout
 from controlplane.store import jobs
@@ -220,3 +224,20 @@ def test_without_the_library_canonical_bytes_are_the_same(value: Any) -> None:
 def test_without_the_library_what_it_would_write_otherwise_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="expected"):
         plain_canonical_json(value)
+
+
+def test_evidence_holds_the_suite_that_judged_and_no_rollout_starts_by_one_that_was_changed_since(
+    tmp_path: Path,
+) -> None:
+    with governed(tmp_path) as made:
+        bundle, late = made.world.bundle(1), made.world.bundle(2)
+        name = made.proposed(bundle, None)
+        made.accepted(late, None)
+        row, pack = made.rollout(name), made.deployment.pack(NAME)
+        pack.suite = replace(pack.suite, regressions_max_share=0.5)
+        with made.deployment.store.writing(made.clock()) as unit:
+            digest, path = step_evidence(unit, made.deployment, row, "bootstrap")
+            advance.end(unit, made.deployment, name, Phase.REJECTED, "ann", "seen enough")
+            with pytest.raises(StepRefused, match=f"judged by suite {row.suite}, but {pack.suite.digest} is in force"):
+                advance.start(unit, made.deployment, NAME, late, "ops", None)
+    assert (digest, digest_bytes((Path(path) / "suite.json").read_bytes())) == (row.evidence, row.suite)
