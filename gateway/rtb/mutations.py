@@ -87,6 +87,8 @@ def input_of(unit: Unit, task: TaskSpec) -> decide_pb2.Input | None:
     room = task.max_input_bytes
     for field in task.fields:
         found = [value for path in unit.rule.inputs.get(field.name, ()) for value in path.read(unit.roots)]
+        if not found and field.name in unit.rule.absent:
+            found = [unit.rule.absent[field.name]]
         value = _value(field, found, room)
         if value is None:
             if field.required:

@@ -70,12 +70,14 @@ class MutationRule:
 
     ``scope`` is what one decision is about: the whole request, each impression, or each bid.
     ``inputs`` maps the task's fields to paths or quotients of two; several are joined by spaces, absent ones left out.
+    ``absent`` has what a field is where an auction says nothing of it: an impression without a floor has none.
     """
 
     specialist: str
     lifecycle: int
     scope: str
     inputs: Mapping[str, tuple[Path | Ratio, ...]]
+    absent: Mapping[str, float]
     metrics: AddMetrics | None
     cids: AddCids | None
     suppress: SuppressDeals | None
@@ -100,11 +102,13 @@ class MutationRule:
         read = Reader(value, where)
         scope = read.text("scope", choices=SCOPES)
         usual = "dsp_bid_response" if scope == "bid" else "publisher_bid_request"
+        inputs, absent = _inputs(read.object("inputs"), scope, f"{where}.inputs")
         rule = cls(
             specialist=read.text("specialist"),
             lifecycle=LIFECYCLES[read.text("lifecycle", usual, choices=tuple(LIFECYCLES))],
             scope=scope,
-            inputs=_inputs(read.object("inputs"), scope, f"{where}.inputs"),
+            inputs=inputs,
+            absent=absent,
             metrics=_metrics(read.object("add_metrics", {}), f"{where}.add_metrics"),
             cids=_cids(read.object("add_cids", {}), f"{where}.add_cids"),
             suppress=_suppress(read.object("suppress_deals", {}), f"{where}.suppress_deals"),
@@ -120,12 +124,18 @@ class MutationRule:
         return rule
 
 
-def _inputs(value: dict[str, Any], scope: str, where: str) -> dict[str, tuple[Path | Ratio, ...]]:
-    inputs = {}
+def _inputs(
+    value: dict[str, Any], scope: str, where: str
+) -> tuple[dict[str, tuple[Path | Ratio, ...]], dict[str, float]]:
+    inputs, absent = {}, {}
     for name, said in value.items():
-        texts = said if isinstance(said, list) else [said]
+        texts = list(said) if isinstance(said, list) else [said]
+        if len(texts) > 1 and isinstance(texts[-1], int | float):
+            absent[name] = texts.pop()
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise FieldInvalid(f"{where}.{name} is {said!r}, expected a path or a list of paths")
+            raise FieldInvalid(
+                f"{where}.{name} is {said!r}, expected a path or a list of paths, at its end perhaps a number for none"
+            )
         paths = tuple(parse_source(text, f"{where}.{name}") for text in texts)
         for path in [p for s in paths for p in ((s.above, s.below) if isinstance(s, Ratio) else (s,))]:
             if path.root not in _READABLE[scope]:
@@ -133,7 +143,7 @@ def _inputs(value: dict[str, Any], scope: str, where: str) -> dict[str, tuple[Pa
         inputs[name] = paths
     if not inputs:
         raise FieldInvalid(f"{where} is empty, expected the task's fields")
-    return inputs
+    return inputs, absent
 
 
 def _metrics(value: dict[str, Any], where: str) -> AddMetrics | None:

@@ -2,23 +2,36 @@
 
 import asyncio
 import random
+from typing import Any
 
 import grpc.aio
 
 from controlplane.packs.bid_shading.auction import draw_auction
-from gateway.rtb.rules import MutationRule
-from perf.auction import API_SHARE, RULE, Api, Bidder
-from protos import artf_services_pb2_grpc
+from perf.auction import API_SHARE, PATH, Api, Bidder
+from protos import artf_services_pb2_grpc, rtb_pb2, rtb_pb2_grpc
 
 
-def bid(median_s: float, left_s: float) -> Bidder:
+class Listener(rtb_pb2_grpc.RtbServiceServicer):
+    """Records every notice."""
+
+    def __init__(self) -> None:
+        self.notices: list[rtb_pb2.Notice] = []
+
+    async def ReportFeedback(self, request: rtb_pb2.Feedback, context: Any) -> rtb_pb2.FeedbackReceipt:  # noqa: N802
+        self.notices += request.notices
+        return rtb_pb2.FeedbackReceipt(recorded=len(request.notices))
+
+
+def bid(median_s: float, left_s: float, listener: Listener | None = None) -> Bidder:
     async def story() -> Bidder:
         server = grpc.aio.server()
         artf_services_pb2_grpc.add_RTBExtensionPointServicer_to_server(Api(median_s, 0.0), server)
+        if listener is not None:
+            rtb_pb2_grpc.add_RtbServiceServicer_to_server(listener, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            bidder = Bidder(channel)
+            bidder = Bidder(channel, tells=listener is not None)
             rng = random.Random(3)
             for i in range(20):
                 await bidder.take_part(draw_auction(rng, wave=False), str(i), left_s)
@@ -44,5 +57,13 @@ def test_an_answer_too_late_and_no_time_at_all_are_lost_bids() -> None:
         assert (tally.auctions, tally.lost_to_timeout, tally.won) == (20, 20, 0)
 
 
-def test_the_benchmarks_rule_is_one_the_gateway_takes() -> None:
-    assert MutationRule.from_json(RULE, "rule").shade is not None
+def test_the_gateway_is_told_how_every_shaded_auction_ended() -> None:
+    listener = Listener()
+    tally = bid(median_s=0.0, left_s=20.0, listener=listener).tally
+    rng = random.Random(3)
+    drawn = [draw_auction(rng, wave=False) for _ in range(20)]
+    assert (tally.told, tally.unshaded, len(listener.notices)) == (20, 0, 20)
+    for auction, notice in zip(drawn, listener.notices, strict=True):
+        assert (notice.path, notice.price, notice.min_bid_to_win) == (PATH, auction.price, auction.least)
+        assert (notice.result == rtb_pb2.Notice.WON) == (max(API_SHARE * auction.price, auction.floor) >= auction.least)
+        assert 0 < notice.submitted <= notice.price

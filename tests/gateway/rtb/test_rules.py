@@ -21,6 +21,8 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "root": (BRAND, {"inputs": {"text": "response.id"}}, "begins with one of request"),
     "root of another scope": (BRAND, {"inputs": {"text": "bid.price"}}, "rule.inputs.text is 'bid.price'"),
     "no inputs": (BRAND, {"inputs": {}}, "rule.inputs is empty"),
+    "a number alone": (BRAND, {"inputs": {"text": 0}}, "rule.inputs.text is 0, expected a path"),
+    "a number first": (BRAND, {"inputs": {"text": [0, "request.id"]}}, "expected a path or a list of paths"),
     "scope": (BRAND, {"scope": "page"}, "rule.scope is 'page', expected one of request, imp, bid"),
     "lifecycle": (BRAND, {"lifecycle": "later"}, "rule.lifecycle is 'later'"),
     "no intent": (BRAND, {"add_metrics": {}, "add_cids": {}}, "names no intent"),
