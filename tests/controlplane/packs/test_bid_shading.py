@@ -1,14 +1,17 @@
 """Bid shading: the cheapest decision is the one of most surplus, and learning closes most of the gap to the best."""
 
+import json
 import random
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.datasets.rows import DataInvalid
 from controlplane.evals import registry
 from controlplane.evals.registry import Answers
 from controlplane.packs.bid_shading.auction import Auction, draw_auction
@@ -17,12 +20,10 @@ from controlplane.packs.bid_shading.buckets import (
     DECISIONS,
     LABELS,
     bound_of,
-    cost_matrix,
     label_of,
     labels_left,
-    win_probability,
 )
-from controlplane.packs.bid_shading.censored import Notice, fit_censored
+from controlplane.packs.bid_shading.censored import Notice, fit_censored, learn, read_notices
 from controlplane.packs.bid_shading.scenarios import fields_of
 from controlplane.packs.bid_shading.tenders import prepare
 from controlplane.packs.folder import to_input
@@ -30,6 +31,7 @@ from controlplane.packs.registry import load_metrics, load_pack
 from controlplane.training.additive import fit
 from controlplane.training.classical import Fitted
 from protos.contract.additive import Additive
+from protos.contract.bundle import BundleStore
 from protos.contract.fields import FieldInvalid
 from protos.contract.task import InputInvalid, render
 
@@ -57,20 +59,23 @@ def log_loss(fitted: Fitted, cases: list[Auction]) -> float:
     return -float(np.log(found[np.arange(len(cases)), truth]).mean())
 
 
-def test_the_task_holds_the_cost_matrix_of_the_buckets() -> None:
-    raw = tomllib.loads((Path(__file__).parents[3] / "controlplane/packs/bid_shading/task.toml").read_text())
-    assert raw["cost"] == cost_matrix()
-    assert (tuple(raw["labels"]), tuple(raw["decisions"])) == (LABELS, DECISIONS)
+def test_task_and_exchange_have_the_buckets() -> None:
+    folder = Path(__file__).parents[3] / "controlplane/packs/bid_shading"
+    assert (TASK.labels, TASK.decisions) == (LABELS, DECISIONS)
+    (rule,) = tomllib.loads((folder / "exchange.toml").read_text())["gateway"]["mutations"]
+    shade = rule["bid_shade"]
+    assert shade["factors"] == shade["thresholds"] == dict(zip(DECISIONS, BOUNDS, strict=True))
+    assert shade["above"] == LABELS[-1]
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=len(LABELS), max_size=len(LABELS)))
 def test_the_cheapest_decision_keeps_the_most_surplus(weights: list[float]) -> None:
     told = [w / sum(weights) for w in weights]
-    surplus = [(1 - bound_of(d)) * win_probability(told, d) for d in DECISIONS]
+    surplus = [(1 - bound_of(d)) * sum(told[: i + 1]) for i, d in enumerate(DECISIONS)]
     assert surplus[TASK.decide(told)] == pytest.approx(max(surplus), abs=1e-6)
 
 
-@given(st.floats(0.01, 2), st.sampled_from(BOUNDS))
+@given(st.floats(0.01, 2), st.sampled_from(BOUNDS) | st.floats(0.01, 1))
 def test_a_notice_never_rules_out_what_is_true(needed: float, submitted: float) -> None:
     assert label_of(needed) in labels_left(submitted, is_won=needed <= submitted)
 
@@ -101,28 +106,55 @@ def test_a_trained_shader_regrets_less_than_any_constant_share(shader: Fitted) -
     assert 0 < regret < 0.75 * of_constant
 
 
-def test_untold_minimums_teach_too() -> None:
+def log_of(cases: list[Auction], path: Path, *, only_told: bool = False) -> Path:
+    """Write what a bidder knows of its bids. Exchanges tell the minimum to few, and more often to those who lost."""
     rng = random.Random(5)
-    notices, told = [], []
-    for auction in auctions(350, 21):
-        needed, submitted = auction.least / auction.price, rng.choice(BOUNDS)
-        text, is_won = text_of(auction), needed <= submitted
-        # Exchanges tell the minimum to few, and more often to those who lost.
-        if rng.random() < (0.02 if is_won else 0.2):
-            notices.append(Notice(text, (label_of(needed),)))
-            told.append(notices[-1])
-        else:
-            notices.append(Notice(text, labels_left(submitted, is_won=is_won)))
-    dev = PACK.held_out(100, 2)
-    cases = auctions(600, 31)
-    assert log_loss(fit_censored(TASK, notices, dev, seed=1), cases) < log_loss(
-        fit_censored(TASK, told, dev, seed=1), cases
-    )
+    rows = []
+    for auction in cases:
+        submitted = rng.uniform(0.5, 1) * auction.price
+        is_won = auction.least <= submitted
+        told = auction.least if rng.random() < (0.02 if is_won else 0.2) else None
+        row = {**fields_of(auction), "price": auction.price, "submitted": submitted, "won": is_won}
+        if told or not only_told:
+            rows.append({**row, "min_bid_to_win": told})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_untold_minimums_teach_too(tmp_path: Path) -> None:
+    cases, losses, store = auctions(600, 31), [], BundleStore(tmp_path / "bundles")
+    for only_told in (False, True):
+        path = log_of(auctions(350, 21), tmp_path / "notices.jsonl", only_told=only_told)
+        found = learn(path, store.root, "bob", seed=1)
+        bundle = store.load(str(found["bundle"]))
+        body = json.loads(bundle.contents["additive.json"])
+        losses.append(log_loss(Fitted("additive", body), cases))
+        assert bundle.manifest.author == "bob" and found["exact"] < 350 / 4
+    assert found["bounds"] == 0 and losses[0] < losses[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"submitted": 9e9}, "row 2: column 'submitted' is 9e+09, expected more than 0 and at most the price"),
+        ({"min_bid_to_win": "soon"}, "row 2: column 'min_bid_to_win' is 'soon', expected an amount of 0 or more"),
+        ({"won": "perhaps"}, "column 'won' is 'perhaps', expected one of true, false"),
+        ({"price": None}, "input.fields['price'] is missing"),
+    ],
+    ids=["above the price", "no amount", "neither won nor lost", "no price"],
+)
+def test_a_wrong_notice_is_refused_by_row_and_column(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = log_of(auctions(3, 1), tmp_path / "notices.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | (change if i == 1 else {})) + "\n" for i, row in enumerate(rows)))
+    with pytest.raises(DataInvalid) as refused:
+        read_notices(TASK, path)
+    assert words in str(refused.value)
 
 
 def test_a_notice_without_a_label_left_is_refused() -> None:
     with pytest.raises(ValueError, match=r"notices\[0\].possible is empty"):
-        fit_censored(TASK, [Notice("x", ())], [], seed=1)
+        fit_censored(TASK, [Notice("x", ())], [], seed=1, analysers=PACK.analysers)
 
 
 @pytest.mark.parametrize(
