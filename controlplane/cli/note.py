@@ -70,7 +70,8 @@ def _chosen(stub: Any, specialist: str, said: str, timeout_s: float, show: Any) 
     def shown() -> Iterator[tuple[str, dict[str, Any]]]:
         for section, statement in statements(said, decide):
             if section and show is not None:
-                say(visible(f"{section:12} {statement['text']}"))
+                start, end = statement["span"]
+                say(visible(f"{section:12} {statement['text']}  ({start}-{end})"))
             yield section, statement
 
     return note_of(shown())

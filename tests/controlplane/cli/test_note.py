@@ -1,6 +1,7 @@
 """``interlock note``: chosen or generated, a note says nothing that nobody said, or says that it does."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +79,8 @@ def said(*words: str) -> dict[str, Any]:
 def test_a_chosen_note_is_shown_as_it_is_answered_and_is_grounded(transcript: Path, chooser: str) -> None:
     code, shown = interlock("note", str(transcript), "--gateway", chooser)
     assert code == 0, shown
-    assert "medications  metformin 500 milligrams every morning." in shown
+    (place,) = re.findall(r"^medications  metformin 500 milligrams every morning\.  \((\d+)-(\d+)\)$", shown, re.M)
+    assert ENCOUNTER[int(place[0]) : int(place[1])] == "metformin 500 milligrams every morning."
     assert "0 of them not in the transcript" in shown
     note = said("note", str(transcript), "--gateway", chooser)
     assert check_note(note, ENCOUNTER) == []
