@@ -45,6 +45,9 @@ def run(
     rounds: Annotated[int, typer.Option(min=100, max=100_000, help="Bootstrap rounds.")] = 1000,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything that is drawn.")] = 0,
+    robustness_cases: Annotated[
+        int, typer.Option(min=0, help="Cases also asked with hostile texts and absurd values.")
+    ] = 100,
     gateway_cases: Annotated[int, typer.Option(min=0, help="Cases also asked through a real gateway.")] = 200,
     tmax_ms: Annotated[
         float | None, typer.Option(min=1, max=60_000, help="What a caller gives; else the task's deadline.")
@@ -80,6 +83,7 @@ def run(
         rounds=rounds,
         confidence=confidence,
         seed=seed,
+        robustness_cases=robustness_cases,
         gateway_cases=gateway_cases,
         budget_us=None if tmax_ms is None else round(1000 * tmax_ms),
         front=front,
@@ -98,8 +102,8 @@ def _measured(specialist: str, asked: "LabelledRun", as_json: bool) -> dict[str,
 
     load_metrics()
     with tempfile.TemporaryDirectory(prefix="interlock-eval-") as scratch, bar(as_json) as progress:
-        read, name = as_published(specialist, asked, Path(scratch))
         try:
+            read, name = as_published(specialist, asked, Path(scratch))
             report = run_labelled(read, progress)
         except EngineFailed as error:
             raise Problem(str(error), "UNAVAILABLE") from error
@@ -128,21 +132,33 @@ def _shown(report: dict[str, Any]) -> list[RenderableType]:
     labels = ", ".join(f"{name} {n}" for name, n in list(data["labels"].items())[:8])
     more = len(data["labels"]) - 8
     parts: list[RenderableType] = [
-        f"{report['specialist']} {short(report['bundle'])} on {data['file']}: {data['cases']} cases "
-        f"({labels}{f' and {more} more' if more > 0 else ''}), {len(data['set_aside'])} set aside\n"
+        f"{report['specialist']} {short(report['bundle'])} on {data['file']}: {data['cases']} cases"
+        f"{f' ({labels}' if labels else ''}{f' and {more} more' if more > 0 else ''}{')' if labels else ''}"
+        f", {len(data['set_aside'])} set aside\n"
         f"intervals: {bootstrap['confidence']:.0%} of {bootstrap['rounds']} bootstrap rounds\n"
     ]
     parts.append(_models(report))
+    names = ("accuracy", "macro_f1", "mean_cost")
     for column, slices in report["slices"].items():
-        names = ("accuracy", "macro_f1", "mean_cost")
         rows = [
             (one["value"], one["cases"], *(_span(one["metrics"].get(name)) for name in names))
             for one in slices[:_MOST_SLICES]
         ]
         parts += ["", table(f"by {column}", (column, "cases", *names), rows)]
+    rows = [
+        (
+            one["change"],
+            one["cases"],
+            f"{one['decisions_changed']:.1%}",
+            *(_span(one["metrics"].get(name)) for name in names),
+        )
+        for one in report["robustness"]
+    ]
+    if rows:
+        parts += ["", table("changed cases", ("change", "cases", "decisions changed", *names), rows)]
     bins = [b for b in report["calibration"] if b["cases"]]
     rows = [(f"{b['from']:.1f} to {b['to']:.1f}", b["cases"], f"{b['said']:.3f}", _gap(b)) for b in bins]
-    parts += ["", table("calibration", ("probability", "cases", "said", "right"), rows), ""]
+    parts += ["", table("calibration", ("probability", "cases", "said", "right"), rows), ""] if rows else [""]
     if (moved := report["stability"]) is not None:
         worst = sorted(moved["fields"].items(), key=lambda item: -item[1])[:_MOST_SLICES]
         indices = [("score", moved["score"]), *worst]
@@ -202,6 +218,9 @@ def _speed(report: dict[str, Any]) -> list[RenderableType]:
                 f"; cost of what callers got {seen['mean_cost']:.4f}, of the engine's {seen['mean_cost_of_engine']:.4f}"
             )
         parts.append(f"callers gave {seen['budget_ms']:g} ms{said}")
+        if (huge := seen["oversize"])["cases"]:
+            refused = "".join(f", {n} {status}" for status, n in huge["refused"].items())
+            parts.append(f"{huge['cases']} calls of {huge['bytes']:,} bytes: {huge['answered']} answered{refused}")
     columns = ("one at a time", "cases", "p50 ms", "p90 ms", "p99 ms", "decided in time", "fallbacks")
     return [table("", columns, rows), *parts]
 

@@ -17,8 +17,10 @@ from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.metrics import Floats, Ints
 from controlplane.evals.recorded import read_answers
 from controlplane.evals.registry import Answers, Named
+from controlplane.evals.robustness import HUGE_BYTES, changed_inputs, huge
 from controlplane.evals.stability import stability
 from controlplane.packs.example import Example
+from protos import decide_pb2
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import digest_bytes
 from protos.contract.task import TaskSpec
@@ -27,6 +29,7 @@ CANDIDATE, RIVAL, CONTROL = "bundle", "rival", "control"
 LEAST_SLICE = 20  # cases; a smaller slice is counted and not judged
 TIMED = 200
 MOST_LEARNED = 2000  # cases that stability is measured from
+MOST_HUGE = 10  # calls of 100 kB
 BINS = 10
 Progress = Callable[[float, str], None]  # share done, what is being done
 
@@ -41,6 +44,7 @@ class LabelledRun:
         train: A labelled file of the same columns that the classical control is fitted on.
         answers: Recorded answers of other models, by what to call them.
         metrics: Names beyond the usual ones.
+        robustness_cases: How many cases are asked again in every way of ``robustness.CHANGES``, 0 for none.
         gateway_cases: How many cases are also asked through a real gateway, 0 for none.
         budget_us: What each caller of the gateway gives; None: the task's own deadline.
         quarantine: Take rows that cannot be used aside instead of refusing the file.
@@ -58,10 +62,20 @@ class LabelledRun:
     rounds: int = 1000
     confidence: float = 0.95
     seed: int = 0
+    robustness_cases: int = 0
     gateway_cases: int = 200
     budget_us: int | None = None
     front: str = "auto"
     quarantine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """What a bundle answers to cases that were changed: which ones, shape [n]."""
+
+    change: str
+    places: Ints
+    scores: Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +136,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
     )
     truth = np.array([labels.names.index(case.label) for case in cases])
     learned = _learned(asked, task, labels)
-    models, speed, moved = _scores(asked, task, cases, learned, progress)
+    models, changed, speed, moved = _scores(asked, task, cases, learned, progress)
     others, recorded = _recorded(asked, task, cases)
     answers = {name: labels.answers(task, cases, truth, scores) for name, scores in (models | others).items()}
     if asked.train is not None:
@@ -154,19 +168,32 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
             column: _slices(asked, named, answers[CANDIDATE], [case.slices[column] for case in cases])
             for column in (*asked.columns.slices, *asked.columns.bands)
         },
+        "robustness": [
+            {
+                "change": one.change,
+                "cases": len(one.places),
+                "decisions_changed": float((one.scores.decisions != models[CANDIDATE].decisions[one.places]).mean()),
+                "metrics": _values(
+                    asked, named, labels.answers(task, [cases[i] for i in one.places], truth[one.places], one.scores)
+                ),
+            }
+            for one in changed
+        ],
         "calibration": _calibration(answers[CANDIDATE]),
         "confusion": {"labels": list(labels.names), "counts": _confusion(answers[CANDIDATE])},
         "recorded": recorded,
         "stability": moved,
         "worker": speed,
-        "gateway": _through_gateway(asked, task, cases, answers[CANDIDATE], progress) if asked.gateway_cases else None,
+        "gateway": through_gateway(asked, task, [case.given for case in cases], answers[CANDIDATE], progress)
+        if asked.gateway_cases
+        else None,
     }
 
 
 def _scores(
     asked: LabelledRun, task: TaskSpec, cases: Sequence[Case], learned: Sequence[Case], progress: Progress
-) -> tuple[dict[str, Scores], dict[str, Any], dict[str, Any] | None]:
-    """Return what bundles answer, how fast, and how far the cases are from those that were learned from."""
+) -> tuple[dict[str, Scores], list[_Changed], dict[str, Any], dict[str, Any] | None]:
+    """Return what bundles answer, also to changed cases, how fast, and how far cases are from those learned from."""
     inputs = [case.given for case in cases]
     digests = {CANDIDATE: asked.bundle} | ({RIVAL: asked.rival} if asked.rival else {})
     models, moved = {}, None
@@ -175,13 +202,30 @@ def _scores(
             worker.load(digest)
             models[name] = worker.score(digest, inputs, progress=lambda n, name=name: progress(n / len(inputs), name))  # type: ignore[misc]
         alone = worker.score(asked.bundle, inputs[:TIMED], window=1).latencies_ms
+        changed = _changed(asked, task, worker, inputs, progress)
         if learned:
             drawn = np.random.default_rng(asked.seed).permutation(len(learned))[:MOST_LEARNED]
             before = [learned[i] for i in np.sort(drawn)]
             scores = worker.score(asked.bundle, [case.given for case in before]).probabilities[:, task.score_index]
             ours = models[CANDIDATE].probabilities[:, task.score_index]
             moved = stability(task, [case.text for case in before], scores, [case.text for case in cases], ours)
-    return models, {"timed_cases": len(alone), "latency_ms": _quantiles(alone)}, moved
+    return models, changed, {"timed_cases": len(alone), "latency_ms": quantiles(alone)}, moved
+
+
+def _changed(
+    asked: LabelledRun, task: TaskSpec, worker: Engine, inputs: Sequence[decide_pb2.Input], progress: Progress
+) -> list[_Changed]:
+    """Ask some of the cases again, changed; one without an answer ends the run."""
+    drawn = _drawn(asked, len(inputs), asked.robustness_cases)
+    found = []
+    for change, places, made in changed_inputs(task, [inputs[i] for i in drawn]):
+        progress(0.0, change)
+        found.append(_Changed(change, drawn[places], worker.score(asked.bundle, made)))
+    return found
+
+
+def _drawn(asked: LabelledRun, n: int, most: int) -> Ints:
+    return np.sort(np.random.default_rng(asked.seed).permutation(n)[:most])
 
 
 def _recorded(
@@ -294,25 +338,38 @@ def _confusion(answers: Answers) -> list[list[int]]:
     return [[int(n) for n in row] for row in counts]
 
 
-def _through_gateway(
-    asked: LabelledRun, task: TaskSpec, cases: Sequence[Case], answers: Answers, progress: Progress
+def through_gateway(
+    asked: LabelledRun,
+    task: TaskSpec,
+    cases: Sequence[decide_pb2.Input],
+    answers: Answers | None,
+    progress: Progress,
 ) -> dict[str, Any]:
-    chosen = np.sort(np.random.default_rng(asked.seed).permutation(len(cases))[: asked.gateway_cases])
-    inputs = [cases[i].given for i in chosen]
+    """Ask some cases through a real gateway, and say what callers saw; with answers, also what it cost them."""
+    chosen = _drawn(asked, len(cases), asked.gateway_cases)
+    inputs = [cases[i] for i in chosen]
+    oversize = [one for given in inputs[:MOST_HUGE] if (one := huge(task, given)) != given]
     with GatewayTrial(asked.bundles_dir, asked.bundle, asked.front) as gateway:
         trial = gateway.ask(inputs, asked.budget_us or task.deadline_us, lambda n: progress(n / len(inputs), "gateway"))
+        at_most = gateway.ask(oversize, asked.budget_us or task.deadline_us)
     found = {
         "cases": len(inputs),
         "budget_ms": trial.budget_ms,
-        "latency_ms": _quantiles(trial.latencies_ms),
+        "latency_ms": quantiles(trial.latencies_ms),
         "cpu_ms": trial.cpu_ms,
         "answered_in_time": float(trial.in_time.mean()),
         "decided_in_time": float(trial.decided_in_time.mean()),
         "fallback_rate": float(trial.fell_back.mean()),
         "fallbacks": trial.fallbacks,
         "failures": trial.failures,
+        "oversize": {
+            "bytes": HUGE_BYTES,
+            "cases": len(oversize),
+            "answered": int((at_most.decisions >= 0).sum()),
+            "refused": at_most.failures,
+        },
     }
-    if answers.cost is not None and (trial.decisions >= 0).any():
+    if answers is not None and answers.cost is not None and (trial.decisions >= 0).any():
         found |= _cost_at_gateway(trial, answers.take(chosen))
     return found
 
@@ -329,7 +386,8 @@ def _cost_at_gateway(trial: Trial, answers: Answers) -> dict[str, Any]:
     }
 
 
-def _quantiles(latencies: Floats) -> dict[str, float]:
+def quantiles(latencies: Floats) -> dict[str, float]:
+    """Return what is told of latencies."""
     p50, p90, p99 = np.quantile(latencies, [0.5, 0.9, 0.99])
     return {"p50": float(p50), "p90": float(p90), "p99": float(p99)}
 

@@ -6,7 +6,7 @@ decisions that change is for people to see, and what counts is that every case s
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from protos import decide_pb2
 from protos.contract.task import Field, TaskSpec
@@ -17,6 +17,7 @@ _EVERY = 6  # words between two typing errors
 _EXTREME = 1e15
 _LOOKALIKES = str.maketrans("aeopcxiAEOPCTXBH", "аеорсхіАЕОРСТХВН")  # noqa: RUF001 - Cyrillic on purpose
 _FILLER = " lorem ipsum dolor sit amet"
+HUGE_BYTES = 100_000
 
 
 def _typos(text: str) -> str:
@@ -120,3 +121,19 @@ CHANGES: Mapping[str, Change] = {
     "extreme": _one_field(lambda field: field.kind in ("number", "integer"), _enlarge),
     "contradictory": _one_field(lambda field: field.kind != "text", _contradict),
 }
+
+
+def changed_inputs(
+    task: TaskSpec, inputs: Sequence[decide_pb2.Input]
+) -> Iterator[tuple[str, list[int], list[decide_pb2.Input]]]:
+    """Yield every change that makes something of these inputs: its name, their places and what they become."""
+    for name, change in CHANGES.items():
+        made = [change(task, given) for given in inputs]
+        places = [i for i, given in enumerate(inputs) if made[i] != given]
+        if places:
+            yield name, places, [made[i] for i in places]
+
+
+def huge(task: TaskSpec, given: decide_pb2.Input) -> decide_pb2.Input:
+    """Fill the free text up to 100 kB, whatever the task lets in; without a free text the input stays as it is."""
+    return _in_text(lambda text: (text + _FILLER * (HUGE_BYTES // len(_FILLER) + 1))[:HUGE_BYTES])(task, given)

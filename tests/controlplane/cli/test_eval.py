@@ -64,6 +64,22 @@ def test_slices_and_bins_hold_every_case_once(report: dict[str, Any]) -> None:
     assert sum(map(sum, report["confusion"]["counts"])) == 300
 
 
+def test_hostile_texts_are_slices_of_their_own_and_what_is_too_long_is_refused(report: dict[str, Any]) -> None:
+    found = {one["change"]: one for one in report["robustness"]}
+    assert {"homoglyphs", "injection", "long"} <= set(found) and "extreme" not in found, "a text has no absurd value"
+    assert found["homoglyphs"]["cases"] == 100
+    # The simulator reads the label in the text: written in look-alike letters, it is gone; in a longer text it is not.
+    assert found["homoglyphs"]["metrics"]["accuracy"]["high"] < report["models"]["bundle"]["accuracy"]["low"]
+    assert found["homoglyphs"]["decisions_changed"] > 0.2
+    assert found["long"]["metrics"]["accuracy"]["value"] == pytest.approx(0.9, abs=0.1)
+    assert report["gateway"]["oversize"] == {
+        "bytes": 100_000,
+        "cases": 10,
+        "answered": 0,
+        "refused": {"INVALID_ARGUMENT": 10},
+    }
+
+
 def test_what_callers_of_a_gateway_saw_is_in_the_report(report: dict[str, Any]) -> None:
     seen = report["gateway"]
     assert (seen["cases"], seen["decided_in_time"], seen["fallback_rate"]) == (30, 1.0, 0.0)
@@ -117,7 +133,7 @@ def test_recorded_answers_of_another_model_stand_beside_the_bundle(folder: Path,
 def test_people_see_intervals_slices_and_latency(folder: Path) -> None:
     code, text = interlock(*words(folder, "--slice", "site", "--gateway-cases", "0", "--rounds", "100"))
     assert code == 0
-    for word in ("accuracy", "by site", "calibration", "p99 ms", "300 cases"):
+    for word in ("accuracy", "by site", "changed cases", "homoglyphs", "calibration", "p99 ms", "300 cases"):
         assert word in text
 
 
