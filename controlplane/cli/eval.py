@@ -97,14 +97,18 @@ def _measured(specialist: str, asked: "LabelledRun", as_json: bool) -> dict[str,
     """Run the evaluation; a published set's own columns are used where none were named."""
     from controlplane.evals.engine import EngineFailed
     from controlplane.evals.labelled_run import run_labelled
+    from controlplane.evals.note_run import is_of_notes, run_notes
     from controlplane.evals.published_run import as_published
     from controlplane.packs.registry import load_metrics
 
     load_metrics()
     with tempfile.TemporaryDirectory(prefix="interlock-eval-") as scratch, bar(as_json) as progress:
         try:
-            read, name = as_published(specialist, asked, Path(scratch))
-            report = run_labelled(read, progress)
+            if is_of_notes(BundleStore(asked.bundles_dir).manifest(asked.bundle).task, asked):
+                report, name = run_notes(asked, progress), ""
+            else:
+                read, name = as_published(specialist, asked, Path(scratch))
+                report = run_labelled(read, progress)
         except EngineFailed as error:
             raise Problem(str(error), "UNAVAILABLE") from error
     report["data"] |= {"file": str(asked.data), "set": name}

@@ -95,11 +95,6 @@ def note_of(stated: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return note
 
 
-def write_note(transcript: str, decide: Decide) -> dict[str, Any]:
-    """Return the whole note of a transcript."""
-    return note_of(statements(transcript, decide))
-
-
 def check_note(note: Any, transcript: str) -> list[str]:
     """Return what is wrong with a note, whoever wrote it: its schema, and statements that are not in the transcript."""
     if not isinstance(note, dict) or not isinstance(note.get("sections"), dict):

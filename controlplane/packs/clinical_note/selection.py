@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from controlplane.datasets.rows import read_rows
+from controlplane.datasets.rows import DataInvalid, read_rows
 from controlplane.evals.rouge import rouge
 from controlplane.packs.clinical_note.factuality import Facts, critical_facts, facts_of
-from controlplane.packs.clinical_note.note import Turn, turns_of
+from controlplane.packs.clinical_note.note import OMITTED, Turn, turns_of
 from controlplane.packs.example import Example
 from controlplane.packs.folder import to_input
 from controlplane.training.additive import fit
@@ -26,7 +26,7 @@ from controlplane.training.classical import Fitted
 from protos.contract.additive import Additive
 from protos.contract.task import TaskSpec, render
 
-OMITTED, KEPT = "nothing", "kept"
+KEPT = "kept"
 LEAST_SHARED = 0.5  # of a sentence's words, for it to belong into the note
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 SEED = 7
@@ -105,17 +105,21 @@ def written(dialogue: str, choose: Chooser) -> str:
 
 
 def read(path: Path) -> list[tuple[str, str]]:
-    """Read dialogues and their references, a section or a whole note."""
-    return [
-        (row["dialogue"], row["section_text"] if "section_text" in row else row["note"]) for _, row in read_rows(path)
-    ]
+    """Read dialogues and their references, a section or a whole note; raises DataInvalid."""
+    rows = []
+    for number, row in read_rows(path):
+        reference = "section_text" if "section_text" in row else "note"
+        for column in ("dialogue", reference):
+            if not isinstance(row.get(column), str) or not row[column].strip():
+                raise DataInvalid(f"{path} row {number}: column {column!r} is {row.get(column)!r}, expected text")
+        rows.append((row["dialogue"], row[reference]))
+    return rows
 
 
-def measured(rows: Sequence[tuple[str, str]], choose: Chooser) -> dict[str, list[float]]:
-    """Return figures of each dialogue: ROUGE, and critical facts against what was said and what should be noted."""
+def measured(notes: Sequence[str], rows: Sequence[tuple[str, str]]) -> dict[str, list[float]]:
+    """Return figures of each note: ROUGE, and critical facts against what was said and what should be noted."""
     found: dict[str, list[float]] = {}
-    for dialogue, note in rows:
-        text = written(dialogue, choose)
+    for text, (dialogue, note) in zip(notes, rows, strict=True):
         scores, facts = rouge(text, note), critical_facts(text, note)
         for name, value in (
             ("rouge1", scores.rouge1),
@@ -137,12 +141,10 @@ def main() -> None:
     task = selection_task(load_pack("clinical-note").task)
     fitted, at = learn(task, train)
     model = Additive.from_json(task, fitted.body, "model")
-    ways: dict[str, Callable[[Sequence[tuple[str, str]]], dict[str, list[float]]]] = {
-        "chosen": lambda rows: measured(rows, chooser(task, model, fitted, at)),
-        "whole dialogue": lambda rows: measured(rows, list),
-    }
-    for name, way in ways.items():
-        means = {metric: round(float(np.mean(values)), 4) for metric, values in way(dev).items()}
+    ways: dict[str, Chooser] = {"chosen": chooser(task, model, fitted, at), "whole dialogue": list}
+    for name, choose in ways.items():
+        figures = measured([written(dialogue, choose) for dialogue, _ in dev], dev)
+        means = {metric: round(float(np.mean(values)), 4) for metric, values in figures.items()}
         sys.stdout.write(json.dumps({"way": name, **means}) + "\n")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from controlplane.packs.registry import load_pack
+from controlplane.training.additive import fit
 from protos.contract.bundle import BundleStore
 from tests.controlplane.cli.fake import interlock, said
 from tests.tasks import TASK
@@ -159,6 +161,30 @@ def test_a_bundle_of_another_specialist_is_refused(folder: Path) -> None:
     arguments = ["other" if word == "brand" else word for word in words(folder)]
     code, found = said(*arguments)
     assert (code, found["error"]["status"]) == (2, "INVALID_ARGUMENT")
+
+
+def test_whole_notes_are_held_to_those_that_people_wrote(tmp_path: Path) -> None:
+    pack = load_pack("clinical-note")
+    fitted = fit(pack.task, pack.training_set(400, 1), pack.held_out(100, 2), seed=1, analysers=pack.analysers)
+    digest = fitted.export(pack.task, BundleStore(tmp_path), {"author": "trainer"})
+    small_talk = "Doctor: let me just close the door\nPatient: thank you doctor, see you next time"
+    visit = small_talk + "\nDoctor: what are you taking?\nPatient: {}"
+    said_by_them = ("warfarin 10 milligrams every morning.", "metformin 500 milligrams every morning.")
+    rows = [{"id": i, "dialogue": visit.format(one), "note": one, "sections": {}} for i, one in enumerate(said_by_them)]
+    path = tmp_path / "dev.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("eval", "run", "clinical-note", "--bundle", digest, "--bundles", str(tmp_path), "--data", str(path))
+    code, found = said(*asked, "--gateway-cases", "0", "--rounds", "100")
+    assert code == 0, found
+    assert (found["data"]["cases"], found["data"]["sentences"]) == (2, 8)
+    ours, control = found["models"]["bundle"], found["models"]["control"]
+    assert ours["critical_recall"]["value"] == 1.0 and ours["rouge1"]["value"] > control["rouge1"]["value"] > 0.3
+    assert found["differences"]["control"]["rouge1"]["low"] > 0
+    code, found = said(*asked, "--train", str(path))
+    assert code == 2 and "train is given" in found["error"]["message"]
+    path.write_text(json.dumps({**rows[0], "note": ""}) + "\n")
+    code, found = said(*asked)
+    assert code == 2 and "row 1: column 'note' is '', expected text" in found["error"]["message"]
 
 
 def test_every_metric_is_listed_with_its_direction() -> None:

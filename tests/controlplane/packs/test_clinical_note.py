@@ -17,9 +17,10 @@ from controlplane.packs.clinical_note.note import (
     Answer,
     answer_of,
     check_note,
+    note_of,
     request_of,
+    statements,
     turns_of,
-    write_note,
 )
 from controlplane.packs.clinical_note.scenarios import draw
 from controlplane.packs.folder import to_input
@@ -67,7 +68,7 @@ def test_no_transcript_and_no_answers_break_a_note(transcript: str, seed: int) -
     def decide(turns: Any) -> list[Answer]:
         return [Answer(rng.random() < 0.7, rng.choice((*SECTIONS, OMITTED, "gossip")), rng.random()) for _ in turns]
 
-    note = write_note(transcript, decide)
+    note = note_of(statements(transcript, decide))
     assert check_note(note, transcript) == []
     assert list(note["sections"]) == list(SECTIONS) and json.loads(json.dumps(note)) == note
 
@@ -128,7 +129,7 @@ def test_critical_facts_of_made_up_encounters_reach_their_sections() -> None:
         said.append((drawn.label, str(drawn.fields["said"])))
         to_input(PACK.task, drawn.fields)
     transcript = "\n".join(lines)
-    note = write_note(transcript, decide)
+    note = note_of(statements(transcript, decide))
     assert check_note(note, transcript) == []
     for section in ("medications", "allergies"):
         wanted = {text for label, text in said if label == section}
