@@ -1,4 +1,4 @@
-"""HTTP/2 (RFC 9113), the server's side: frames, streams and windows, and nothing of gRPC.
+"""HTTP/2 (RFC 9113), the server's side: connections, streams and windows, and nothing of gRPC.
 
 The peer is our own Envoy, which holds strangers to the limits of its bootstrap, or a caller itself, held to
 ``Limits``. Every byte that breaks the protocol ends the connection. All frames of one read are handled together
@@ -6,7 +6,6 @@ and everything they give rise to leaves in one write.
 """
 
 import asyncio
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -15,26 +14,43 @@ import structlog
 
 from gateway.rpc.header_block import BlockBroken
 from gateway.rpc.header_table import HeaderTable
+from gateway.rpc.http2_frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    HEAD,
+    HEADERS,
+    MOST_WINDOW,
+    NO_ERROR,
+    PADDED,
+    PING,
+    PREFACE,
+    PROTOCOL_ERROR,
+    PUSH_PROMISE,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    PeerBroken,
+    frame,
+    goaway,
+    header_block,
+    hello,
+    initial_window,
+    last_headers,
+    more_window,
+    reset,
+    unpadded,
+    window_update,
+)
 from gateway.rpc.http2_stream import Stream
 
 log = structlog.get_logger()
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
-END_STREAM = ACK = 0x1
-END_HEADERS, PADDED, PRIORITY = 0x4, 0x8, 0x20
-HEADER_TABLE_SIZE, MAX_STREAMS, INITIAL_WINDOW, MAX_HEADER_LIST = 1, 3, 4, 6
-NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 7, 8
-
-FRAME_BYTES = 16_384  # the longest payload that either side may send unasked
-MOST_WINDOW = 2**31 - 1
 MOST_PIECES = 64  # of a header block
-_HEAD = struct.Struct(">BHBBI")
-_TWO = struct.Struct(">HI")
-
-
-class PeerBroken(Exception):
-    """The peer sent what HTTP/2 does not allow, or more than its limits do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +73,6 @@ class Limits:
 
 STRANGER = Limits(streams=128, block_bytes=1 << 16, window=1 << 24, noise=1_000)
 OUR_ENVOY = Limits(streams=MOST_WINDOW, block_bytes=1 << 18, window=1 << 30, noise=MOST_WINDOW)
-
-
-def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
-    """Write one frame."""
-    return _HEAD.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, number) + payload
 
 
 Opened = Callable[["Connection", int], Stream]
@@ -111,14 +122,8 @@ class Connection(asyncio.Protocol):
         """Say what we keep to."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from nothing
         limits = self._limits
-        promised = (
-            (HEADER_TABLE_SIZE, 0),
-            (MAX_STREAMS, limits.streams),
-            (INITIAL_WINDOW, self.receive_window),
-            (MAX_HEADER_LIST, limits.block_bytes),
-        )
-        hello = frame(SETTINGS, 0, 0, b"".join(_TWO.pack(*pair) for pair in promised))
-        self._transport.write(hello + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", limits.window)))
+        said = hello(streams=limits.streams, window=self.receive_window, block_bytes=limits.block_bytes)
+        self._transport.write(said + window_update(0, limits.window))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Nobody waits for any stream of this connection."""
@@ -160,11 +165,11 @@ class Connection(asyncio.Protocol):
                 log.error("http2_peer_broken", error=str(error))
             if self._transport is not None:
                 self._flush()
-                self._transport.write(frame(GOAWAY, 0, 0, struct.pack(">II", self._last, PROTOCOL_ERROR)))
+                self._transport.write(goaway(self._last, PROTOCOL_ERROR))
                 self._transport.close()
             return
         if self._received > self._limits.window >> 4:
-            self.write(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received)))
+            self.write(window_update(0, self._received))
             self._received = 0
 
     # What streams call
@@ -197,26 +202,20 @@ class Connection(asyncio.Protocol):
 
     def finish(self, stream: Stream, block: bytes) -> None:
         """Send a stream's last header block."""
-        flags = END_STREAM
-        for at in range(0, max(len(block), 1), FRAME_BYTES):
-            piece = block[at : at + FRAME_BYTES]
-            is_whole = at + FRAME_BYTES >= len(block)
-            kind = CONTINUATION if at else HEADERS
-            self.write(frame(kind, flags | (END_HEADERS if is_whole else 0), stream.number, piece))
-            flags = 0
+        self.write(last_headers(stream.number, block))
         self._gone(stream)
 
     def give_back(self, stream: Stream, size: int) -> None:
         """Let the peer send so much more of a stream."""
         if size and not stream.is_asked:
             stream.owed += size
-            self.write(frame(WINDOW_UPDATE, 0, stream.number, struct.pack(">I", size)))
+            self.write(window_update(stream.number, size))
 
     def leave(self) -> None:
         """Take no new streams and end with the last one; what the peer begins now it may ask of others."""
         if self._transport is not None and not self._is_leaving:
             self._is_leaving = True
-            self.write(frame(GOAWAY, 0, 0, struct.pack(">II", self._last, NO_ERROR)))
+            self.write(goaway(self._last, NO_ERROR))
 
     def close(self) -> None:
         """End now."""
@@ -239,7 +238,7 @@ class Connection(asyncio.Protocol):
         if self.noise:
             self.noise -= 1
         if self._streams.pop(stream.number, None) is not None and not stream.is_asked:
-            self.write(frame(RST_STREAM, 0, stream.number, struct.pack(">I", NO_ERROR)))
+            self.write(reset(stream.number, NO_ERROR))
 
     def _drop(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
@@ -257,7 +256,7 @@ class Connection(asyncio.Protocol):
             if end < len(PREFACE):
                 return data
             at, self.is_greeted = len(PREFACE), True
-        unpack, streams = _HEAD.unpack_from, self._streams
+        unpack, streams = HEAD.unpack_from, self._streams
         while end - at >= 9:
             high, low, kind, flags, number = unpack(data, at)
             length = (high << 16) + low
@@ -277,7 +276,7 @@ class Connection(asyncio.Protocol):
                         raise PeerBroken("data after the end, or beyond the window")
                     piece = data[at + 9 : after]
                     if flags & PADDED:
-                        piece = _unpadded(piece)
+                        piece = unpadded(piece)
                     is_last = bool(flags & END_STREAM)
                     stream.is_asked = is_last
                     if not length and not is_last:
@@ -293,9 +292,7 @@ class Connection(asyncio.Protocol):
         return data[at:]
 
     def _headers(self, flags: int, number: int, payload: bytes) -> None:
-        if flags & (PADDED | PRIORITY):
-            payload = _unpadded(payload) if flags & PADDED else payload
-            payload = payload[5:] if flags & PRIORITY else payload
+        payload = header_block(flags, payload)
         if len(payload) > self._limits.block_bytes:
             raise PeerBroken(f"headers of more than {self._limits.block_bytes} bytes")
         if not flags & END_HEADERS:
@@ -320,7 +317,7 @@ class Connection(asyncio.Protocol):
             return
         if len(self._streams) >= self._limits.streams:
             self.noise += 1
-            self.write(frame(RST_STREAM, 0, number, struct.pack(">I", REFUSED_STREAM)))
+            self.write(reset(number, REFUSED_STREAM))
             return
         is_last = bool(flags & END_STREAM)
         stream = self._streams[number] = self._opened(self, number)
@@ -360,9 +357,7 @@ class Connection(asyncio.Protocol):
             raise PeerBroken("a promise from a client")
 
     def _more(self, number: int, payload: bytes) -> None:
-        if len(payload) != 4:
-            raise PeerBroken("a window update of another size than 4 bytes")
-        more = int.from_bytes(payload, "big") & MOST_WINDOW
+        more = more_window(payload)
         if number:
             stream = self._streams.get(number)
             if stream is not None:
@@ -382,21 +377,10 @@ class Connection(asyncio.Protocol):
             stream.on_window()
 
     def _settings(self, payload: bytes) -> None:
-        if len(payload) % 6:
-            raise PeerBroken("settings of a size that is no multiple of 6")
-        for name, value in _TWO.iter_unpack(payload):
-            if name == INITIAL_WINDOW:
-                if value > MOST_WINDOW:
-                    raise PeerBroken("a window of more than 2**31 - 1 bytes")
-                for stream in self._streams.values():
-                    stream.window += value - self.stream_window
-                self.stream_window = value
+        window = initial_window(payload)
+        if window is not None:
+            for stream in self._streams.values():
+                stream.window += window - self.stream_window
+            self.stream_window = window
         self.write(frame(SETTINGS, ACK, 0))
         self._unblock()
-
-
-def _unpadded(payload: bytes) -> bytes:
-    padding = payload[0] if payload else 0
-    if padding >= len(payload):
-        raise PeerBroken("padding of more than the payload")
-    return payload[1 : len(payload) - padding]

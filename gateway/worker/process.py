@@ -17,11 +17,13 @@ import structlog
 import uvloop
 
 from gateway.worker import settings as worker_settings
-from gateway.worker.backend import Engine, Host, NoRoom, installed_backends, open_engine
+from gateway.worker.backend import Host, NoRoom, installed_backends
+from gateway.worker.device import DeviceThread
+from gateway.worker.engine import Engine, open_engine
 from gateway.worker.faults import Faults
 from gateway.worker.holders import Holders
 from gateway.worker.queue import Queue
-from gateway.worker.runner import DeviceThread, IdInUse, Runner
+from gateway.worker.runner import IdInUse, Runner
 from gateway.worker.settings import Settings
 from protos import engine_pb2
 from protos.contract.base import FOLDER

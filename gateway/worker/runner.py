@@ -1,18 +1,31 @@
 """From frames to answers: one queue, one thread, one device."""
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any, TypeVar
 
 import structlog
 
-from gateway.worker.backend import Answer, BackendGone, Constrains, Engine, Generates, Prepared, answer
+from gateway.worker.backend import BackendGone, Constrains, Generates, Prepared
+from gateway.worker.device import DeviceThread
+from gateway.worker.engine import Answer, Engine, answer
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Left, Queue, Waiting
+from gateway.worker.replies import (
+    BAD_INPUT,
+    CANCELLED,
+    ENGINE_ERROR,
+    LEFT,
+    OK,
+    OVERLOADED,
+    UNKNOWN_BUNDLE,
+    last_chunk,
+    micros,
+    refusal,
+    short,
+    with_more,
+)
 from protos import decide_pb2, engine_pb2
 from protos.contract.given import Given
 from protos.contract.rows import JobRow, ResultRow
@@ -21,67 +34,15 @@ from protos.contract.task import InputInvalid, check_input, render
 log = structlog.get_logger()
 
 Reply = Callable[[engine_pb2.Frame | ResultRow], None]
-T = TypeVar("T")
 
-MAX_MESSAGE = 200
 MAX_DELAYED = 1 << 16  # answers a DELAY fault may hold back; beyond that they go out at once
 DEFAULT_NEW_TOKENS = 64
 MAX_NEW_TOKENS = 4096
-MAX_U32 = 2**32 - 1
 LEAST_URGENT = int(max(engine_pb2.Priority.values()))
-
-OK = engine_pb2.RESULT_STATUS_OK
-EXPIRED = engine_pb2.RESULT_STATUS_EXPIRED
-CANCELLED = engine_pb2.RESULT_STATUS_CANCELLED
-OVERLOADED = engine_pb2.RESULT_STATUS_OVERLOADED
-UNKNOWN_BUNDLE = engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE
-BAD_INPUT = engine_pb2.RESULT_STATUS_BAD_INPUT
-ENGINE_ERROR = engine_pb2.RESULT_STATUS_ENGINE_ERROR
-
-LEFT = {
-    Left.EXPIRED: (EXPIRED, "the time ran out in the queue"),
-    Left.OVERLOADED: (OVERLOADED, "the queue is full"),
-}
 
 
 class IdInUse(Exception):
     """A connection reused the id of a job that is not answered yet."""
-
-
-class DeviceThread:
-    """A thread that runs one thing at a time and reports back to the event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
-        self._loop = loop
-        self._inbox: SimpleQueue[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]] | None] = (
-            SimpleQueue()
-        )
-        # A daemon: native code that hangs must not keep a stopped worker alive.
-        self._runs_on = threading.Thread(target=self._run, name=name, daemon=True)
-        self._runs_on.start()
-
-    def run(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
-        """Run ``work`` on the thread, then ``done(result, error)`` on the event loop."""
-        self._inbox.put((work, done))
-
-    def close(self, timeout_s: float) -> None:
-        """Let the thread finish what it was given."""
-        self._inbox.put(None)
-        self._runs_on.join(timeout_s)
-
-    def _run(self) -> None:
-        while (item := self._inbox.get()) is not None:
-            work, done = item
-            result: Any = None
-            problem: BaseException | None = None
-            try:
-                result = work()
-            except BaseException as error:  # whatever a model does, the next batch still runs
-                problem = error
-            try:
-                self._loop.call_soon_threadsafe(done, result, problem)
-            except RuntimeError:  # the loop is closed: nobody is left to tell
-                return
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +101,7 @@ class Runner:
         """Queue one job or answer it now; raises IdInUse."""
 
         def refuse(status: engine_pb2.ResultStatus, message: str) -> None:
-            reply(_result(job.id, job.bundle_digest, status, message))
+            reply(refusal(job.id, job.bundle_digest, status, message))
 
         self._check_id(owner, job.id)
         admitted = self._prepare(job.bundle_digest, job.input, refuse)
@@ -152,7 +113,7 @@ class Runner:
         """Queue one generation or answer it now; raises IdInUse."""
 
         def refuse(status: engine_pb2.ResultStatus, message: str) -> None:
-            reply(_chunk(job.id, status, message))
+            reply(last_chunk(job.id, status, message))
 
         self._check_id(owner, job.id)
         engine = self.engines.get(job.bundle_digest)
@@ -282,16 +243,16 @@ class Runner:
         try:
             check_input(engine.task, given, len(given.raw))
         except InputInvalid as error:
-            refuse(BAD_INPUT, _short(error))
+            refuse(BAD_INPUT, short(error))
             return None
         try:
             text = render(engine.task, given)
             return engine, engine.backend.prepare(text), text
         except InputInvalid as error:
-            refuse(BAD_INPUT, _short(error))
+            refuse(BAD_INPUT, short(error))
             return None
         except Exception as error:
-            refuse(ENGINE_ERROR, _short(error))
+            refuse(ENGINE_ERROR, short(error))
             return None
 
     def _offer(self, owner: int, job: JobRow | engine_pb2.GenerateJob, work: Work, *, alone: bool) -> None:
@@ -331,11 +292,11 @@ class Runner:
         if scored is not None:
             self._answer_scores(batch, started, *scored)
             return
-        log.warning("batch_failed", bundle=batch[0].bundle, error=_short(error))
+        log.warning("batch_failed", bundle=batch[0].bundle, error=short(error))
         if isinstance(error, BackendGone):
-            self._quarantine(batch[0].work.engine, _short(error))
+            self._quarantine(batch[0].work.engine, short(error))
         for job in batch:
-            self._answer_status(job, ENGINE_ERROR, _short(error))
+            self._answer_status(job, ENGINE_ERROR, short(error))
 
     def _answer_scores(self, batch: list[Job], started: float, answers: list[Answer], engine_us: int) -> None:
         is_well = self.faults.are_none
@@ -353,20 +314,20 @@ class Runner:
             work = job.work
             answered = ResultRow(
                 job.id, row.index(max(row)), head.decide(task, row), row[work.engine.score_index],
-                work.prepared.truncated, work.prepared.tokens, _micros(started - job.arrived), engine_us, len(batch),
+                work.prepared.truncated, work.prepared.tokens, micros(started - job.arrived), engine_us, len(batch),
                 job.bundle, row,
             )  # fmt: skip
             is_plain = given.vocabulary_mass is None and not (given.logprobs or given.is_bounded or given.reasons)
-            self._answer(job, answered if is_plain else _with_more(answered, given, work.engine.statements))
+            self._answer(job, answered if is_plain else with_more(answered, given, work.engine.statements))
 
     def _stepped(self, job: Job, piece: str | None, error: BaseException | None) -> None:
         self._running = {}
         work = job.work
         if error is not None:
-            log.warning("generation_failed", bundle=job.bundle, error=_short(error))
+            log.warning("generation_failed", bundle=job.bundle, error=short(error))
             if isinstance(error, BackendGone):
-                self._quarantine(work.engine, _short(error))
-            self._answer_status(job, ENGINE_ERROR, _short(error))
+                self._quarantine(work.engine, short(error))
+            self._answer_status(job, ENGINE_ERROR, short(error))
         elif self.faults.is_failing(job.bundle):
             self._answer_status(job, ENGINE_ERROR, "injected fault")
         elif work.is_cancelled:
@@ -376,7 +337,7 @@ class Runner:
             self._answer_status(job, UNKNOWN_BUNDLE, f"bundle {job.bundle} was unloaded")
         elif piece is None:
             self.counts.completed += 1
-            self._answer(job, _chunk(job.id, OK, "", work.pieces))
+            self._answer(job, last_chunk(job.id, OK, "", work.pieces))
         else:
             work.pieces += 1
             self._answer(job, engine_pb2.Frame(chunk=engine_pb2.Chunk(id=job.id, text=piece, tokens=work.pieces)))
@@ -391,9 +352,9 @@ class Runner:
 
     def _answer_status(self, job: Job, status: engine_pb2.ResultStatus, message: str) -> None:
         if job.alone:
-            self._answer(job, _chunk(job.id, status, message, job.work.pieces))
+            self._answer(job, last_chunk(job.id, status, message, job.work.pieces))
         else:
-            self._answer(job, _result(job.id, job.bundle, status, message))
+            self._answer(job, refusal(job.id, job.bundle, status, message))
 
     def _answer(self, job: Job, frame: engine_pb2.Frame | ResultRow) -> None:
         delay_s = self.faults.delay_s(job.bundle)
@@ -408,24 +369,11 @@ class Runner:
         job.work.reply(frame)
 
 
-def _with_more(row: ResultRow, given: Answer, statements: Mapping[str, str]) -> engine_pb2.Frame:
-    """Write an answer of which there is more to tell than fits a row."""
-    frame = engine_pb2.Frame(result=engine_pb2.Result(**row._asdict()))
-    result = frame.result
-    if given.vocabulary_mass is not None:
-        result.vocabulary_mass = given.vocabulary_mass
-    result.label_logprobs.extend(given.logprobs)
-    result.bounded = given.is_bounded
-    for name, share in given.reasons:
-        result.reasons.add(field=name, log_odds=share, statement=statements.get(name, ""))
-    return frame
-
-
 def _score(engines: list[Engine], prepared: list[Prepared], clock: Callable[[], float]) -> tuple[list[Answer], int]:
     """Run a batch and time it, on the device's thread."""
     started = clock()
     answers = answer(engines, prepared)
-    return answers, _micros(clock() - started)
+    return answers, micros(clock() - started)
 
 
 def _step(work: Work) -> str | None:
@@ -445,22 +393,4 @@ def _step(work: Work) -> str | None:
 
 def _log_problem(_: object, error: BaseException | None) -> None:
     if error is not None:
-        log.warning("unload_failed", error=_short(error))
-
-
-def _micros(seconds: float) -> int:
-    return min(MAX_U32, max(0, round(seconds * 1e6)))
-
-
-def _short(error: BaseException | None) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:MAX_MESSAGE]
-
-
-def _result(id: int, bundle: str, status: engine_pb2.ResultStatus, message: str) -> engine_pb2.Frame:
-    return engine_pb2.Frame(result=engine_pb2.Result(id=id, status=status, message=message, bundle_digest=bundle))
-
-
-def _chunk(id: int, status: engine_pb2.ResultStatus, message: str, tokens: int = 0) -> engine_pb2.Frame:
-    """Write the chunk that ends a generation."""
-    return engine_pb2.Frame(chunk=engine_pb2.Chunk(id=id, last=True, status=status, message=message, tokens=tokens))
+        log.warning("unload_failed", error=short(error))

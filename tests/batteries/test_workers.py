@@ -19,7 +19,8 @@ from safetensors.torch import load, save  # noqa: E402
 from gateway.domain.capabilities import Constraint  # noqa: E402
 from gateway.engines.link import WorkerLink  # noqa: E402
 from gateway.serving.ports import BundleRefused, GenerationFailed  # noqa: E402
-from gateway.worker.backend import Host, open_engine  # noqa: E402
+from gateway.worker.backend import Host  # noqa: E402
+from gateway.worker.engine import open_engine  # noqa: E402
 from protos import engine_pb2  # noqa: E402
 from protos.contract.base import BaseStore  # noqa: E402
 from protos.contract.fields import FieldInvalid  # noqa: E402

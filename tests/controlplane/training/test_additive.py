@@ -13,7 +13,8 @@ import pytest
 from controlplane.packs.example import Example
 from controlplane.training.additive import fit
 from controlplane.training.classical import Fitted
-from gateway.worker.backend import BackendFailed, Engine, Host, open_engine
+from gateway.worker.backend import BackendFailed, Host
+from gateway.worker.engine import Engine, open_engine
 from protos.contract.additive import Additive
 from protos.contract.bundle import Bundle, BundleStore
 from protos.contract.task import Field, TaskSpec

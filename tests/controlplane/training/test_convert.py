@@ -16,7 +16,8 @@ from controlplane.cli.app import app  # noqa: E402
 from controlplane.packs.example import Example  # noqa: E402
 from controlplane.training import convert, ir  # noqa: E402
 from controlplane.training.dataset import dataset_digest, write_dataset  # noqa: E402
-from gateway.worker.backend import Engine, Host, open_engine  # noqa: E402
+from gateway.worker.backend import Host  # noqa: E402
+from gateway.worker.engine import Engine, open_engine  # noqa: E402
 from protos.contract.base import BaseStore  # noqa: E402
 from protos.contract.bundle import BundleStore  # noqa: E402
 from protos.contract.head import Head  # noqa: E402

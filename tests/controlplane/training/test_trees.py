@@ -15,7 +15,8 @@ from controlplane.packs.example import Example
 from controlplane.training import trees
 from controlplane.training.classical import Fitted
 from controlplane.training.trees import fit
-from gateway.worker.backend import BackendFailed, Engine, Host, open_engine
+from gateway.worker.backend import BackendFailed, Host
+from gateway.worker.engine import Engine, open_engine
 from protos.contract.bundle import BundleStore
 from protos.contract.fields import FieldInvalid
 from protos.contract.task import Field

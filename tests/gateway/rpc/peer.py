@@ -7,7 +7,7 @@ from typing import Any
 import hpack
 
 from gateway.rpc.exchanges import GrpcServer
-from gateway.rpc.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame
+from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame
 from gateway.rpc.wire import ARRIVED
 
 HELLO = PREFACE + frame(SETTINGS, 0, 0)

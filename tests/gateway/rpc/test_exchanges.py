@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from gateway.rpc.exchanges import GrpcServer, Step
-from gateway.rpc.http2 import (
+from gateway.rpc.http2_frames import (
     ACK,
     CONTINUATION,
     DATA,

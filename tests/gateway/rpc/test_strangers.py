@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.rpc import http2
+from gateway.rpc import http2_frames
 from gateway.rpc.direct import DirectFront
 from gateway.rpc.exchanges import GrpcServer
 from gateway.rpc.header_block import BlockBroken, leaves_no_trace, read_block
 from gateway.rpc.header_table import HeaderTable
-from gateway.rpc.http2 import (
+from gateway.rpc.http2 import STRANGER
+from gateway.rpc.http2_frames import (
     DATA,
     END_HEADERS,
     GOAWAY,
     HEADERS,
     PING,
     RST_STREAM,
-    STRANGER,
     WINDOW_UPDATE,
     frame,
 )
@@ -146,7 +146,7 @@ def test_more_streams_than_a_connection_may_have_are_refused_one_by_one() -> Non
     [
         lambda n: frame(HEADERS, END_HEADERS, n, block(WAIT)) + frame(RST_STREAM, 0, n, CANCEL),
         lambda n: frame(PING, 0, 0, bytes(8)),
-        lambda n: frame(http2.SETTINGS, 0, 0),
+        lambda n: frame(http2_frames.SETTINGS, 0, 0),
         lambda n: frame(HEADERS, END_HEADERS, n, block(WAIT)) if n == 1 else frame(DATA, 0, 1),
     ],
     ids=["rapid reset", "pings", "settings", "empty data"],

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.worker.backend import BackendFailed, Host, open_engine
+from gateway.worker.backend import BackendFailed, Host
+from gateway.worker.engine import open_engine
 from protos.contract.bundle import Bundle, BundleStore
 from protos.contract.head import Curve, Head
 

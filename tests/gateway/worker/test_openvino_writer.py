@@ -15,7 +15,8 @@ import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from controlplane.training.ir import LabelRows, to_ir  # noqa: E402
-from gateway.worker.backend import BackendFailed, Engine, Host, open_engine  # noqa: E402
+from gateway.worker.backend import BackendFailed, Host  # noqa: E402
+from gateway.worker.engine import Engine, open_engine  # noqa: E402
 from protos import decide_pb2  # noqa: E402
 from protos.contract.base import BaseStore  # noqa: E402
 from protos.contract.bundle import BundleStore  # noqa: E402

@@ -8,10 +8,12 @@ import pytest
 from numpy.typing import NDArray
 
 from gateway.serving.ports import Result
-from gateway.worker.backend import Engine, Prepared, Scores
+from gateway.worker.backend import Prepared, Scores
+from gateway.worker.device import DeviceThread
+from gateway.worker.engine import Engine
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Queue
-from gateway.worker.runner import DeviceThread, IdInUse, Runner
+from gateway.worker.runner import IdInUse, Runner
 from protos import engine_pb2
 from protos.contract.given import Given
 from protos.contract.head import Head

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.worker.backend import BackendFailed, Engine, Host, answer, open_engine
+from gateway.worker.backend import BackendFailed, Host
+from gateway.worker.engine import Engine, answer, open_engine
 from gateway.worker.simulator import SimulatorBackend
 from protos.contract.bundle import BundleStore
 from tests.tasks import TASK

@@ -20,7 +20,8 @@ from hypothesis import strategies as st  # noqa: E402
 from safetensors.torch import load, save  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
-from gateway.worker.backend import BackendFailed, Engine, Host, Prepared, answer, open_engine  # noqa: E402
+from gateway.worker.backend import BackendFailed, Host, Prepared  # noqa: E402
+from gateway.worker.engine import Engine, answer, open_engine  # noqa: E402
 from gateway.worker.transformers.layout import NO_PREFIX, Part, lay_out  # noqa: E402
 from gateway.worker.transformers.loading import DECODER, build_model  # noqa: E402
 from gateway.worker.transformers.resident import Resident, Row  # noqa: E402
