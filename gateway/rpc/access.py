@@ -112,19 +112,18 @@ def with_access(
             raise CallerUnknown
         return principal
 
-    def handler_for(call: Call) -> Any:
-        principal = caller_of(call)
+    def handler_for(principal: Principal, call: Call) -> Any:
         if call.path.startswith(LOCAL) and not principal.roles & MAY_LOOK:
             note("role")
             raise CallerNotAllowed
         return tables[principal.name][call.path]
 
     async def unary(call: Call, payload: bytes) -> bytes:
-        return await cast(Unary, handler_for(call))(call, payload)
+        return await cast(Unary, handler_for(caller_of(call), call))(call, payload)
 
     async def stream(call: Call, request: Any) -> AsyncIterator[bytes]:
         principal = caller_of(call)
-        async with closing(handler_for(call)(call, request)) as answers:
+        async with closing(handler_for(principal, call)(call, request)) as answers:
             async for answer in answers:
                 if caller_of(call) != principal:  # what was allowed then may not be now
                     note("role")
