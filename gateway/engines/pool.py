@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 
@@ -24,6 +25,7 @@ class Pool:
         self.links = list(links)
         self.preloads = tuple(preload)  # bundles to have ready whatever the plan says
         self._needed: Collection[str] = ()
+        self._held: Collection[str] = ()
         self._leaving: dict[str, asyncio.TimerHandle] = {}
         self._manifest_of = manifest_of
         # Of one engine there is nothing to choose, so nothing to learn.
@@ -95,13 +97,24 @@ class Pool:
         for link in self._eligible(bundle):
             link.want(bundle)
 
+    @contextmanager
+    def holding(self, bundles: Collection[str]) -> Iterator[None]:
+        """Let none of these go meanwhile: a plan that needs them is being loaded, whatever else happens."""
+        self._held = bundles
+        for bundle in set(bundles).intersection(self._leaving):
+            self._leaving.pop(bundle).cancel()
+        try:
+            yield
+        finally:
+            self._held = ()
+
     def keep_only(self, bundles: set[str]) -> None:
         """Forget bundles that no plan needs any more, but for those that are to stay ready.
 
         Calls that began under the last plan still wait for its bundles, so a ready one goes when the longest of them
         has ended: its task's deadline.
         """
-        self._needed, kept = bundles, bundles.union(self.preloads)
+        self._needed, kept = bundles, bundles.union(self.preloads, self._held)
         for bundle in kept.intersection(self._leaving):
             self._leaving.pop(bundle).cancel()
         unneeded: set[str] = set().union(*(link.wanted for link in self.links)) - kept

@@ -195,16 +195,17 @@ class CurrentPlan:
         self._judge.check(self._standing, judged)
         for split in plan.splits:
             self._route(split, plan.generation)  # raises before anything is loaded
-        await self._load(_needed(plan))
-        self._check_exactness(plan)
-        # Somebody may have rolled back meanwhile.
-        before, self._standing = self._standing, self._judge.check(self._standing, judged)
-        try:
-            self._save(offer)
-        except OSError as error:
-            self._standing = before
-            raise PlanRefused("state_not_written", f"the plan cannot be stored: {error}") from error
-        self._swap()
+        with self._pool.holding(_needed(plan)):
+            await self._load(_needed(plan))
+            self._check_exactness(plan)
+            # Somebody may have rolled back meanwhile.
+            before, self._standing = self._standing, self._judge.check(self._standing, judged)
+            try:
+                self._save(offer)
+            except OSError as error:
+                self._standing = before
+                raise PlanRefused("state_not_written", f"the plan cannot be stored: {error}") from error
+            self._swap()
         await self._trim(plan)
         log.info("plan_applied", generation=plan.generation, digest=plan.digest)
         return plan

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from gateway.engines.pool import Pool
-from gateway.serving.ports import EngineLink
-from protos.contract.bundle import BundleStore
+from gateway.serving.ports import EngineLink, WorkerAway
+from protos.contract.bundle import BundleStore, Manifest
 from tests.tasks import TASK
 
 LATE_US = 20_000
@@ -21,6 +21,18 @@ class FakeLink:
     ready: set[str]
     preloads: set[str] = field(default_factory=set)
     unloaded: list[str] = field(default_factory=list)
+
+    loading: asyncio.Event = field(default_factory=asyncio.Event)
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def serves(self, manifest: Manifest) -> bool:
+        return True
+
+    async def load(self, bundle: str) -> None:
+        if bundle not in self.ready:
+            self.wanted.add(bundle)
+            await self.loading.wait()
+            raise WorkerAway(bundle)
 
     def unload(self, bundle: str) -> None:
         self.wanted.discard(bundle)
@@ -80,5 +92,36 @@ def test_a_bundle_that_is_needed_again_before_it_left_stays(tmp_path: Path) -> N
         pool.keep_only({kept, ready})
         await until_the_longest_call_ended()
         assert pool.is_ready(ready)
+
+    watched(tmp_path, story)
+
+
+def test_a_bundle_that_a_new_plan_brings_back_stays_where_it_is_while_another_engine_loads_it(tmp_path: Path) -> None:
+    async def story(pool: Pool, link: FakeLink, bundles: list[str]) -> None:
+        kept, ready, _ = bundles
+        slow = FakeLink(wanted={kept}, ready={kept})
+        pool.links.append(cast(EngineLink, slow))
+        for each in (link, slow):
+            each.connected.set()
+        pool.keep_only({kept})
+        with pool.holding({kept, ready}):
+            loads = asyncio.create_task(pool.load(ready))
+            await until_the_longest_call_ended()
+            slow.loading.set()
+            await loads
+            pool.keep_only({kept, ready})
+        assert pool.is_ready(ready) and ready not in link.unloaded
+
+    watched(tmp_path, story)
+
+
+def test_what_a_plan_that_is_being_loaded_brings_stays_when_somebody_rolls_back_meanwhile(tmp_path: Path) -> None:
+    async def story(pool: Pool, link: FakeLink, bundles: list[str]) -> None:
+        kept, ready, loading = bundles
+        with pool.holding({kept, loading}):
+            pool.keep_only({kept})
+            assert link.unloaded == []
+        pool.keep_only({kept})
+        assert link.unloaded == [loading]
 
     watched(tmp_path, story)

@@ -1,6 +1,7 @@
 """A gateway's plan without processes: real bundles, signatures and ledger, and engines that load all."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ class LoadsAll:
     """An engine pool that has whatever it is asked for."""
 
     preloads: tuple[str, ...] = ()
+
+    def holding(self, bundles: set[str]) -> nullcontext[None]:
+        return nullcontext()
 
     async def load(self, bundle: str) -> None:
         await asyncio.sleep(0)
