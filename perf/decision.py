@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 
 from controlplane.packs.registry import load_pack
 from controlplane.training.dataset import write_dataset
-from perf.deployment import START_S, ZERO, Deployment, split
+from perf.authority import ZERO
+from perf.deployment import START_S, Deployment, split
 from perf.openloop import percentile
 from perf.processes import ROOT, load_core
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2

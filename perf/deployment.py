@@ -3,7 +3,6 @@
 import asyncio
 import queue
 import re
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -12,22 +11,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane import worker_socket
-from perf.processes import ROOT, Processes, cpu_s, descriptors, family, free_port, give_way, resident_mb
+from perf import site
+from perf.authority import PERSON, Authority
+from perf.processes import Processes, cpu_s, descriptors, family, free_port, give_way, resident_mb
 from perf.request import MODEL, check_answer
 from protos import traffic_pb2, traffic_pb2_grpc
-from protos.contract.attestation import STATEMENT_TYPE, Approval, Operator, Operators, public_text, sign, sign_approval
+from protos.contract.attestation import STATEMENT_TYPE, sign
 from protos.contract.bundle import BundleStore
-from protos.contract.digest import canonical_json
-from protos.contract.memory_ledger import MemoryLedger
-from protos.contract.plan import Split, TrafficPlan
-from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
+from protos.contract.plan import Split
 from protos.contract.rollback import RollbackOrder
 from protos.contract.task import Field, TaskSpec
 
-ZERO = "sha256:" + "0" * 64
 DEPLOYMENT = "bench"
 START_S = 90.0
 
@@ -80,9 +76,7 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
     """Signs the plans it is told to and offers them to one gateway. Approves everything they need."""
 
     def __init__(self) -> None:
-        self._key = Ed25519PrivateKey.generate()
-        self._approver = Ed25519PrivateKey.generate()
-        self._ledger = MemoryLedger(DEPLOYMENT)
+        self.authority = Authority(DEPLOYMENT)
         self._offers: queue.Queue[traffic_pb2.PlanOffer | None] = queue.Queue()  # of the stream that began last
         self._unanswered: traffic_pb2.PlanOffer | None = None
         self._acknowledged: queue.Queue[traffic_pb2.Acknowledgement] = queue.Queue()
@@ -94,22 +88,17 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
 
-    def write_keys(self, folder: Path) -> None:
-        """Give a gateway what it verifies with."""
-        people = (Operator("ann", ("approver",), (public_text(self._approver.public_key()),)),)
-        (folder / "operators.json").write_bytes(canonical_json(Operators(1, 1, people).to_json()))
-        (folder / "plan.pub").write_text(public_text(self._key.public_key()))
-
     def prepare(self, *splits: Split) -> traffic_pb2.PlanOffer:
         """Sign the next plan and whatever approvals it rests on."""
         self._generation += 1
-        plan = TrafficPlan(DEPLOYMENT, self._generation, int(time.time()), splits, ())
+        # A new statement every time: one whose weight was taken back raises nothing any more.
+        nonce = f"{DEPLOYMENT}-{self._generation}"
         approvals = [
-            self._approve(one, bundle) for one in splits for bundle in {*one.exposure(), one.previous} - {None}
+            self.authority.approval(one, bundle, nonce=nonce)
+            for one in splits
+            for bundle in {*one.exposure(), one.previous} - {None}
         ]
-        return self._ledger.prove(
-            traffic_pb2.PlanOffer(plan=sign_plan(plan, self._key), approvals=approvals), self._key
-        )
+        return self.authority.offer(self.authority.plan(self._generation, splits), approvals)
 
     def offer(self, offer: traffic_pb2.PlanOffer) -> float:
         """Have the gateway apply a plan; returns the seconds until it said so."""
@@ -132,37 +121,14 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         """Sign a person's order to leave a bundle at the gateway."""
         now = int(time.time())
         nonce = f"bench-{time.time_ns()}"
-        made = RollbackOrder("ann", specialist, bundle, DEPLOYMENT, now, now + 600, nonce, "bench")
-        return sign(made.payload(), STATEMENT_TYPE, self._approver)
+        made = RollbackOrder(PERSON, specialist, bundle, DEPLOYMENT, now, now + 600, nonce, "bench")
+        return sign(made.payload(), STATEMENT_TYPE, self.authority.approver)
 
     def close(self) -> None:
         """Stop serving."""
         self._offers.put(None)
         self._server.stop(0.5).wait()
         self._threads.shutdown(wait=True, cancel_futures=True)
-
-    def _approve(self, chosen: Split, bundle: str) -> traffic_pb2.Envelope:
-        # A new statement every time: one whose weight was taken back raises nothing any more.
-        now = int(time.time())
-        approval = Approval(
-            person="ann",
-            specialist=chosen.specialist,
-            rollout=chosen.salt,
-            step="canary",
-            bundle=bundle,
-            evidence=ZERO,
-            suite=ZERO,
-            from_split=no_split_digest(chosen.specialist),
-            to_split=to_split_digest(chosen, 10_000),
-            ceiling_bp=10_000,
-            audience=DEPLOYMENT,
-            not_before=now,
-            expires=now + 3_600,
-            nonce=f"bench-{self._generation}",
-            author="trainer",
-            reason="bench",
-        )
-        return sign_approval(approval, self._approver)
 
     def WatchPlan(self, request: Any, context: Any) -> Iterator[traffic_pb2.PlanOffer]:  # noqa: N802
         """Stream what is offered; on a new stream, what the last one may have lost."""
@@ -199,20 +165,14 @@ class Deployment:
         self.control = ControlPlane()
         self.address = ""
         self._metrics_port = free_port()
-        self._settings = {
-            "deployment": DEPLOYMENT,
-            "front": front,
-            "listen": "127.0.0.1:0",
-            "control": f"127.0.0.1:{self.control.port}",
-            "worker_sockets": [f"{name}.sock" for name in self.workers],
-            "bundles_dir": "bundles",
-            "capture_dir": "capture",
-            "state_dir": "state",
-            "operators": "operators.json",
-            "plan_key": "plan.pub",
-            "metrics_port": self._metrics_port,
+        self._settings = site.settings(
+            self.control.authority,
+            self.control.port,
+            self.workers,
+            front=front,
+            metrics_port=self._metrics_port,
             **settings,
-        }
+        )
 
     def __enter__(self) -> Self:
         try:
@@ -227,22 +187,11 @@ class Deployment:
         self.control.close()
 
     def _start(self) -> None:
-        self.control.write_keys(self.folder)
-        lines = "\n".join(f"{name} = {_toml(value)}" for name, value in self._settings.items())
-        (self.folder / "interlock.toml").write_text(f"[gateway]\n{lines}\n")
+        site.write(self.folder, self.control.authority, self._settings)
         self.processes.__enter__()
         for name in self.workers:
-            self._python(
-                name,
-                "gateway.worker",
-                "--socket",
-                f"{name}.sock",
-                "--bundles",
-                "bundles",
-                "--allow-faults",
-                *self._worker_options,
-            )
-        self._python("gateway", "gateway", "--config", "interlock.toml")
+            self.processes.start(name, site.worker(name, *self._worker_options), self.folder, site.ENVIRONMENT)
+        self.processes.start("gateway", site.GATEWAY, self.folder, site.ENVIRONMENT)
         ends = time.monotonic() + START_S
         # A log line in colour or in JSON would do as well.
         while (found := re.search(r"gateway_ready.*?port\W+(\d+)", self.processes.log("gateway"))) is None:
@@ -252,16 +201,9 @@ class Deployment:
             time.sleep(0.05)
         self.address = f"127.0.0.1:{found.group(1)}"
 
-    def _python(self, name: str, module: str, *arguments: str) -> None:
-        argv = [sys.executable, "-m", module, *arguments]
-        self.processes.start(name, argv, self.folder, {"PYTHONPATH": str(ROOT)})
-
     def bundle(self, **engine: Any) -> str:
         """Add a bundle whose engine costs nothing, unless told otherwise."""
-        manifest = self.store.add(
-            task=TASK, engine={"backend": "simulator", **engine}, contents={}, base={}, lineage={"author": "trainer"}
-        )
-        return manifest.digest
+        return site.simulated(self.store, TASK, **engine)
 
     def check(self) -> None:
         """See that a real client gets a real answer; raises RuntimeError."""
@@ -312,11 +254,3 @@ class Deployment:
     def descriptors(self) -> int:
         """Return how many descriptors the gateway, its front and the workers hold."""
         return sum(descriptors(self.processes.pid(name)) for name in ("gateway", *self.workers))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f'"{name}" = {_toml(item)}' for name, item in value.items()) + "}"
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()

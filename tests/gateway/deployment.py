@@ -4,10 +4,8 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
-import time
 import urllib.request
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,73 +16,45 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane import worker_socket
+from perf import site
+from perf.authority import Authority
 from protos import capture_pb2, decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2, traffic_pb2_grpc
-from protos.contract.attestation import Approval, Operator, Operators, public_text, sign_approval
 from protos.contract.bundle import BundleStore
-from protos.contract.digest import canonical_json
-from protos.contract.memory_ledger import MemoryLedger
 from protos.contract.plan import Split, TrafficPlan
-from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
 from protos.contract.segment import read_segment
 from protos.contract.task import TaskSpec
 from tests.tasks import TASK
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 90.0
-DIGEST = "sha256:" + "0" * 64
 
 
 @dataclass
 class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
     """Offers the plans a test puts in; keeps what gateways say."""
 
-    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
-    approver: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    authority: Authority = field(default_factory=lambda: Authority("test"))
     offers: list[traffic_pb2.PlanOffer] = field(default_factory=list)
     approvals: list[traffic_pb2.Envelope] = field(default_factory=list)
     reports: list[traffic_pb2.GatewayReport] = field(default_factory=list)
     current: TrafficPlan | None = None
     generation: int = 0
-    ledger: MemoryLedger = field(default_factory=lambda: MemoryLedger("test"))
 
     def __post_init__(self) -> None:
         self._acknowledged: asyncio.Queue[traffic_pb2.Acknowledgement] = asyncio.Queue()
         self._changed = asyncio.Event()
 
-    def operators(self) -> Operators:
-        return Operators(1, 1, (Operator("ann", ("approver",), (public_text(self.approver.public_key()),)),))
-
     def approve(self, split: Split, bundle: str, ceiling_bp: int = 10_000, **changes: Any) -> None:
         """Sign an approval of this split and attach it to every later plan."""
         before = self.current.split_for(split.specialist) if self.current else None
-        approval = Approval(
-            person="ann",
-            specialist=split.specialist,
-            rollout=split.salt,
-            step="canary",
-            bundle=bundle,
-            evidence=DIGEST,
-            suite=DIGEST,
-            from_split=before.shape_digest() if before else no_split_digest(split.specialist),
-            to_split=to_split_digest(split, ceiling_bp),
-            ceiling_bp=ceiling_bp,
-            audience="test",
-            not_before=0,
-            expires=2**40,
-            nonce="n",
-            author="trainer",
-            reason="test",
-        )
-        self.approvals.append(sign_approval(replace(approval, **changes), self.approver))
+        self.approvals.append(self.authority.approval(split, bundle, before=before, ceiling_bp=ceiling_bp, **changes))
 
     async def publish(
         self, *splits: Split, key: Ed25519PrivateKey | None = None, generation: int | None = None
     ) -> traffic_pb2.Acknowledgement:
         """Offer a plan and return what the gateway says of it."""
         self.generation = generation if generation is not None else self.generation + 1
-        plan = TrafficPlan("test", self.generation, int(time.time()), tuple(splits), ())
-        offer = traffic_pb2.PlanOffer(plan=sign_plan(plan, key or self.key), approvals=self.approvals)
-        return await self.send(self.ledger.prove(offer, self.key), plan)
+        plan = self.authority.plan(self.generation, splits)
+        return await self.send(self.authority.offer(plan, self.approvals, key), plan)
 
     async def send(self, offer: traffic_pb2.PlanOffer, plan: TrafficPlan | None = None) -> traffic_pb2.Acknowledgement:
         """Offer anything and return what the gateway says of it."""
@@ -131,37 +101,19 @@ class Deployment:
 
     def bundle(self, task: TaskSpec = TASK, **engine: Any) -> str:
         """Add a simulator bundle."""
-        manifest = self.store.add(
-            task=task,
-            engine={"backend": "simulator", **engine},
-            contents={},
-            base={},
-            lineage={"author": "trainer"},
-        )
-        return manifest.digest
+        return site.simulated(self.store, task, **engine)
 
     async def __aenter__(self) -> Self:
         self._server = grpc.aio.server()
         traffic_pb2_grpc.add_TrafficServiceServicer_to_server(self.control, self._server)
         control_port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
-        (self.root / "operators.json").write_bytes(canonical_json(self.control.operators().to_json()))
-        (self.root / "plan.pub").write_text(public_text(self.control.key.public_key()))
-        self.settings = {
-            "deployment": "test",
-            "listen": "127.0.0.1:0",
-            "control": f"127.0.0.1:{control_port}",
-            "worker_sockets": ["worker.sock"],
-            "bundles_dir": "bundles",
-            "capture_dir": "capture",
-            "state_dir": "state",
-            "operators": "operators.json",
-            "plan_key": "plan.pub",
-            "capture_flush_s": 0.01,
-            "report_interval_s": 0.1,
-            "drain_delay_s": 0.1,
-            **self.settings,
-        }
+        self.settings = site.settings(
+            self.control.authority,
+            control_port,
+            ["worker"],
+            **{"capture_flush_s": 0.01, "report_interval_s": 0.1, "drain_delay_s": 0.1, **self.settings},
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -171,24 +123,18 @@ class Deployment:
 
     def start_worker(self, name: str = "worker", *options: str) -> None:
         """Start an engine worker on the socket of its name."""
-        line = ("--socket", f"{name}.sock", "--bundles", "bundles", "--allow-faults", *options)
-        self._start(name, "gateway.worker", *line)
+        self._start(name, site.worker(name, *options))
 
     async def start_gateway(self) -> None:
         """Start the gateway and wait until it listens."""
-        lines = [f"{name} = {_toml(value)}" for name, value in self.settings.items()]
-        (self.root / "interlock.toml").write_text("[gateway]\n" + "\n".join(lines) + "\n")
-        self._start("gateway", "gateway", "--config", "interlock.toml")
+        site.write(self.root, self.control.authority, self.settings)
+        self._start("gateway", site.GATEWAY)
         self.port = int(await self.log_value("gateway", "port="))
 
-    def _start(self, name: str, module: str, *arguments: str) -> None:
+    def _start(self, name: str, command: list[str]) -> None:
         log = (self.root / f"{name}.log").open("wb")
-        self.processes[name] = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=self.root,
-            stderr=log,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
-        )
+        environment = {**os.environ, **site.ENVIRONMENT}
+        self.processes[name] = subprocess.Popen(command, cwd=self.root, stderr=log, env=environment)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         """Signal one process and wait for its end."""
@@ -264,11 +210,3 @@ class Deployment:
                 if len(records) >= enough:
                     return records
                 await asyncio.sleep(0.01)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()

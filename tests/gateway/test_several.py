@@ -145,8 +145,7 @@ def test_two_gateways_share_one_worker_and_one_s_end_costs_the_other_nothing(tmp
         (root / "state").mkdir()
         (root / "state" / "state.pb").write_bytes((tmp_path / "state" / "state.pb").read_bytes())
         async with Deployment(root) as second:
-            for name in ("operators.json", "plan.pub"):
-                (root / name).write_bytes((tmp_path / name).read_bytes())
+            second.control.authority = first.control.authority
             second.settings |= {"worker_sockets": ["../worker.sock"], "bundles_dir": "../bundles", "control": ""}
             await second.start_gateway()
             await second.until_serving()

@@ -26,9 +26,10 @@ from gateway.errors import PromptRejected
 from gateway.rpc.ports import Gateway
 from gateway.rpc.wire import Call, Kind, Method
 from gateway.tracing import Tracing
+from perf.processes import ROOT
 from protos import decide_pb2
 from protos.contract.given import Given
-from tests.gateway.deployment import PATIENCE_S, ROOT, Deployment
+from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.gateway.test_processes import run, start
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

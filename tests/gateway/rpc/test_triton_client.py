@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.rpc.envoy import is_installed
+from perf.processes import ROOT
 from protos import model_config_pb2, oip_pb2
-from tests.gateway.deployment import ROOT, Deployment
+from tests.gateway.deployment import Deployment
 from tests.gateway.test_processes import run, start
 
 PYTHON = ROOT / ".venv-tools" / "bin" / "python"
