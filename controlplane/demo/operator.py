@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import grpc
 import grpc.aio
 from google.protobuf.json_format import MessageToDict
 
@@ -55,14 +56,24 @@ class Operator:
     async def wait(
         self, ask: Callable[[], Any], is_reached: Callable[[Any], bool], what: str, limit_s: float = STEP_S
     ) -> Any:
-        """Ask until the answer is as wanted, and return it; raises DemoFailed when that takes too long."""
+        """Ask until the answer is as wanted, and return it; raises DemoFailed when that takes too long.
+
+        A control plane that cannot answer just now is asked again.
+        """
         ends = time.monotonic() + limit_s
         while True:
-            answer = await ask()
-            if is_reached(answer):
-                return answer
+            try:
+                answer = await ask()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                seen = str(error.details())
+            else:
+                if is_reached(answer):
+                    return answer
+                seen = str(answer)
             if time.monotonic() > ends:
-                raise DemoFailed(f"{what}: not reached within {limit_s:.0f} s; last seen: {str(answer)[-1500:]}")
+                raise DemoFailed(f"{what}: not reached within {limit_s:.0f} s; last seen: {seen[-1500:]}")
             await asyncio.sleep(POLL_S)
 
     async def job(self, kind: str, doing: str) -> dict[str, Any]:

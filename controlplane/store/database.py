@@ -94,9 +94,14 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     # The driver must not open transactions by itself: it would start them late, and deferred.
     connection.isolation_level = None
     cursor = connection.cursor()
-    journal = "WAL" if is_wal_safe(sqlite3.sqlite_version_info) else "DELETE"
-    # The timeout comes first: changing the journal mode may have to wait for another process.
-    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON"):
+    journal = "WAL" if is_wal_safe(sqlite3.sqlite_version_info) else "TRUNCATE"
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",  # first: changing the journal mode may have to wait for another process
+        f"journal_mode={journal}",
+        "synchronous=FULL",
+        "cache_spill=OFF",  # with a rollback journal, a page written before the commit keeps all readers out until then
+        "foreign_keys=ON",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

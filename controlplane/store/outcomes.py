@@ -1,10 +1,12 @@
 """What really happened, by decision: told late, twice, out of order or in contradiction, and kept as one row."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, case, insert, select, update
+from sqlalchemy import and_, bindparam, case, select, update
 
+from controlplane.store.bulk import insert_rows
 from controlplane.store.store import Unit
 from controlplane.store.tables import outcome, sample
 
@@ -46,8 +48,7 @@ def add(unit: Unit, said: Sequence[dict[str, Any]]) -> None:
                 merged[key] = _joined(dict(found), merged[key])
     fresh = [row for key, row in merged.items() if key not in known]
     changed = [{f"b_{k}": v for k, v in merged[key].items()} for key in known]
-    if fresh:
-        unit.connection.execute(insert(outcome), fresh)
+    insert_rows(unit.connection, outcome, [row | {"said": json.dumps(row["said"])} for row in fresh])
     if changed:
         names = ("label", "source", "observed_ms", "received_ms", "first_ms", "said")
         unit.connection.execute(

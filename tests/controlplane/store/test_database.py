@@ -36,7 +36,7 @@ def test_wal_only_where_its_reset_bug_is_fixed(version: tuple[int, ...], is_safe
     assert is_wal_safe(version) is is_safe
 
 
-@pytest.mark.parametrize("version, journal", [((3, 40, 1), "delete"), ((3, 51, 3), "wal")], ids=str)
+@pytest.mark.parametrize("version, journal", [((3, 40, 1), "truncate"), ((3, 51, 3), "wal")], ids=str)
 def test_the_journal_mode_follows_the_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], journal: str
 ) -> None:
@@ -56,6 +56,21 @@ def test_a_transaction_holds_the_write_lock_from_its_first_moment(tmp_path: Path
         first.begin()
         with pytest.raises(OperationalError, match="locked"):
             second.begin()
+
+
+def test_however_much_a_writer_has_written_others_read_until_it_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))  # with a rollback journal
+    engine = open_database(f"sqlite:///{tmp_path}/a.db")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE kept (data BLOB)")
+    with engine.begin() as writing:
+        for _ in range(20):
+            writing.exec_driver_sql("INSERT INTO kept VALUES (zeroblob(1000000))")
+        with reading(engine).connect() as looking:
+            assert looking.exec_driver_sql("SELECT count(*) FROM kept").scalar() == 0
+    engine.dispose()
 
 
 def test_writers_take_turns_however_soon_one_asks_again(tmp_path: Path) -> None:
