@@ -133,9 +133,13 @@ plan_key = "plan.key"
         (self.root / "interlock.toml").write_text(text)
 
     async def __aenter__(self) -> Self:
-        self.start_worker()
-        await self.start("control")
-        await self.start("gateway")
+        try:
+            self.start_worker()
+            await self.start("control")
+            await self.start("gateway")
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
