@@ -155,12 +155,11 @@ def _with_manifest(files: dict[str, bytes], about: dict[str, Any]) -> tuple[dict
 
 def _ledger(unit: Unit, deployment: Deployment, row: RolloutRow, signed: list[str]) -> dict[str, Any]:
     """Return the entries that speak of a rollout, its bundle and whatever its plans rest on, each with its proof."""
-    entries = {entry.seq: entry.body for entry in history(unit, row.state.id)}
+    entries = {entry.seq for entry in history(unit, row.state.id)}
     if not entries:
         raise StepRefused(f"the ledger says nothing of rollout {row.state.id!r}")
-    entries |= {entry.seq: entry.body for entry in entries_about(unit, row)}
-    for seq in records.seqs(unit, signed).values():
-        entries[seq] = ledger.body_of(unit.connection, seq)
+    entries |= {entry.seq for entry in entries_about(unit, row)}
+    entries |= set(records.seqs(unit, signed).values())
     # The first head signed over all of them stays the first one, however long the ledger grows.
     found = ledger.first_checkpoint(unit.connection, max(entries) + 1)
     if found is None:
@@ -171,10 +170,10 @@ def _ledger(unit: Unit, deployment: Deployment, row: RolloutRow, signed: list[st
         "checkpoint": text,
         "entries": [
             {
-                "seq": seq,
-                "body": body.decode(),  # the very bytes under the tree
-                "proof": [node.hex() for node in ledger.prove_inclusion(unit.connection, seq, size)],
+                "seq": proof.seq,
+                "body": proof.body.decode(),  # the very bytes under the tree
+                "proof": [node.hex() for node in proof.hashes],
             }
-            for seq, body in sorted(entries.items())
+            for proof in ledger.prove(unit.connection, sorted(entries), size)
         ],
     }

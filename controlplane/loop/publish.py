@@ -108,10 +108,8 @@ def offer_of(
         offer.consistency.extend(ledger.prove_consistency(unit.connection, seen, size))
     signed = [row.digest, *(step.digest for step in missed), *(digest_bytes(e.payload) for e in approvals)]
     known = records.seqs(unit, signed)
-    for seq in sorted(set(known.values())):
-        if seq < size:
-            body, hashes = ledger.body_of(unit.connection, seq), ledger.prove_inclusion(unit.connection, seq, size)
-            offer.records.add(seq=seq, body=body, hashes=hashes)
+    for proof in ledger.prove(unit.connection, sorted({seq for seq in known.values() if seq < size}), size):
+        offer.records.add(seq=proof.seq, body=proof.body, hashes=proof.hashes)
     return max(seen, size), offer
 
 

@@ -57,12 +57,8 @@ class GovernanceService(Transactions, governance_pb2_grpc.GovernanceServiceServi
             size, text = _stored(unit, request.size or request.seq + 1)
             if request.seq >= size:
                 raise RequestInvalid(f"seq is {request.seq}, expected below {size}")
-            return pb.EntryProof(
-                seq=request.seq,
-                body=ledger.body_of(unit.connection, request.seq),
-                hashes=ledger.prove_inclusion(unit.connection, request.seq, size),
-                checkpoint=text,
-            )
+            (proof,) = ledger.prove(unit.connection, [request.seq], size)
+            return pb.EntryProof(seq=proof.seq, body=proof.body, hashes=proof.hashes, checkpoint=text)
 
         return await self._read(prove)
 

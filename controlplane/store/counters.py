@@ -2,11 +2,16 @@
 
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import arm_counter, shadow_counter
 from protos import traffic_pb2
+
+_FORGET = [
+    delete(table).where(table.c.gateway == bindparam("of"), table.c.run == bindparam("since"))
+    for table in (arm_counter, shadow_counter)
+]
 
 
 def shadow_counts(unit: Unit, specialist: str, salt: str) -> list[Any]:
@@ -19,9 +24,8 @@ def shadow_counts(unit: Unit, specialist: str, salt: str) -> list[Any]:
 
 def keep(unit: Unit, report: traffic_pb2.GatewayReport) -> None:
     """Replace a gateway's counters since its start by newer ones."""
-    for table in (arm_counter, shadow_counter):
-        run = (table.c.gateway == report.gateway_id) & (table.c.run == report.run_id)
-        unit.connection.execute(delete(table).where(run))
+    for forget in _FORGET:
+        unit.connection.execute(forget, {"of": report.gateway_id, "since": report.run_id})
     shadows = [
         {
             "gateway": report.gateway_id,

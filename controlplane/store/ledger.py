@@ -4,10 +4,10 @@ It is tamper-evident: whoever holds the database can rewrite it, and cannot hide
 anybody who holds an earlier signed checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import (
@@ -25,11 +25,14 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    tuple_,
 )
 
 from protos.contract.checkpoint import sign_checkpoint
 from protos.contract.digest import JsonMalformed, canonical_json, parse_json_object
+from protos.contract.ledger_proof import EntryProof
 from protos.contract.merkle import (
+    SubtreeRoot,
     complete_subtrees,
     consistency_proof,
     fold,
@@ -37,6 +40,8 @@ from protos.contract.merkle import (
     leaf_hash,
     node_hash,
 )
+
+T = TypeVar("T")
 
 VERSION = 1
 GENESIS = "ledger.genesis"
@@ -85,9 +90,19 @@ for _table in (ledger_entry, ledger_node, ledger_checkpoint):
         event.listen(_table, "after_create", _trigger)
 
 _LAST = select(func.max(ledger_entry.c.seq))
-_NODE_AT = select(ledger_node.c.hash).where(
-    ledger_node.c.level == bindparam("level"), ledger_node.c.idx == bindparam("idx")
+_NODES_AT = select(ledger_node.c.level, ledger_node.c.idx, ledger_node.c.hash).where(
+    tuple_(ledger_node.c.level, ledger_node.c.idx).in_(bindparam("places", expanding=True))
 )
+_BODIES_OF = select(ledger_entry.c.seq, ledger_entry.c.body).where(
+    ledger_entry.c.seq.in_(bindparam("seqs", expanding=True))
+)
+_NEWEST_HEAD = (
+    select(ledger_checkpoint)
+    .where(ledger_checkpoint.c.size >= bindparam("least"))
+    .order_by(ledger_checkpoint.c.size.desc())
+    .limit(1)
+)
+AT_ONCE = 500  # rows asked for by name in one statement; SQLite takes 32,766 variables
 _ADD_ENTRY = insert(ledger_entry)
 _ADD_NODE = insert(ledger_node)
 
@@ -135,12 +150,7 @@ def append(connection: Connection, actor: str, action: str, detail: dict[str, An
 def head(connection: Connection) -> tuple[int, bytes]:
     """Return the number of entries and the root over them."""
     size = _size(connection)
-    return size, _subtree_root(connection, 0, size)
-
-
-def root_at(connection: Connection, size: int) -> bytes | None:
-    """Return the root over the first ``size`` entries; None where there are fewer."""
-    return None if size > _size(connection) else _subtree_root(connection, 0, size)
+    return size, fold(_nodes(connection, complete_subtrees(0, size)))
 
 
 def checkpoint(connection: Connection, private_key: Ed25519PrivateKey, origin: str) -> str:
@@ -164,9 +174,7 @@ def checkpoint(connection: Connection, private_key: Ed25519PrivateKey, origin: s
 
 def stored_checkpoint(connection: Connection, least: int = 0) -> tuple[int, str] | None:
     """Return the newest stored checkpoint of at least so many entries as (size, text)."""
-    row = connection.execute(
-        select(ledger_checkpoint).where(ledger_checkpoint.c.size >= least).order_by(ledger_checkpoint.c.size.desc())
-    ).first()
+    row = connection.execute(_NEWEST_HEAD, {"least": least}).first()
     return None if row is None else (row.size, row.text)
 
 
@@ -178,13 +186,21 @@ def first_checkpoint(connection: Connection, least: int) -> tuple[int, str] | No
     return None if row is None else (row.size, row.text)
 
 
-def prove_inclusion(connection: Connection, seq: int, size: int | None = None) -> list[bytes]:
-    """Prove that entry ``seq`` is in the ledger of ``size`` entries, by default all; for ``merkle.is_included``.
+def prove(connection: Connection, seqs: Sequence[int], size: int | None = None) -> list[EntryProof]:
+    """Return entries with the proof that each is in the ledger of ``size`` entries, by default all of it.
 
     Raises:
         ValueError: There is no such entry or the ledger is not that long yet.
     """
-    return inclusion_proof(seq, _known(connection, size), lambda start, end: _subtree_root(connection, start, end))
+    size = _known(connection, size)
+    hashes = _with_nodes(connection, lambda root: [inclusion_proof(seq, size, root) for seq in seqs])
+    bodies: dict[int, bytes] = {}
+    for some in batched(seqs):
+        bodies |= {row.seq: bytes(row.body) for row in connection.execute(_BODIES_OF, {"seqs": some})}
+    missing = next((seq for seq in seqs if seq not in bodies), None)
+    if missing is not None:
+        raise LedgerBroken(missing, f"entry {missing} is missing")
+    return [EntryProof(seq, bodies[seq], tuple(proof)) for seq, proof in zip(seqs, hashes, strict=True)]
 
 
 def prove_consistency(connection: Connection, old_size: int, new_size: int | None = None) -> list[bytes]:
@@ -193,17 +209,8 @@ def prove_consistency(connection: Connection, old_size: int, new_size: int | Non
     Raises:
         ValueError: ``old_size`` is not in 1..``new_size`` or the ledger is not that long yet.
     """
-    return consistency_proof(
-        old_size, _known(connection, new_size), lambda start, end: _subtree_root(connection, start, end)
-    )
-
-
-def body_of(connection: Connection, seq: int) -> bytes:
-    """Return the bytes of one entry that the tree commits to; raises ValueError when there is none."""
-    found = connection.execute(select(ledger_entry.c.body).where(ledger_entry.c.seq == seq)).scalar()
-    if found is None:
-        raise ValueError(f"seq is {seq}, expected an entry of the ledger")
-    return bytes(found)
+    known = _known(connection, new_size)
+    return _with_nodes(connection, lambda root: consistency_proof(old_size, known, root))
 
 
 def entries(connection: Connection, from_seq: int, limit: int) -> list[Entry]:
@@ -236,18 +243,34 @@ def _known(connection: Connection, size: int | None) -> int:
 
 
 def _nodes(connection: Connection, places: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Fetch nodes by (level, idx), in the order asked for; a proof needs a logarithm of them."""
-    found = []
+    """Fetch nodes by (level, idx), in the order asked for."""
+    found: dict[tuple[int, int], bytes] = {}
+    for some in batched(places):
+        rows = connection.execute(_NODES_AT, {"places": some})
+        found |= {(row.level, row.idx): bytes(row.hash) for row in rows}
     for level, idx in places:
-        digest = connection.execute(_NODE_AT, {"level": level, "idx": idx}).scalar()
-        if digest is None:
+        if (level, idx) not in found:
             raise LedgerBroken(idx << level, f"node {idx} of level {level} is missing from the stored tree")
-        found.append(bytes(digest))
-    return found
+    return [found[place] for place in places]
 
 
-def _subtree_root(connection: Connection, start: int, end: int) -> bytes:
-    return fold(_nodes(connection, complete_subtrees(start, end)))
+def _with_nodes(connection: Connection, work: Callable[[SubtreeRoot], T]) -> T:
+    """Do work that asks for subtrees' roots: once to learn which nodes it needs, then with them, fetched together."""
+    places: dict[tuple[int, int], bytes] = {}
+
+    def note(start: int, end: int) -> bytes:
+        places.update(dict.fromkeys(complete_subtrees(start, end), b""))
+        return b""
+
+    work(note)
+    places.update(zip(places, _nodes(connection, list(places)), strict=True))
+    return work(lambda start, end: fold([places[place] for place in complete_subtrees(start, end)]))
+
+
+def batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut a list into parts that one statement can name."""
+    for start in range(0, len(items), AT_ONCE):
+        yield items[start : start + AT_ONCE]
 
 
 def _append_at(connection: Connection, seq: int, actor: str, action: str, detail: dict[str, Any], at: datetime) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import bindparam, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from controlplane.store.store import Unit
@@ -13,6 +13,19 @@ from protos.contract.digest import digest_bytes, parse_json_object
 from protos.contract.plan import TrafficPlan
 
 OFFERED, APPLIED, REFUSED, SUPERSEDED = "offered", "applied", "refused", "superseded"
+
+# Asked at every report of every gateway and every step of a rollout: putting them together costs as much as asking.
+_STANDING = select(plan).where(plan.c.state != REFUSED).order_by(plan.c.generation.desc()).limit(1)
+_LAST = select(func.max(plan.c.generation))
+_AFTER = select(plan).where(plan.c.generation > bindparam("at")).order_by(plan.c.generation)
+_GET = select(plan).where(plan.c.generation == bindparam("at"))
+_BY_DIGEST = select(plan).where(plan.c.digest == bindparam("of"))
+_APPROVALS = select(approval.c.envelope).where(approval.c.rollout == bindparam("of")).order_by(approval.c.received_ms)
+_ACKNOWLEDGEMENTS = select(acknowledgement).where(acknowledgement.c.generation == bindparam("at"))
+_GENERATION_OF = select(gateway.c.generation).where(gateway.c.id == bindparam("name"))
+_SEE = update(gateway).where(gateway.c.id == bindparam("name"))
+_SEE_WELL = _SEE.values(generation=bindparam("at"), seen_ms=bindparam("now_ms"))
+_SEE_REFUSING = _SEE_WELL.values(refusals=gateway.c.refusals + 1, last_refusal=bindparam("refusal"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +73,18 @@ def add(unit: Unit, signed: traffic_pb2.Envelope, made: TrafficPlan, rollout: st
 
 def standing(unit: Unit) -> PlanRow | None:
     """Return the newest plan that no gateway has refused: what the next one starts from."""
-    query = select(plan).where(plan.c.state != REFUSED).order_by(plan.c.generation.desc()).limit(1)
-    found = unit.connection.execute(query).first()
+    found = unit.connection.execute(_STANDING).first()
     return None if found is None else _row(found)
 
 
 def last_generation(unit: Unit) -> int:
     """Return the highest generation ever offered, refused ones included; 0 without any."""
-    return int(unit.connection.execute(select(func.max(plan.c.generation))).scalar() or 0)
+    return int(unit.connection.execute(_LAST).scalar() or 0)
 
 
 def after(unit: Unit, generation: int) -> list[PlanRow]:
     """Return plans above a generation, oldest first."""
-    query = select(plan).where(plan.c.generation > generation).order_by(plan.c.generation)
-    return [_row(found) for found in unit.connection.execute(query)]
+    return [_row(found) for found in unit.connection.execute(_AFTER, {"at": generation})]
 
 
 def between(unit: Unit, generation: int, before: int, most: int) -> list[PlanRow]:
@@ -89,7 +100,7 @@ def between(unit: Unit, generation: int, before: int, most: int) -> list[PlanRow
 
 def generation_of(unit: Unit, gateway_id: str) -> int:
     """Return the plan that a gateway was last known to be on; 0 for none."""
-    return int(unit.connection.execute(select(gateway.c.generation).where(gateway.c.id == gateway_id)).scalar() or 0)
+    return int(unit.connection.execute(_GENERATION_OF, {"name": gateway_id}).scalar() or 0)
 
 
 def with_state(unit: Unit, state: str) -> list[PlanRow]:
@@ -100,7 +111,7 @@ def with_state(unit: Unit, state: str) -> list[PlanRow]:
 
 def get(unit: Unit, generation: int) -> PlanRow | None:
     """Return one plan."""
-    found = unit.connection.execute(select(plan).where(plan.c.generation == generation)).first()
+    found = unit.connection.execute(_GET, {"at": generation}).first()
     return None if found is None else _row(found)
 
 
@@ -139,8 +150,8 @@ def add_approval(
 
 def approvals_of(unit: Unit, rollout: str) -> list[traffic_pb2.Envelope]:
     """Return the approvals of one rollout, oldest first."""
-    query = select(approval.c.envelope).where(approval.c.rollout == rollout).order_by(approval.c.received_ms)
-    return [traffic_pb2.Envelope.FromString(data) for (data,) in unit.connection.execute(query)]
+    found = unit.connection.execute(_APPROVALS, {"of": rollout})
+    return [traffic_pb2.Envelope.FromString(data) for (data,) in found]
 
 
 def approvals_for(unit: Unit, *made: TrafficPlan) -> list[traffic_pb2.Envelope]:
@@ -188,27 +199,27 @@ def acknowledge(unit: Unit, said: traffic_pb2.Acknowledgement, generation: int) 
 
 def acknowledgements(unit: Unit, generation: int) -> list[dict[str, Any]]:
     """Return what gateways said of one plan."""
-    query = select(acknowledgement).where(acknowledgement.c.generation == generation)
-    return [dict(found._mapping) for found in unit.connection.execute(query)]
+    return [dict(found._mapping) for found in unit.connection.execute(_ACKNOWLEDGEMENTS, {"at": generation})]
 
 
 def by_digest(unit: Unit, digest: str) -> PlanRow | None:
     """Return the plan whose signed bytes have this digest."""
-    found = unit.connection.execute(select(plan).where(plan.c.digest == digest)).first()
+    found = unit.connection.execute(_BY_DIGEST, {"of": digest}).first()
     return None if found is None else _row(found)
 
 
 def see_gateway(unit: Unit, name: str, generation: int, refusal: str = "") -> None:
     """Note that a gateway was heard of, which plan it is on, and what it refused."""
-    known = unit.connection.execute(select(gateway).where(gateway.c.id == name)).first()
-    values: dict[str, Any] = {"generation": generation, "seen_ms": unit.now_ms}
-    if known is None:
-        values |= {"id": name, "refusals": int(bool(refusal)), "last_refusal": refusal}
-        unit.connection.execute(insert(gateway).values(values))
-        return
+    values = {"name": name, "at": generation, "now_ms": unit.now_ms}
     if refusal:
-        values |= {"refusals": known.refusals + 1, "last_refusal": refusal}
-    unit.connection.execute(update(gateway).where(gateway.c.id == name).values(values))
+        seen = unit.connection.execute(_SEE_REFUSING, {**values, "refusal": refusal})
+    else:
+        seen = unit.connection.execute(_SEE_WELL, values)
+    if not seen.rowcount:
+        new = {"id": name, "generation": generation, "seen_ms": unit.now_ms}
+        unit.connection.execute(
+            insert(gateway).values({**new, "refusals": int(bool(refusal)), "last_refusal": refusal})
+        )
 
 
 def gateways(unit: Unit) -> list[Any]:

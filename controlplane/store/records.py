@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, String, Table, Text, insert, select
+from sqlalchemy import BigInteger, Column, Integer, String, Table, Text, bindparam, insert, select
 
 from controlplane.store.store import Unit
 from controlplane.store.tables import metadata
@@ -30,6 +30,13 @@ witness = Table(
     Column("since_ms", BigInteger, nullable=False),
 )
 
+_SEQ_OF = select(recorded.c.seq).where(recorded.c.digest == bindparam("of"))
+_SEQS = select(recorded.c.digest, recorded.c.seq).where(recorded.c.digest.in_(bindparam("of", expanding=True)))
+_KEY_OF = select(witness.c.key).where(witness.c.name == bindparam("who"))
+_COSIGNED = select(cosignature.c.size).where(
+    cosignature.c.size == bindparam("at"), cosignature.c.witness == bindparam("who")
+)
+
 
 def note(unit: Unit, digest: str, seq: int) -> None:
     """Note which entry records a signed thing; the first one counts."""
@@ -39,19 +46,18 @@ def note(unit: Unit, digest: str, seq: int) -> None:
 
 def seq_of(unit: Unit, digest: str) -> int | None:
     """Return the entry that records a signed thing."""
-    found = unit.connection.execute(select(recorded.c.seq).where(recorded.c.digest == digest)).scalar()
+    found = unit.connection.execute(_SEQ_OF, {"of": digest}).scalar()
     return None if found is None else int(found)
 
 
 def seqs(unit: Unit, digests: Iterable[str]) -> dict[str, int]:
     """Return entries by digest, those that are known."""
-    query = select(recorded.c.digest, recorded.c.seq).where(recorded.c.digest.in_(list(digests)))
-    return {row.digest: row.seq for row in unit.connection.execute(query)}
+    return {row.digest: row.seq for row in unit.connection.execute(_SEQS, {"of": list(digests)})}
 
 
 def witness_key(unit: Unit, name: str) -> str | None:
     """Return the key a witness is known by."""
-    return unit.connection.execute(select(witness.c.key).where(witness.c.name == name)).scalar()
+    return unit.connection.execute(_KEY_OF, {"who": name}).scalar()
 
 
 def add_witness(unit: Unit, name: str, key: str) -> None:
@@ -66,8 +72,7 @@ def witnesses(unit: Unit) -> list[Any]:
 
 def add_cosignature(unit: Unit, size: int, name: str, line: str) -> bool:
     """Keep a witness's word on a head; return whether it is news."""
-    same = (cosignature.c.size == size) & (cosignature.c.witness == name)
-    if unit.connection.execute(select(cosignature.c.size).where(same)).first() is not None:
+    if unit.connection.execute(_COSIGNED, {"at": size, "who": name}).first() is not None:
         return False
     unit.connection.execute(insert(cosignature).values(size=size, witness=name, line=line, at_ms=unit.now_ms))
     return True

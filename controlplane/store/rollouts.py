@@ -3,11 +3,16 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from controlplane.domain.rollout import OPEN, GateReading, Phase, Rollout, Verdict, check_move
 from controlplane.store.store import Unit
 from controlplane.store.tables import bundle, evaluation, rollout
+
+_GET = select(rollout).where(rollout.c.id == bindparam("name"))
+_ALL = select(rollout).order_by(rollout.c.started_ms, rollout.c.id)
+_OF = _ALL.where(rollout.c.specialist == bindparam("name"))
+_REPLACE = update(rollout).where(rollout.c.id == bindparam("of"), rollout.c.phase == bindparam("before"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +115,13 @@ def move(
 
 
 def _replace(unit: Unit, row: RolloutRow, before: Phase) -> None:
-    is_it = (rollout.c.id == row.state.id) & (rollout.c.phase == before.value)
-    changed = unit.connection.execute(update(rollout).where(is_it).values(_values(row)))
+    changed = unit.connection.execute(_REPLACE, {"of": row.state.id, "before": before.value, **_values(row)})
     assert changed.rowcount == 1, f"rollout {row.state.id!r} is not {before.value}"
 
 
 def get(unit: Unit, name: str) -> RolloutRow | None:
     """Return a rollout by its id."""
-    found = unit.connection.execute(select(rollout).where(rollout.c.id == name)).first()
+    found = unit.connection.execute(_GET, {"name": name}).first()
     return None if found is None else _row(found)
 
 
@@ -129,10 +133,8 @@ def of_operation(unit: Unit, operation_id: str) -> RolloutRow | None:
 
 def listed(unit: Unit, specialist: str = "") -> list[RolloutRow]:
     """Return rollouts, of one specialist or all, oldest first."""
-    query = select(rollout).order_by(rollout.c.started_ms, rollout.c.id)
-    if specialist:
-        query = query.where(rollout.c.specialist == specialist)
-    return [_row(found) for found in unit.connection.execute(query)]
+    found = unit.connection.execute(_OF, {"name": specialist}) if specialist else unit.connection.execute(_ALL)
+    return [_row(row) for row in found]
 
 
 def opened(unit: Unit, specialist: str = "") -> list[RolloutRow]:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -137,6 +138,22 @@ def _check_base(base: dict[str, Any]) -> dict[str, Any]:
     return base
 
 
+@lru_cache(64)
+def _read_manifest(digest: str, data: bytes) -> Manifest:
+    """Read a manifest, checking that it hashes to its name; the same bytes, which many steps ask for, once."""
+    try:
+        value = parse_json_object(data)
+        found = digest_json(value)
+    except (JsonMalformed, ValueError) as error:
+        raise BundleInvalid(digest, f"{MANIFEST}: {error}") from error
+    if found != digest:
+        raise BundleInvalid(digest, f"{MANIFEST} hashes to {found}, expected its own name")
+    try:
+        return Manifest.from_json(value)
+    except (FieldInvalid, DigestMalformed) as error:
+        raise BundleInvalid(digest, str(error)) from error
+
+
 class BundleStore:
     """Content-addressed directory of bundles. Adding is atomic; nothing is changed in place.
 
@@ -169,17 +186,7 @@ class BundleStore:
             data = self.read(digest, MANIFEST)
         except OSError as error:
             raise BundleInvalid(digest, f"{MANIFEST} cannot be read: {error.strerror}") from error
-        try:
-            value = parse_json_object(data)
-            found = digest_json(value)
-        except (JsonMalformed, ValueError) as error:
-            raise BundleInvalid(digest, f"{MANIFEST}: {error}") from error
-        if found != digest:
-            raise BundleInvalid(digest, f"{MANIFEST} hashes to {found}, expected its own name")
-        try:
-            return Manifest.from_json(value)
-        except (FieldInvalid, DigestMalformed) as error:
-            raise BundleInvalid(digest, str(error)) from error
+        return _read_manifest(digest, data)
 
     def load(self, digest: str) -> Bundle:
         """Read a whole bundle into memory and verify every byte of it.

@@ -3,7 +3,7 @@
 Source: DSSE v1 (secure-systems-lab/dsse). Key ids in envelopes are hints; every enrolled key is tried.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,10 @@ MAX_SIGNATURES = 16
 
 class AnySignature(Protocol):
     """One signature of an envelope."""
+
+    @property
+    def key_id(self) -> str:
+        """Whose it may be."""
 
     @property
     def sig(self) -> bytes:
@@ -94,6 +98,24 @@ def signed_by(envelope: AnyEnvelope, payload_type: str, keys: Iterable[PublicKey
     Raises:
         AttestationInvalid: ``malformed``: another payload type, no signature or too many.
     """
+    return list(_signers(envelope, payload_type, keys))
+
+
+def signer_of(envelope: AnyEnvelope, payload_type: str, keys: Iterable[PublicKey]) -> PublicKey:
+    """Return one of ``keys`` that signed the envelope: those that it hints at are tried first, then in their order.
+
+    Raises:
+        AttestationInvalid: Another payload type, too many signatures, or none of ``keys`` signed.
+    """
+    hints = {one.key_id for one in envelope.signatures}
+    likely = sorted(keys, key=lambda key: key.id not in hints)
+    found = next(_signers(envelope, payload_type, likely), None)
+    if found is None:
+        raise AttestationInvalid("signature_invalid", "no enrolled key made any signature on this envelope")
+    return found
+
+
+def _signers(envelope: AnyEnvelope, payload_type: str, keys: Iterable[PublicKey]) -> Iterator[PublicKey]:
     if envelope.payload_type != payload_type:
         raise AttestationInvalid(
             "malformed", f"payload type is {envelope.payload_type[:60]!r}, expected {payload_type!r}"
@@ -101,19 +123,9 @@ def signed_by(envelope: AnyEnvelope, payload_type: str, keys: Iterable[PublicKey
     if not 0 < len(envelope.signatures) <= MAX_SIGNATURES:
         raise AttestationInvalid("malformed", f"{len(envelope.signatures)} signatures, expected 1 to {MAX_SIGNATURES}")
     signed = pre_authentication_encoding(envelope.payload_type, envelope.payload)
-    return [key for key in keys if any(key.has_signed(one.sig, signed) for one in envelope.signatures)]
-
-
-def signer_of(envelope: AnyEnvelope, payload_type: str, keys: Iterable[PublicKey]) -> PublicKey:
-    """Return the first of ``keys`` that signed the envelope.
-
-    Raises:
-        AttestationInvalid: Another payload type, too many signatures, or none of ``keys`` signed.
-    """
-    found = signed_by(envelope, payload_type, keys)
-    if not found:
-        raise AttestationInvalid("signature_invalid", "no enrolled key made any signature on this envelope")
-    return found[0]
+    for key in keys:
+        if any(key.has_signed(one.sig, signed) for one in envelope.signatures):
+            yield key
 
 
 def native(key: Ed25519PublicKey) -> PublicKey:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from protos.contract import sshsig
+from protos.contract.digest import digest_bytes
 from protos.contract.sshsig import SshMalformed
 
 NATIVE = "ed25519"
@@ -39,17 +41,27 @@ class PublicKey:
     kind: str
     material: bytes
 
+    @property
+    def id(self) -> str:
+        """What an envelope names the key by, as a hint; an OpenSSH key may go by another name there."""
+        return digest_bytes(self._raw)
+
+    @property
+    def _raw(self) -> bytes:
+        return self.material.removeprefix(b"ed25519:")
+
     def has_signed(self, signature: bytes, message: bytes) -> bool:
         """Say whether ``signature`` is this key's over ``message``, made in the way it is enrolled for."""
         if self.kind != NATIVE:
             return sshsig.is_signed(signature, message, self.text)
         try:
-            Ed25519PublicKey.from_public_bytes(self.material.removeprefix(b"ed25519:")).verify(signature, message)
+            Ed25519PublicKey.from_public_bytes(self._raw).verify(signature, message)
         except InvalidSignature:
             return False
         return True
 
 
+@lru_cache(1024)
 def enrolled_key(text: str, where: str) -> PublicKey:
     """Read an enrolled key: ``ed25519:…`` or an OpenSSH public key line; raises KeyInvalid naming ``where``."""
     stripped = text.strip()

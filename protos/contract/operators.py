@@ -9,6 +9,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -102,16 +103,7 @@ class Operators:
             data = path.read_bytes()
         except OSError as error:
             raise FieldInvalid(f"{path}: operators file cannot be read: {error.strerror}") from error
-        value = parse_json_object(data)
-        if "payload" not in value:
-            return cls.from_json(value)
-        envelope = envelope_from_json(value)
-        operators = cls.from_json(parse_json_object(envelope.payload))
-        try:
-            check_owners(envelope, operators)
-        except AttestationInvalid as error:
-            raise FieldInvalid(f"{path}: {error}") from error
-        return operators
+        return _read(data, path)  # type: ignore[return-value]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form that ``from_json`` reads."""
@@ -143,6 +135,21 @@ class Operators:
     def is_expired(self, now: int) -> bool:
         """Say whether this list is out of date at Unix seconds ``now``."""
         return bool(self.expires) and now >= self.expires
+
+
+@lru_cache(8)
+def _read(data: bytes, path: Path) -> Operators:
+    """Read a list of people; the same bytes, which are read for every move, are parsed once."""
+    value = parse_json_object(data)
+    if "payload" not in value:
+        return Operators.from_json(value)
+    envelope = envelope_from_json(value)
+    operators = Operators.from_json(parse_json_object(envelope.payload))
+    try:
+        check_owners(envelope, operators)
+    except AttestationInvalid as error:
+        raise FieldInvalid(f"{path}: {error}") from error
+    return operators
 
 
 def next_version(current: Operators, envelope: AnyEnvelope) -> Operators:

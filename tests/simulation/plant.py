@@ -46,6 +46,7 @@ from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json, digest_bytes, digest_json
 from protos.contract.draws import pseudonym
 from protos.contract.ledger_proof import PLAN_OFFERED
+from protos.contract.merkle import leaf_hash, root_of
 from protos.contract.plan import Split
 from protos.contract.plan_rules import PlanRefused, sign_plan
 from protos.contract.rollback import RollbackOrder
@@ -539,9 +540,11 @@ class Plant:
         self._put_in_place(self.newest)
         self.newest = None
         with self.deployment.store.reading() as unit:
+            entries = ledger.entries(unit.connection, 0, 1_000_000)
             for gate in self.gates:
                 head = gate.plan.witness.head
-                if head is not None and head.root != ledger.root_at(unit.connection, head.size):
+                leaves = [leaf_hash(entry.body) for entry in entries[: head.size if head else 0]]
+                if head is not None and (len(leaves) < head.size or root_of(leaves) != head.root):
                     gate.is_diverted = True
         return "mended"
 

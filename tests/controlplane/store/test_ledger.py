@@ -23,8 +23,8 @@ from controlplane.store.ledger import (
     ledger_entry,
     ledger_metadata,
     ledger_node,
+    prove,
     prove_consistency,
-    prove_inclusion,
 )
 from controlplane.store.ledger_audit import verify
 from protos.contract.checkpoint import sign_checkpoint, verify_checkpoint
@@ -118,17 +118,18 @@ def test_every_proof_from_the_store_verifies(tmp_path: Path) -> None:
     with filled(tmp_path / "a.db", 36).begin() as connection:
         leaves = [leaf_hash(entry.body) for entry in entries(connection, 0, 100)]
         size, root = head(connection)
-        for seq in range(size):
-            assert is_included(leaves[seq], seq, size, prove_inclusion(connection, seq), root)
+        for seq, proof in enumerate(prove(connection, range(size))):
+            assert leaf_hash(proof.body) == leaves[seq] and (proof,) == tuple(prove(connection, [seq]))
+            assert is_included(leaves[seq], seq, size, proof.hashes, root)
         for new in range(1, size + 1):
             for old in range(1, new + 1):
-                proof = prove_consistency(connection, old, new)
-                assert is_consistent(old, root_of(leaves[:old]), new, root_of(leaves[:new]), proof)
-        assert is_included(leaves[3], 3, 9, prove_inclusion(connection, 3, 9), root_of(leaves[:9]))
+                way = prove_consistency(connection, old, new)
+                assert is_consistent(old, root_of(leaves[:old]), new, root_of(leaves[:new]), way)
+        assert is_included(leaves[3], 3, 9, prove(connection, [3], 9)[0].hashes, root_of(leaves[:9]))
         with pytest.raises(ValueError, match="size"):
-            prove_inclusion(connection, 3, size + 1)
+            prove(connection, [3], size + 1)
         with pytest.raises(ValueError, match="index"):
-            prove_inclusion(connection, size)
+            prove(connection, [size])
 
 
 def test_a_checkpoint_signs_the_head_and_repeats_itself(tmp_path: Path) -> None:
@@ -301,6 +302,6 @@ def test_ten_thousand_entries_cost_two_nodes_each_and_verify(tmp_path: Path) -> 
     engine = filled(tmp_path / "a.db", 10_000, checkpoint_at=(256, 10_001))
     with engine.begin() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM ledger_node").scalar() == 2 * 10_001 - 6
-        assert len(prove_inclusion(connection, 5000)) == 14
+        assert len(prove(connection, [5000])[0].hashes) == 14
         report = verify(connection, PUBLIC, ORIGIN)
     assert report.is_intact and report.size == 10_001
