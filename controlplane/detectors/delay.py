@@ -25,11 +25,6 @@ class DelayCurve:
     known: int
     censored: int
 
-    def share_by(self, age: float) -> float:
-        """Return the share expected to have come by an age."""
-        place = int(np.searchsorted(self.ages, age, side="right"))
-        return self.arrived[place - 1] if place else 0.0
-
     def quantile(self, share: float) -> float:
         """Return the age by which a share has come, infinite where the curve never gets there."""
         place = int(np.searchsorted(self.arrived, share - 1e-12, side="left"))

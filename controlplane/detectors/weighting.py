@@ -18,13 +18,3 @@ def weighted_mean(values: Sequence[float], inclusion: Sequence[float]) -> float:
         raise ValueError("an inclusion probability is outside (0, 1]")
     weight = math.fsum(1 / p for p in inclusion)
     return math.fsum(v / p for v, p in zip(values, inclusion, strict=True)) / weight if weight else math.nan
-
-
-def weighted_total(values: Sequence[float], inclusion: Sequence[float]) -> float:
-    """Estimate the sum over all traffic, unbiased; raises ValueError as ``weighted_mean`` does.
-
-    Source: Horvitz and Thompson (1952).
-    """
-    if any(not 0 < p <= 1 for p in inclusion):
-        raise ValueError("an inclusion probability is outside (0, 1]")
-    return math.fsum(v / p for v, p in zip(values, inclusion, strict=True))
