@@ -368,7 +368,7 @@ class Site:
                         expires=now + VALID_S,
                     )
                     signed = sign_approval(made, read_private(self.root / f"{person}.key"))
-                    given = approvals.check(signed, deployment, found, step)
+                    given = approvals.check(unit, deployment, found, signed)
                     is_new = plans.add_approval(unit, given.digest, row.state.id, self.name, given.bundle, signed)
                     if is_new:
                         detail = {"statement": given.digest, "rollout": row.state.id, "step": step.name}

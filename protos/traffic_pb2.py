@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos import decide_pb2 as protos_dot_decide__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/traffic.proto\x12\x14interlock.traffic.v1\x1a\x13protos/decide.proto\"f\n\x08\x45nvelope\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x02 \x01(\t\x12\x33\n\nsignatures\x18\x03 \x03(\x0b\x32\x1f.interlock.traffic.v1.Signature\"(\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"\x7f\n\x10WatchPlanRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x13\n\x0bledger_size\x18\x03 \x01(\x04\x12\x19\n\x11operators_version\x18\x04 \x01(\r\x12\x13\n\x0bwitness_key\x18\x05 \x01(\t\"\xc4\x02\n\tPlanOffer\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x31\n\tapprovals\x18\x02 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x31\n\toperators\x18\x03 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\x12\x17\n\x0f\x63onsistent_from\x18\x05 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x06 \x03(\x0c\x12\x32\n\x07records\x18\x07 \x03(\x0b\x32!.interlock.traffic.v1.LedgerProof\x12-\n\x05steps\x18\x08 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\"8\n\x0bLedgerProof\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\"\xf1\x01\n\x0cGatewayState\x12.\n\x05offer\x18\x01 \x01(\x0b\x32\x1f.interlock.traffic.v1.PlanOffer\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x31\n\toperators\x18\x03 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x32\n\x05spent\x18\x04 \x03(\x0b\x32#.interlock.traffic.v1.SpentApproval\x12\x36\n\trollbacks\x18\x05 \x03(\x0b\x32#.interlock.traffic.v1.LocalRollback\"0\n\rSpentApproval\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\"\x85\x01\n\rLocalRollback\x12-\n\x05order\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x12\n\nat_unix_ms\x18\x02 \x01(\x03\x12\x0f\n\x07took_us\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x0c\n\x04salt\x18\x05 \x01(\t\"\xe0\x01\n\x0f\x41\x63knowledgement\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x13\n\x0bplan_digest\x18\x03 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x1b\n\x13generation_in_force\x18\x07 \x01(\x04\x12\x12\n\nat_unix_ms\x18\x08 \x01(\x03\x12\x10\n\x08\x61pply_ms\x18\t \x01(\r\x12\x1b\n\x13\x63osigned_checkpoint\x18\n \x01(\t\"\x15\n\x13\x41\x63knowledgeResponse\"\xa8\x02\n\x0b\x41rmCounters\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\t\x12\x1e\n\x03\x61rm\x18\x03 \x01(\x0e\x32\x11.interlock.v1.Arm\x12\x15\n\rbundle_digest\x18\x04 \x01(\t\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x06 \x01(\x04\x12\x43\n\tfallbacks\x18\x07 \x03(\x0b\x32\x30.interlock.traffic.v1.ArmCounters.FallbacksEntry\x12\x0f\n\x07in_time\x18\x08 \x01(\x04\x12\x16\n\x0elatency_counts\x18\t \x03(\x04\x1a\x30\n\x0e\x46\x61llbacksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xe9\x01\n\x0eShadowCounters\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61ndidate_digest\x18\x03 \x01(\t\x12\x0f\n\x07offered\x18\x04 \x01(\x04\x12\x0c\n\x04sent\x18\x05 \x01(\x04\x12\x0e\n\x06paired\x18\x06 \x01(\x04\x12>\n\x05\x64rops\x18\x07 \x03(\x0b\x32/.interlock.traffic.v1.ShadowCounters.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x83\x03\n\rGatewayReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11latency_bounds_us\x18\x04 \x03(\r\x12/\n\x04\x61rms\x18\x05 \x03(\x0b\x32!.interlock.traffic.v1.ArmCounters\x12=\n\x05\x64rops\x18\x06 \x03(\x0b\x32..interlock.traffic.v1.GatewayReport.DropsEntry\x12\x12\n\nat_unix_ms\x18\x07 \x01(\x03\x12\x35\n\x07shadows\x18\x08 \x03(\x0b\x32$.interlock.traffic.v1.ShadowCounters\x12\x36\n\trollbacks\x18\t \x03(\x0b\x32#.interlock.traffic.v1.LocalRollback\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"$\n\x0eReportResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\"E\n\x14LocalRollbackRequest\x12-\n\x05order\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\"h\n\x15LocalRollbackResponse\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x16\n\x0eprimary_digest\x18\x03 \x01(\t\x12\x0f\n\x07took_us\x18\x04 \x01(\r\"\'\n\x11GetInForceRequest\x12\x12\n\nspecialist\x18\x01 \x01(\t\"\xe6\x01\n\x07InForce\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x16\n\x0eprimary_digest\x18\x04 \x01(\t\x12\x18\n\x10\x63\x61ndidate_digest\x18\x05 \x01(\t\x12\x17\n\x0fprevious_digest\x18\x06 \x01(\t\x12\x11\n\tcanary_bp\x18\x07 \x01(\r\x12\x11\n\tshadow_bp\x18\x08 \x01(\r\x12\x13\n\x0bledger_size\x18\t \x01(\x04\x12\x19\n\x11operators_version\x18\n \x01(\r2\x9e\x02\n\x0eTrafficService\x12V\n\tWatchPlan\x12&.interlock.traffic.v1.WatchPlanRequest\x1a\x1f.interlock.traffic.v1.PlanOffer0\x01\x12_\n\x0b\x41\x63knowledge\x12%.interlock.traffic.v1.Acknowledgement\x1a).interlock.traffic.v1.AcknowledgeResponse\x12S\n\x06Report\x12#.interlock.traffic.v1.GatewayReport\x1a$.interlock.traffic.v1.ReportResponse2\xc9\x01\n\x0cLocalService\x12\x63\n\x08RollBack\x12*.interlock.traffic.v1.LocalRollbackRequest\x1a+.interlock.traffic.v1.LocalRollbackResponse\x12T\n\nGetInForce\x12\'.interlock.traffic.v1.GetInForceRequest\x1a\x1d.interlock.traffic.v1.InForceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/traffic.proto\x12\x14interlock.traffic.v1\x1a\x13protos/decide.proto\"f\n\x08\x45nvelope\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x02 \x01(\t\x12\x33\n\nsignatures\x18\x03 \x03(\x0b\x32\x1f.interlock.traffic.v1.Signature\"(\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0b\n\x03sig\x18\x02 \x01(\x0c\"\x7f\n\x10WatchPlanRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x13\n\x0bledger_size\x18\x03 \x01(\x04\x12\x19\n\x11operators_version\x18\x04 \x01(\r\x12\x13\n\x0bwitness_key\x18\x05 \x01(\t\"\xc4\x02\n\tPlanOffer\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x31\n\tapprovals\x18\x02 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x31\n\toperators\x18\x03 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\x12\x17\n\x0f\x63onsistent_from\x18\x05 \x01(\x04\x12\x13\n\x0b\x63onsistency\x18\x06 \x03(\x0c\x12\x32\n\x07records\x18\x07 \x03(\x0b\x32!.interlock.traffic.v1.LedgerProof\x12-\n\x05steps\x18\x08 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\"8\n\x0bLedgerProof\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\"\xa6\x02\n\x0cGatewayState\x12.\n\x05offer\x18\x01 \x01(\x0b\x32\x1f.interlock.traffic.v1.PlanOffer\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x31\n\toperators\x18\x03 \x03(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x32\n\x05spent\x18\x04 \x03(\x0b\x32#.interlock.traffic.v1.SpentApproval\x12\x36\n\trollbacks\x18\x05 \x03(\x0b\x32#.interlock.traffic.v1.LocalRollback\x12\x33\n\x06untold\x18\x06 \x03(\x0b\x32#.interlock.traffic.v1.LocalRollback\"0\n\rSpentApproval\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x02 \x01(\x03\"\x85\x01\n\rLocalRollback\x12-\n\x05order\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\x12\x12\n\nat_unix_ms\x18\x02 \x01(\x03\x12\x0f\n\x07took_us\x18\x03 \x01(\r\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x0c\n\x04salt\x18\x05 \x01(\t\"\xe0\x01\n\x0f\x41\x63knowledgement\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x13\n\x0bplan_digest\x18\x03 \x01(\t\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x1b\n\x13generation_in_force\x18\x07 \x01(\x04\x12\x12\n\nat_unix_ms\x18\x08 \x01(\x03\x12\x10\n\x08\x61pply_ms\x18\t \x01(\r\x12\x1b\n\x13\x63osigned_checkpoint\x18\n \x01(\t\"\x15\n\x13\x41\x63knowledgeResponse\"\xa8\x02\n\x0b\x41rmCounters\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\t\x12\x1e\n\x03\x61rm\x18\x03 \x01(\x0e\x32\x11.interlock.v1.Arm\x12\x15\n\rbundle_digest\x18\x04 \x01(\t\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x06 \x01(\x04\x12\x43\n\tfallbacks\x18\x07 \x03(\x0b\x32\x30.interlock.traffic.v1.ArmCounters.FallbacksEntry\x12\x0f\n\x07in_time\x18\x08 \x01(\x04\x12\x16\n\x0elatency_counts\x18\t \x03(\x04\x1a\x30\n\x0e\x46\x61llbacksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xe9\x01\n\x0eShadowCounters\x12\x12\n\nspecialist\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61ndidate_digest\x18\x03 \x01(\t\x12\x0f\n\x07offered\x18\x04 \x01(\x04\x12\x0c\n\x04sent\x18\x05 \x01(\x04\x12\x0e\n\x06paired\x18\x06 \x01(\x04\x12>\n\x05\x64rops\x18\x07 \x03(\x0b\x32/.interlock.traffic.v1.ShadowCounters.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x83\x03\n\rGatewayReport\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11latency_bounds_us\x18\x04 \x03(\r\x12/\n\x04\x61rms\x18\x05 \x03(\x0b\x32!.interlock.traffic.v1.ArmCounters\x12=\n\x05\x64rops\x18\x06 \x03(\x0b\x32..interlock.traffic.v1.GatewayReport.DropsEntry\x12\x12\n\nat_unix_ms\x18\x07 \x01(\x03\x12\x35\n\x07shadows\x18\x08 \x03(\x0b\x32$.interlock.traffic.v1.ShadowCounters\x12\x36\n\trollbacks\x18\t \x03(\x0b\x32#.interlock.traffic.v1.LocalRollback\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"6\n\x0eReportResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x10\n\x08recorded\x18\x02 \x03(\t\"E\n\x14LocalRollbackRequest\x12-\n\x05order\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\"h\n\x15LocalRollbackResponse\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x16\n\x0eprimary_digest\x18\x03 \x01(\t\x12\x0f\n\x07took_us\x18\x04 \x01(\r\"\'\n\x11GetInForceRequest\x12\x12\n\nspecialist\x18\x01 \x01(\t\"\xe6\x01\n\x07InForce\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\x16\n\x0eprimary_digest\x18\x04 \x01(\t\x12\x18\n\x10\x63\x61ndidate_digest\x18\x05 \x01(\t\x12\x17\n\x0fprevious_digest\x18\x06 \x01(\t\x12\x11\n\tcanary_bp\x18\x07 \x01(\r\x12\x11\n\tshadow_bp\x18\x08 \x01(\r\x12\x13\n\x0bledger_size\x18\t \x01(\x04\x12\x19\n\x11operators_version\x18\n \x01(\r2\x9e\x02\n\x0eTrafficService\x12V\n\tWatchPlan\x12&.interlock.traffic.v1.WatchPlanRequest\x1a\x1f.interlock.traffic.v1.PlanOffer0\x01\x12_\n\x0b\x41\x63knowledge\x12%.interlock.traffic.v1.Acknowledgement\x1a).interlock.traffic.v1.AcknowledgeResponse\x12S\n\x06Report\x12#.interlock.traffic.v1.GatewayReport\x1a$.interlock.traffic.v1.ReportResponse2\xc9\x01\n\x0cLocalService\x12\x63\n\x08RollBack\x12*.interlock.traffic.v1.LocalRollbackRequest\x1a+.interlock.traffic.v1.LocalRollbackResponse\x12T\n\nGetInForce\x12\'.interlock.traffic.v1.GetInForceRequest\x1a\x1d.interlock.traffic.v1.InForceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,39 +49,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERPROOF']._serialized_start=669
   _globals['_LEDGERPROOF']._serialized_end=725
   _globals['_GATEWAYSTATE']._serialized_start=728
-  _globals['_GATEWAYSTATE']._serialized_end=969
-  _globals['_SPENTAPPROVAL']._serialized_start=971
-  _globals['_SPENTAPPROVAL']._serialized_end=1019
-  _globals['_LOCALROLLBACK']._serialized_start=1022
-  _globals['_LOCALROLLBACK']._serialized_end=1155
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1158
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1382
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=1384
-  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=1405
-  _globals['_ARMCOUNTERS']._serialized_start=1408
-  _globals['_ARMCOUNTERS']._serialized_end=1704
-  _globals['_ARMCOUNTERS_FALLBACKSENTRY']._serialized_start=1656
-  _globals['_ARMCOUNTERS_FALLBACKSENTRY']._serialized_end=1704
-  _globals['_SHADOWCOUNTERS']._serialized_start=1707
-  _globals['_SHADOWCOUNTERS']._serialized_end=1940
-  _globals['_SHADOWCOUNTERS_DROPSENTRY']._serialized_start=1896
-  _globals['_SHADOWCOUNTERS_DROPSENTRY']._serialized_end=1940
-  _globals['_GATEWAYREPORT']._serialized_start=1943
-  _globals['_GATEWAYREPORT']._serialized_end=2330
-  _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_start=1896
-  _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_end=1940
-  _globals['_REPORTRESPONSE']._serialized_start=2332
-  _globals['_REPORTRESPONSE']._serialized_end=2368
-  _globals['_LOCALROLLBACKREQUEST']._serialized_start=2370
-  _globals['_LOCALROLLBACKREQUEST']._serialized_end=2439
-  _globals['_LOCALROLLBACKRESPONSE']._serialized_start=2441
-  _globals['_LOCALROLLBACKRESPONSE']._serialized_end=2545
-  _globals['_GETINFORCEREQUEST']._serialized_start=2547
-  _globals['_GETINFORCEREQUEST']._serialized_end=2586
-  _globals['_INFORCE']._serialized_start=2589
-  _globals['_INFORCE']._serialized_end=2819
-  _globals['_TRAFFICSERVICE']._serialized_start=2822
-  _globals['_TRAFFICSERVICE']._serialized_end=3108
-  _globals['_LOCALSERVICE']._serialized_start=3111
-  _globals['_LOCALSERVICE']._serialized_end=3312
+  _globals['_GATEWAYSTATE']._serialized_end=1022
+  _globals['_SPENTAPPROVAL']._serialized_start=1024
+  _globals['_SPENTAPPROVAL']._serialized_end=1072
+  _globals['_LOCALROLLBACK']._serialized_start=1075
+  _globals['_LOCALROLLBACK']._serialized_end=1208
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1211
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1435
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=1437
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=1458
+  _globals['_ARMCOUNTERS']._serialized_start=1461
+  _globals['_ARMCOUNTERS']._serialized_end=1757
+  _globals['_ARMCOUNTERS_FALLBACKSENTRY']._serialized_start=1709
+  _globals['_ARMCOUNTERS_FALLBACKSENTRY']._serialized_end=1757
+  _globals['_SHADOWCOUNTERS']._serialized_start=1760
+  _globals['_SHADOWCOUNTERS']._serialized_end=1993
+  _globals['_SHADOWCOUNTERS_DROPSENTRY']._serialized_start=1949
+  _globals['_SHADOWCOUNTERS_DROPSENTRY']._serialized_end=1993
+  _globals['_GATEWAYREPORT']._serialized_start=1996
+  _globals['_GATEWAYREPORT']._serialized_end=2383
+  _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_start=1949
+  _globals['_GATEWAYREPORT_DROPSENTRY']._serialized_end=1993
+  _globals['_REPORTRESPONSE']._serialized_start=2385
+  _globals['_REPORTRESPONSE']._serialized_end=2439
+  _globals['_LOCALROLLBACKREQUEST']._serialized_start=2441
+  _globals['_LOCALROLLBACKREQUEST']._serialized_end=2510
+  _globals['_LOCALROLLBACKRESPONSE']._serialized_start=2512
+  _globals['_LOCALROLLBACKRESPONSE']._serialized_end=2616
+  _globals['_GETINFORCEREQUEST']._serialized_start=2618
+  _globals['_GETINFORCEREQUEST']._serialized_end=2657
+  _globals['_INFORCE']._serialized_start=2660
+  _globals['_INFORCE']._serialized_end=2890
+  _globals['_TRAFFICSERVICE']._serialized_start=2893
+  _globals['_TRAFFICSERVICE']._serialized_end=3179
+  _globals['_LOCALSERVICE']._serialized_start=3182
+  _globals['_LOCALSERVICE']._serialized_end=3383
 # @@protoc_insertion_point(module_scope)

@@ -70,18 +70,20 @@ class LedgerProof(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., body: _Optional[bytes] = ..., hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class GatewayState(_message.Message):
-    __slots__ = ("offer", "checkpoint", "operators", "spent", "rollbacks")
+    __slots__ = ("offer", "checkpoint", "operators", "spent", "rollbacks", "untold")
     OFFER_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     OPERATORS_FIELD_NUMBER: _ClassVar[int]
     SPENT_FIELD_NUMBER: _ClassVar[int]
     ROLLBACKS_FIELD_NUMBER: _ClassVar[int]
+    UNTOLD_FIELD_NUMBER: _ClassVar[int]
     offer: PlanOffer
     checkpoint: str
     operators: _containers.RepeatedCompositeFieldContainer[Envelope]
     spent: _containers.RepeatedCompositeFieldContainer[SpentApproval]
     rollbacks: _containers.RepeatedCompositeFieldContainer[LocalRollback]
-    def __init__(self, offer: _Optional[_Union[PlanOffer, _Mapping]] = ..., checkpoint: _Optional[str] = ..., operators: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ..., spent: _Optional[_Iterable[_Union[SpentApproval, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[LocalRollback, _Mapping]]] = ...) -> None: ...
+    untold: _containers.RepeatedCompositeFieldContainer[LocalRollback]
+    def __init__(self, offer: _Optional[_Union[PlanOffer, _Mapping]] = ..., checkpoint: _Optional[str] = ..., operators: _Optional[_Iterable[_Union[Envelope, _Mapping]]] = ..., spent: _Optional[_Iterable[_Union[SpentApproval, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[LocalRollback, _Mapping]]] = ..., untold: _Optional[_Iterable[_Union[LocalRollback, _Mapping]]] = ...) -> None: ...
 
 class SpentApproval(_message.Message):
     __slots__ = ("digest", "expires")
@@ -217,10 +219,12 @@ class GatewayReport(_message.Message):
     def __init__(self, gateway_id: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., latency_bounds_us: _Optional[_Iterable[int]] = ..., arms: _Optional[_Iterable[_Union[ArmCounters, _Mapping]]] = ..., drops: _Optional[_Mapping[str, int]] = ..., at_unix_ms: _Optional[int] = ..., shadows: _Optional[_Iterable[_Union[ShadowCounters, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[LocalRollback, _Mapping]]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
-    __slots__ = ("generation",)
+    __slots__ = ("generation", "recorded")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_FIELD_NUMBER: _ClassVar[int]
     generation: int
-    def __init__(self, generation: _Optional[int] = ...) -> None: ...
+    recorded: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, generation: _Optional[int] = ..., recorded: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class LocalRollbackRequest(_message.Message):
     __slots__ = ("order",)

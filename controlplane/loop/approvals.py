@@ -7,14 +7,15 @@ from controlplane.domain.rollout import Approvals, Phase
 from controlplane.errors import ApprovalRefused, StepRefused
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.publish import standing_split
-from controlplane.store import plans
+from controlplane.store import ledger, plans, records
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos import traffic_pb2
-from protos.contract.attestation import Approval, AttestationInvalid, verify_approval
+from protos.contract.attestation import Approval, AttestationInvalid, Operators, verify_approval
+from protos.contract.digest import digest_bytes
 from protos.contract.draws import BASIS_POINTS
 from protos.contract.plan import Split
-from protos.contract.plan_rules import no_split_digest, to_split_digest
+from protos.contract.plan_rules import check_key, no_split_digest, to_split_digest
 
 UNSIGNED = "draft"
 LAST_S = 253_402_300_799  # the end of year 9999, beyond which there is no date
@@ -63,14 +64,29 @@ def next_step(unit: Unit, deployment: Deployment, row: RolloutRow) -> NextStep |
     return None
 
 
-def check(signed: traffic_pb2.Envelope, deployment: Deployment, row: RolloutRow, step: NextStep | None) -> Approval:
-    """Verify a statement and that it speaks of exactly this step.
+def check(unit: Unit, deployment: Deployment, row: RolloutRow, signed: traffic_pb2.Envelope) -> Approval:
+    """Verify a statement and that it speaks of exactly a rollout's next step.
 
     Raises:
         ApprovalRefused: With the most specific reason found.
     """
+    at = records.seq_of(unit, digest_bytes(signed.payload))
+    # One that is new would become the ledger's next entry.
+    at = ledger.head(unit.connection)[0] if at is None else at
+    return _check(signed, deployment, row, next_step(unit, deployment, row), deployment.operators(), at)
+
+
+def _check(
+    signed: traffic_pb2.Envelope,
+    deployment: Deployment,
+    row: RolloutRow,
+    step: NextStep | None,
+    operators: Operators,
+    at: int | None,
+) -> Approval:
     try:
-        approval = verify_approval(signed, deployment.operators())
+        approval = verify_approval(signed, operators)
+        check_key(approval, operators, at)
     except AttestationInvalid as error:
         raise ApprovalRefused(error.reason, str(error)) from error
     if step is None:
@@ -111,17 +127,19 @@ def check(signed: traffic_pb2.Envelope, deployment: Deployment, row: RolloutRow,
 
 
 def given(unit: Unit, deployment: Deployment, row: RolloutRow) -> Approvals:
-    """Say how far enough people have let the candidate go in its next step."""
-    step = next_step(unit, deployment, row)
+    """Say how far enough people have let the candidate go in its next step: by who they are and hold now."""
+    step, operators = next_step(unit, deployment, row), deployment.operators()
     best: dict[str, Approval] = {}
-    for signed in plans.approvals_of(unit, row.state.id):
+    envelopes = {digest_bytes(signed.payload): signed for signed in plans.approvals_of(unit, row.state.id)}
+    known = records.seqs(unit, envelopes)
+    for digest, signed in envelopes.items():
         try:
-            approval = check(signed, deployment, row, step)
+            approval = _check(signed, deployment, row, step, operators, known.get(digest))
         except ApprovalRefused:
-            continue  # of an earlier step, or out of date by now
+            continue  # of an earlier step, out of date by now, or of somebody who may approve no more
         if approval.person not in best or best[approval.person].ceiling_bp < approval.ceiling_bp:
             best[approval.person] = approval
-    required = deployment.operators().required_approvals
+    required = operators.required_approvals
     if len(best) < required:
         return Approvals()
     counted = sorted(best.values(), key=lambda a: -a.ceiling_bp)[:required]

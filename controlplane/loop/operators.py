@@ -1,27 +1,33 @@
 """Take the next version of the list of people, as its owners signed it, and keep it for gateways that are behind."""
 
 import json
+from dataclasses import replace
 
 from controlplane.errors import ApprovalRefused
+from controlplane.loop import publish
 from controlplane.loop.deployment import Deployment
+from controlplane.store import plans
 from controlplane.store.files import replace_file
 from controlplane.store.store import Unit
 from protos import traffic_pb2
 from protos.contract.attestation import AttestationInvalid, Operators
 from protos.contract.operators import envelope_to_json, next_version
+from protos.contract.plan_rules import PlanRefused
 
 
 def update_operators(unit: Unit, deployment: Deployment, envelope: traffic_pb2.Envelope) -> Operators:
     """Replace the list of people by its next version.
 
     Raises:
-        ApprovalRefused: ``operators_invalid``: not the next version, or not signed by enough owners.
+        ApprovalRefused: ``operators_invalid``: not the next version, not signed by enough owners, or the plan that
+            stands would not stand under it.
     """
     current = deployment.operators()
     try:
         following = next_version(current, envelope)
     except AttestationInvalid as error:
         raise ApprovalRefused(error.reason, str(error)) from error
+    _check_kept(unit, deployment, following)
     unit.record(
         ", ".join(sorted(p.person for p in current.owners())),
         "operators.updated",
@@ -39,3 +45,21 @@ def update_operators(unit: Unit, deployment: Deployment, envelope: traffic_pb2.E
     replace_file(folder / f"{following.version}.json", data)
     replace_file(deployment.settings.operators, data)
     return following
+
+
+def _check_kept(unit: Unit, deployment: Deployment, following: Operators) -> None:
+    """Refuse a list under which the plan that stands could not be checked: no gateway would take any plan after it."""
+    row = plans.standing(unit)
+    if row is None:
+        return
+    try:
+        envelopes = plans.approvals_for(unit, row.plan)
+        # A key may be revoked even from before what it approved: then nothing may stand on it.
+        publish.check(unit, deployment, None, row.plan, envelopes, replace(following, revoked=()), was_in_force=True)
+    except PlanRefused as refused:
+        raise ApprovalRefused(
+            "operators_invalid",
+            f"plan {row.generation} stands, and would not under version {following.version} ({refused.reason}: "
+            f"{refused}), so that none could follow it, a way back included; expected whoever approved it in the list, "
+            "their keys revoked perhaps, and no more required_approvals than it has",
+        ) from refused

@@ -12,6 +12,7 @@ from controlplane.store import ledger, plans, records, rollouts
 from controlplane.store.plans import APPLIED, REFUSED, PlanRow
 from controlplane.store.store import Unit
 from protos import traffic_pb2
+from protos.contract.attestation import Operators
 from protos.contract.bundle import BundleInvalid
 from protos.contract.digest import digest_bytes
 from protos.contract.ledger_proof import PLAN_OFFERED
@@ -47,18 +48,8 @@ def publish(unit: Unit, deployment: Deployment, split: Split, rollout: str | Non
     )
     envelopes = plans.approvals_for(unit, made)
     made = replace(made, approvals=tuple(sorted({digest_bytes(e.payload) for e in envelopes})))
-    operators = deployment.operators()
-    known = records.seqs(unit, made.approvals)
     try:
-        check_plan(
-            before,
-            made,
-            check_approvals(envelopes, operators, known),
-            operators,
-            deployment.name,
-            unit.now_ms // 1000,
-            author_of=lambda bundle: author_of(deployment, bundle),
-        )
+        check(unit, deployment, before, made, envelopes, deployment.operators())
     except PlanRefused as refused:
         raise StepRefused(f"{refused.reason}: {refused}") from refused
     signed = sign_plan(made, deployment.key)
@@ -72,6 +63,30 @@ def publish(unit: Unit, deployment: Deployment, split: Split, rollout: str | Non
     # Gateways take a plan only under a signed head, so there is one for every plan.
     ledger.checkpoint(unit.connection, deployment.key, deployment.ledger_origin)
     return made
+
+
+def check(
+    unit: Unit,
+    deployment: Deployment,
+    before: TrafficPlan | None,
+    made: TrafficPlan,
+    envelopes: list[traffic_pb2.Envelope],
+    operators: Operators,
+    *,
+    was_in_force: bool = False,
+) -> None:
+    """Return when a plan may follow another by the rules every gateway applies; raises PlanRefused."""
+    known = records.seqs(unit, {digest_bytes(e.payload) for e in envelopes})
+    check_plan(
+        before,
+        made,
+        check_approvals(envelopes, operators, known),
+        operators,
+        deployment.name,
+        unit.now_ms // 1000,
+        was_in_force=was_in_force,
+        author_of=lambda bundle: author_of(deployment, bundle),
+    )
 
 
 def author_of(deployment: Deployment, bundle: str) -> str | None:

@@ -1,6 +1,7 @@
 """Take note of what a person did at a gateway while this process was away, and follow it."""
 
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -14,33 +15,48 @@ from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos import traffic_pb2
 from protos.contract.attestation import AttestationInvalid
+from protos.contract.digest import digest_bytes
 from protos.contract.rollback import RollbackOrder, leave, order_summary, verify_order
 
 log = structlog.get_logger()
 
 
-def reconcile(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.LocalRollback) -> None:
+def reconcile(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.LocalRollback) -> bool:
     """Record a rollback made at a gateway, once, and roll back everywhere the rollout that lets its bundle answer.
 
-    A gateway's word alone moves nothing: the order is signed by a person and checked again here. Where the way back
-    cannot be published now, nothing is recorded and the gateway's next report asks again.
+    A gateway's word alone moves nothing: the order is signed by a person and checked again here. One whose signer may
+    not give it now, such as by a key revoked since, is recorded as not followed; what the gateway left stays left
+    there. Where the way back cannot be published now, nothing is recorded and the gateway's next report asks again.
+
+    Returns:
+        Whether the ledger has it, so that the gateway need not say it again.
     """
+    digest = digest_bytes(made.order.payload)
+    if records.seq_of(unit, digest) is not None:
+        return True
     try:
-        with unit.connection.begin_nested():
-            _follow(unit, deployment, gateway, made)
-    except StepRefused as refused:
-        log.warning("rollback_not_followed", gateway=gateway, rollout=made.salt, reason=str(refused))
-
-
-def _follow(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.LocalRollback) -> None:
+        order = RollbackOrder.from_payload(made.order.payload)
+    except ValueError as error:
+        log.warning("rollback_unreadable", gateway=gateway, error=str(error))
+        return False
     try:
-        order = verify_order(made.order, deployment.operators(), deployment.name, None)
+        verify_order(made.order, deployment.operators(), deployment.name, None)
     except AttestationInvalid as error:
         log.warning("rollback_not_believed", gateway=gateway, reason=error.reason, error=str(error))
-        return
-    if records.seq_of(unit, order.digest) is not None:
-        return
-    detail = {
+        detail = {**_detail(order, gateway, made), "refused": error.reason}
+        records.note(unit, digest, unit.record(gateway, "rollback.not_followed", detail))
+        return True
+    try:
+        with unit.connection.begin_nested():
+            _follow(unit, deployment, gateway, made, order)
+    except StepRefused as refused:
+        log.warning("rollback_not_followed", gateway=gateway, rollout=made.salt, reason=str(refused))
+        return False
+    return True
+
+
+def _detail(order: RollbackOrder, gateway: str, made: traffic_pb2.LocalRollback) -> dict[str, Any]:
+    return {
         **order_summary(order),
         "rollout": made.salt,
         "gateway": gateway,
@@ -48,7 +64,13 @@ def _follow(unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.
         "took_us": made.took_us,
         "generation": made.generation,
     }
-    records.note(unit, order.digest, unit.record(order.person, "rollback.local", detail))
+
+
+def _follow(
+    unit: Unit, deployment: Deployment, gateway: str, made: traffic_pb2.LocalRollback, order: RollbackOrder
+) -> None:
+    seq = unit.record(order.person, "rollback.local", _detail(order, gateway, made))
+    records.note(unit, order.digest, seq)
     log.warning("rolled_back_locally", gateway=gateway, specialist=order.specialist, took_us=made.took_us)
     split, row = standing_split(unit, order.specialist), _about(unit, order, made)
     if row is None or split is None or leave(split, order.bundle) is None:

@@ -65,8 +65,7 @@ class RolloutCalls(Transactions):
 
         def submit(unit: Unit) -> Any:
             row = find_rollout(unit, self._deployment, request.rollout)
-            wanted = approvals.next_step(unit, self._deployment, row)
-            given = approvals.check(request.envelope, self._deployment, row, wanted)
+            given = approvals.check(unit, self._deployment, row, request.envelope)
             state = row.state
             is_new = plans.add_approval(unit, given.digest, state.id, state.specialist, given.bundle, request.envelope)
             if is_new:

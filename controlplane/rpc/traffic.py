@@ -13,6 +13,7 @@ from controlplane.loop.witness import keep_cosignature, meet_witness
 from controlplane.rpc.status import translated
 from controlplane.store import counters, plans
 from protos import traffic_pb2, traffic_pb2_grpc
+from protos.contract.digest import digest_bytes
 
 log = structlog.get_logger()
 
@@ -76,7 +77,7 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
     @translated
     async def Report(self, request: traffic_pb2.GatewayReport, context: Any) -> Any:  # noqa: N802
         """Keep a gateway's counters."""
-        return traffic_pb2.ReportResponse(generation=await self._in_thread(lambda: self._report(request)))
+        return await self._in_thread(lambda: self._report(request))
 
     def _hello(self, request: traffic_pb2.WatchPlanRequest) -> int:
         """Note the gateway and return the generation above which plans are news to it."""
@@ -101,14 +102,16 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
             acknowledged(unit, said)
             keep_cosignature(unit, self._deployment, said)
 
-    def _report(self, report: traffic_pb2.GatewayReport) -> int:
+    def _report(self, report: traffic_pb2.GatewayReport) -> traffic_pb2.ReportResponse:
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             plans.see_gateway(unit, report.gateway_id, report.generation)
             found_applied(unit, report.gateway_id, report.generation)
             counters.keep(unit, report)
-            for made in report.rollbacks:
-                reconcile(unit, self._deployment, report.gateway_id, made)
+            told = [made for made in report.rollbacks if reconcile(unit, self._deployment, report.gateway_id, made)]
             standing = plans.standing(unit)
         if report.rollbacks:
             self._deployment.changed()
-        return 0 if standing is None else standing.generation
+        return traffic_pb2.ReportResponse(
+            generation=0 if standing is None else standing.generation,
+            recorded=[digest_bytes(made.order.payload) for made in told],
+        )

@@ -110,10 +110,11 @@ class PlanWatch:
                 shadows=self._counters.shadow_report(),
                 drops=self._capture.all_drops(),
                 at_unix_ms=time.time_ns() // 1_000_000,
-                rollbacks=self._plan.rollbacks,
+                rollbacks=self._plan.to_tell,
             )
             try:
                 answer = await stub.Report(report, timeout=self._report_interval_s + 1)
                 self._plan.note_newest(answer.generation)
+                self._plan.note_recorded(answer.recorded)
             except grpc.aio.AioRpcError as error:
                 log.debug("report_not_taken", status=error.code().name)

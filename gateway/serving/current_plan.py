@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from gateway.serving.witness import Witness
 from protos import traffic_pb2
 from protos.contract.attestation import AttestationInvalid, Operators
 from protos.contract.bundle import BundleInvalid, BundleStore
+from protos.contract.digest import digest_bytes
 from protos.contract.engines import EngineInexact, check_exactness
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import PlanRefused
@@ -103,11 +104,26 @@ class CurrentPlan:
         """Rollbacks made here that no plan carries yet."""
         return self._standing.rollbacks
 
+    @property
+    def to_tell(self) -> Sequence[traffic_pb2.LocalRollback]:
+        """Rollbacks made here that the control plane has to hear of."""
+        return (*self._standing.rollbacks, *self._standing.untold)
+
     def note_newest(self, generation: int) -> None:
         """Take the control plane's word for which plan is the newest: a gateway on it missed nothing so far."""
         if 0 < generation <= self.generation:
             self._standing = replace(self._standing, current_at=self._clock())
             self._file.note_current(self._standing.current_at)
+
+    def note_recorded(self, orders: Collection[str]) -> None:
+        """Take the control plane's word that the ledger has these orders: what a plan carries is told no more."""
+        untold = tuple(made for made in self._standing.untold if digest_bytes(made.order.payload) not in orders)
+        if untold != self._standing.untold:
+            self._standing = replace(self._standing, untold=untold)
+            try:
+                self._save(self._stored_offer())
+            except OSError as error:
+                log.error("state_not_written", error=str(error))
 
     async def offer(self, offer: traffic_pb2.PlanOffer) -> TrafficPlan:
         """Apply a plan, or leave everything as it is.
@@ -156,7 +172,7 @@ class CurrentPlan:
         self._swap()
         made.took_us = int((time.monotonic() - began) * 1e6)
         try:
-            self._save(self._state.offer if self._state.HasField("offer") else None)
+            self._save(self._stored_offer())
         except OSError as error:
             # Safe at once matters more than safe after a restart.
             log.error("rollback_not_stored", error=str(error))
@@ -168,7 +184,9 @@ class CurrentPlan:
         """Go on from what is on disk, verified like anything offered; nothing there is fine."""
         self._state = state = self._file.load()
         self._judge.restore(state.operators, state.checkpoint)
-        self._standing = Standing(None, (), tuple(state.spent), tuple(state.rollbacks), self._file.current_at())
+        self._standing = Standing(
+            None, (), tuple(state.spent), tuple(state.rollbacks), self._file.current_at(), tuple(state.untold)
+        )
         if not state.HasField("offer"):
             return
         async with self._applying:
@@ -302,6 +320,9 @@ class CurrentPlan:
             except OSError as error:
                 log.error("head_not_stored", error=str(error))
 
+    def _stored_offer(self) -> traffic_pb2.PlanOffer | None:
+        return self._state.offer if self._state.HasField("offer") else None
+
     def _save(self, offer: traffic_pb2.PlanOffer | None) -> None:
         """Write down what a restart goes on from; raises OSError and keeps what was written before."""
         now = int(self._clock())
@@ -315,6 +336,7 @@ class CurrentPlan:
             operators=self._state.operators,
             spent=sorted(spent.values(), key=lambda s: -s.expires)[:MOST_SPENT],
             rollbacks=self.rollbacks,
+            untold=self._standing.untold,
         )
         if offer is not None:
             state.offer.CopyFrom(offer)

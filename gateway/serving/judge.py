@@ -49,6 +49,7 @@ class Standing:
         approvals: What came with it.
         spent: Approvals whose weight was taken back.
         rollbacks: Made here, of bundles that ``plan`` still has.
+        untold: Made here, of bundles that it has no more; nobody said yet that the ledger has them.
         current_at: Unix seconds when this gateway last knew that nothing newer stood.
     """
 
@@ -57,17 +58,21 @@ class Standing:
     spent: tuple[Approval | traffic_pb2.SpentApproval, ...]
     rollbacks: tuple[traffic_pb2.LocalRollback, ...]
     current_at: float
+    untold: tuple[traffic_pb2.LocalRollback, ...] = ()
 
     def then(self, plan: TrafficPlan, approvals: tuple[Approval, ...], known: Sequence[Approval] = ()) -> "Standing":
         """Return what stands once ``plan`` holds; ``known`` are approvals given before it was made."""
         before = {a.digest: a for a in (*self.approvals, *known)}
         spent = (*self.spent, *spent_by(self.plan, plan, tuple(before.values())))
+        rollbacks = tuple(made for made in self.rollbacks if _is_of(made, plan))
+        carried = tuple(made for made in self.rollbacks if made not in rollbacks)
         return replace(
             self,
             plan=plan,
             approvals=approvals,
             spent=spent,
-            rollbacks=tuple(made for made in self.rollbacks if _is_of(made, plan)),
+            rollbacks=rollbacks,
+            untold=(*self.untold, *carried),
         )
 
 

@@ -105,6 +105,15 @@ def _check_recorded(approval: Approval, operators: Operators, recorded: Mapping[
     at = None if recorded is None else recorded.get(approval.digest)
     if recorded is not None and at is None:
         raise AttestationInvalid("approval_not_recorded", f"the ledger is not shown to hold {approval.digest}")
+    check_key(approval, operators, at)
+
+
+def check_key(approval: Approval, operators: Operators, at: int | None) -> None:
+    """Refuse an approval whose key was revoked before the ledger had it, as its entry ``at``; None: it never had it.
+
+    Raises:
+        AttestationInvalid: ``key_revoked``.
+    """
     since = operators.revoked_since(approval.key)
     if since is not None and (at is None or at >= since):
         raise AttestationInvalid(

@@ -14,12 +14,14 @@ import pytest
 from controlplane.domain.rollout import GateReading, Phase, Verdict
 from controlplane.loop import advance
 from controlplane.loop.arms import BOUNDS_US
+from controlplane.loop.publish import offer_of
 from controlplane.store import ledger, plans
 from gateway.metrics import LATENCY_BOUNDS_US
 from protos import decide_pb2
 from protos.contract.attestation import STATEMENT_TYPE, Operators, read_private, sign
 from protos.contract.checkpoint import sign_checkpoint
 from protos.contract.digest import canonical_json, input_digest
+from protos.contract.operators import envelope_to_json, operators_envelope
 from protos.contract.plan_rules import sign_plan
 from protos.contract.rollback import RollbackOrder
 from tests.controlplane.cli.fake import interlock, said
@@ -114,6 +116,25 @@ def test_no_way_back_waits_for_its_report(site: Governed, monkeypatch: pytest.Mo
         assert site.split().primary == old and not site.rollout(name).evidence_path  # type: ignore[union-attr]
     advance.advance(site.deployment)
     assert Path(site.rollout(name).evidence_path, "manifest.json").exists()
+
+
+def test_a_rollback_that_a_plan_carries_before_anybody_was_told_of_it_is_recorded_all_the_same(site: Governed) -> None:
+    name, _, new = site.canary()
+    plan = site.plan
+    site.stop_gateway()
+    assert plan is not None and plan.witness.head is not None
+    plan.roll_back(order(site, new))
+    with site.deployment.store.writing(site.clock()) as unit:
+        advance.end(unit, site.deployment, name, Phase.ROLLED_BACK, "ann", "slow")
+        row = plans.standing(unit)
+        assert row is not None
+        _, offer = offer_of(unit, site.deployment, row, plan.witness.head.size, 1, plan.generation)
+    site.run(plan.offer(offer))
+    assert not plan.rollbacks and not entries(site, "rollback.local")
+    back = site.start_gateway()
+    (recorded,) = site.until(lambda: entries(site, "rollback.local"), "the record")
+    assert (recorded["bundle"], recorded["at_ms"]) == (new, plan.to_tell[0].at_unix_ms)
+    site.until(lambda: not back.to_tell, "the gateway hears of it")
 
 
 def test_a_drill_takes_the_real_way_back_and_the_shadow_returns(site: Governed) -> None:
@@ -327,6 +348,11 @@ def test_owners_publish_the_next_list_of_people_and_gateways_follow(site: Govern
     site.shadowing()
     assert said("operator", "keygen", "--person", "bob", "--out", str(tmp_path / "bob.key"))[0] == 0
     following = tmp_path / "next.json"
+    without_ann = replace(before, version=before.version + 1, people=before.people[1:])
+    following.write_bytes(canonical_json(envelope_to_json(operators_envelope(without_ann))))
+    assert said("operator", "sign", str(following), "--key", str(tmp_path / "own.key"))[0] == 0
+    code, found = said("operator", "publish", str(following), *control(site))
+    assert code == 1 and "revoke" in found["error"]["message"], found
     enrol = ("operator", "enrol", str(operators), "--person", "bob", "--key", str(tmp_path / "bob.key.pub"))
     assert said(*enrol)[0] == 2  # owners sign what comes next
     assert said(*enrol, "--out", str(following))[0] == 0

@@ -87,6 +87,10 @@ def check_liveness(plant: Plant) -> str:
     """Once nothing is broken any more, every gateway is on the plan that stands; a forked one knows better."""
     with plant.deployment.store.reading() as unit:
         row = plans.standing(unit)
+        told = {entry.detail["statement"] for entry in ledger.of_action(unit.connection, "rollback.local")}
+    for gate in plant.gates:
+        lost = set() if gate.is_diverted else gate.orders - told
+        assert not lost, f"5: {gate.name} obeyed {lost}, and the ledger does not say so"
     if row is None:
         return "no plan"
     for gate in plant.gates:

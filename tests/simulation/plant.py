@@ -116,6 +116,7 @@ class Gate:
     ever_primary: set[str] = field(default_factory=set)
     way_back: str | None = None  # the primary before, as the plan in force names it
     dead: set[str] = field(default_factory=set)  # statements whose weight was taken back here
+    orders: set[str] = field(default_factory=set)  # to leave a bundle, that it obeyed
     is_diverted: bool = False  # it followed a ledger that a thief forked
     current_s: int = 0  # when it last knew of no newer plan than its own
     judged_from_s: int = 0  # the same, at the last look at it
@@ -457,13 +458,16 @@ class Plant:
             if is_heard:
                 server._acknowledge(word)
         if is_heard:
-            newest = server._report(
+            told = server._report(
                 traffic_pb2.GatewayReport(
-                    gateway_id=gate.name, run_id="r", generation=gate.plan.generation, rollbacks=gate.plan.rollbacks
+                    gateway_id=gate.name, run_id="r", generation=gate.plan.generation, rollbacks=gate.plan.to_tell
                 )
             )
-            gate.plan.note_newest(newest)
-            if 0 < newest <= gate.plan.generation:
+            gate.plan.note_newest(told.generation)
+            gate.plan.note_recorded(told.recorded)
+            if by is not None or self.newest is not None:
+                gate.orders -= set(told.recorded)  # by a database that is not the one that stays
+            if 0 < told.generation <= gate.plan.generation:
                 gate.current_s = self.now_ms // 1000
         return f"{gate.name}: {', '.join(said) or 'no news'}"
 
@@ -476,7 +480,7 @@ class Plant:
         bundle = split.candidate or split.primary
         made = RollbackOrder(name, NAME, bundle, "test", now, now + 600, f"n-{self.numbers}", "it is wrong")
         try:
-            gate.plan.roll_back(sign(made.payload(), STATEMENT_TYPE, key(name)))
+            gate.orders.add(gate.plan.roll_back(sign(made.payload(), STATEMENT_TYPE, key(name))).digest)
         except GatewayError as refused:
             return f"refused: {refused}"
         return f"{gate.name} left {bundle[7:13]}"

@@ -74,11 +74,18 @@ def test_it_keeps_no_plan_of_another_specialist_away_and_no_promotion_undoes_it(
     assert site.publish(replace(canary), first) == "approval_spent"
 
 
-def test_once_a_plan_carries_it_nothing_is_left_to_tell(tmp_path: Path) -> None:
+def test_a_plan_that_carries_it_ends_it_and_it_is_told_until_the_ledger_has_it(tmp_path: Path) -> None:
     site = Site(tmp_path).canaried()
-    site.plan.roll_back(site.order(site.new))
+    order = site.plan.roll_back(site.order(site.new))
+    site.plan.note_recorded([order.digest])
+    assert site.plan.rollbacks, "the bundle is still to be left here"
     assert site.publish(site.split(salt="r-1")) == "applied"
-    assert not site.plan.rollbacks
+    for _ in range(2):
+        assert not site.plan.rollbacks and [made.salt for made in site.plan.to_tell] == ["r-1"]
+        site.plan.note_recorded(["sha256:" + "0" * 64])
+        site.restarted()
+    site.plan.note_recorded([order.digest])
+    assert not site.plan.to_tell and not site.restarted().to_tell
     again = site.split(candidate=site.new, shadow_bp=5_000, salt="r-2")
     assert site.publish(again) == "applied"
     site.approve(again, site.new, "ann", "bob", ceiling_bp=2_000)
