@@ -68,9 +68,8 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     lineage = deployment.bundles.manifest(bundle).lineage
     _check_lock(pack.suite.digest, lineage, bundle)
     deployment.artifacts.put(canonical_json(pack.suite.to_json()))  # for evidence, by when another may be in force
-    dataset = str(lineage.get("dataset", ""))
     train_file = folder / "train.jsonl"
-    train_file.write_bytes(deployment.artifacts.get(dataset))
+    write_learned(deployment, job.specialist, lineage, train_file)
     parts = {}
     for name, examples in held_out_parts(deployment, job.specialist).items():
         if name == LIVE:
@@ -96,6 +95,20 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "bundles_dir": str(deployment.bundles.root),
         "out_file": str(folder / "evaluation.json"),
     }
+
+
+def write_learned(deployment: Deployment, specialist: str, lineage: Mapping[str, Any], path: Path) -> None:
+    """Write what a bundle was trained on, for its control to learn from.
+
+    A bundle that was made elsewhere does not say; its control learns from what a training here would draw.
+
+    Raises:
+        ArtifactMissing: It was trained here, and its data are not kept any more.
+    """
+    if dataset := lineage.get("dataset"):
+        path.write_bytes(deployment.artifacts.get(str(dataset)))
+    else:
+        write_dataset(path, deployment.pack(specialist).training_set(deployment.settings.training.examples, 0))
 
 
 def _check_lock(suite: str, lineage: Mapping[str, Any], bundle: str) -> None:

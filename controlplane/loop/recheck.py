@@ -7,7 +7,7 @@ import structlog
 
 from controlplane.loop import triggers
 from controlplane.loop.deployment import LOOP, Deployment
-from controlplane.loop.evaluate import CORE
+from controlplane.loop.evaluate import CORE, write_learned
 from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
 from controlplane.store import jobs, samples
@@ -58,7 +58,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     rows = [row for row in found if row.id <= int(request["last_sample"])]
     write_dataset(folder / f"{CORE}.jsonl", [Example(row.text, row.label, "live") for row in rows])
     lineage = deployment.bundles.manifest(str(request["bundle"])).lineage
-    (folder / "train.jsonl").write_bytes(deployment.artifacts.get(str(lineage.get("dataset", ""))))
+    write_learned(deployment, job.specialist, lineage, folder / "train.jsonl")
     return {
         "task": pack.task.to_json(),
         "suite": pack.suite.to_json(),

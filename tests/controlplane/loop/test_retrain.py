@@ -85,6 +85,16 @@ def test_a_suite_that_was_changed_after_the_lock_judges_nobody(tmp_path: Path) -
         evaluate.prepare(made.deployment, asked, tmp_path)
 
 
+def test_a_bundle_that_was_made_elsewhere_is_judged_beside_a_control_of_the_packs_own_cases(tmp_path: Path) -> None:
+    made = world(tmp_path, training={"examples": 60, "held_out": 40})
+    pack = made.deployment.pack(NAME)
+    bundle = made.bundle()
+    assert "dataset" not in made.deployment.bundles.manifest(bundle).lineage
+    config = evaluate.prepare(made.deployment, job(bundle=bundle, suite=pack.suite.digest), tmp_path)
+    learned = {row.text for row in read_dataset(Path(config["train_file"]))}
+    assert len(learned) == 60 and not learned & {row.text for row in read_dataset(Path(config["parts"]["core"]))}
+
+
 def test_live_cases_that_a_suite_asks_for_are_judged_on_and_never_trained_on(prepared: tuple[World, Path]) -> None:
     made, train = prepared
     pack = made.deployment.pack(NAME)
