@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -305,6 +305,11 @@ def played(seed: int) -> tuple[int, str, bool]:
         return seed, str(found), True
 
 
+def played_until(ends: float, seed: int) -> tuple[int, str, bool] | None:
+    """Run one seed, unless it is later than a Unix time."""
+    return played(seed) if time.time() < ends else None
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser("python -m tests.simulation.deployment")
@@ -312,26 +317,29 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, help="replay this one and say what happened")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no seed later than this")
     parser.add_argument("--record", type=Path, help="write what came of it as JSON")
     chosen = parser.parse_args()
     if chosen.seed is not None:
         _, words, is_broken = played(chosen.seed)
         print(words)
         sys.exit(is_broken)
-    began, broken, met = time.perf_counter(), list[int](), Counter[str]()
-    seeds = range(chosen.first, chosen.first + chosen.seeds)
+    began, count, broken, met = time.perf_counter(), 0, list[int](), Counter[str]()
+    seeds, ends = range(chosen.first, chosen.first + chosen.seeds), time.time() + 60 * chosen.minutes
     with ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool, progress_bar() as bar:
-        for seed, words, is_broken in bar.track(pool.map(played, seeds, chunksize=4), total=len(seeds)):
+        runs = pool.map(partial(played_until, ends), seeds, chunksize=4)
+        for seed, words, is_broken in bar.track(filter(None, runs), total=len(seeds)):
+            count += 1
             met.update(what for what in MET for _ in range(words.count(MET[what])))
             met["events"] += words.count("\n") + 1
             if is_broken:
                 broken.append(seed)
                 bar.console.print(words, markup=False)
     took = time.perf_counter() - began
-    print(f"{len(seeds)} seeds in {took:.0f} s ({len(seeds) / took:.2f} a second), {len(broken)} broken: {dict(met)}")
+    print(f"{count} seeds in {took:.0f} s ({count / took:.2f} a second), {len(broken)} broken: {dict(met)}")
     if chosen.record is not None:
         said = {
-            "commit": commit(), "machine": machine(), "first": chosen.first, "seeds": len(seeds), "jobs": chosen.jobs,
+            "commit": commit(), "machine": machine(), "first": chosen.first, "seeds": count, "jobs": chosen.jobs,
             "seconds": round(took), "met": dict(sorted(met.items())), "broken": broken,
         }  # fmt: skip
         chosen.record.write_text(json.dumps(said, indent=1) + "\n")
