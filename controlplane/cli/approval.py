@@ -14,7 +14,8 @@ from controlplane.cli.rollout import Rollout, show
 from controlplane.cli.signing import check_key
 from protos import control_pb2 as pb
 from protos.contract.attestation import Approval
-from protos.contract.digest import digest_bytes, parse_json_object
+from protos.contract.digest import DigestMalformed, JsonMalformed, digest_bytes, parse_json_object
+from protos.contract.fields import FieldInvalid
 from protos.contract.operators import envelope_from_json, envelope_to_json
 
 REQUEST = "interlock.approval-request/1"
@@ -87,8 +88,11 @@ def submit(
     as_json: JsonFlag = False,
 ) -> None:
     """Hand in a signed statement."""
-    envelope = envelope_from_json(parse_json_object(file.read_bytes()))
-    approval = Approval.from_statement(envelope.payload)
+    try:
+        envelope = envelope_from_json(parse_json_object(file.read_bytes()))
+        approval = Approval.from_statement(envelope.payload)
+    except (FieldInvalid, JsonMalformed, DigestMalformed) as error:
+        raise Problem(f"{file} is no signed statement: {error}", "INVALID_ARGUMENT", WRONG_USE) from error
     with control_at(control) as server:
         found = server.SubmitApproval(pb.SubmitApprovalRequest(rollout=approval.rollout, envelope=envelope))
     show(found, as_json)

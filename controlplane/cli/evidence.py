@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at
-from controlplane.cli.output import REFUSED, WRONG_USE, JsonFlag, Problem, command, marked, say, say_json, table
+from controlplane.cli.output import (
+    REFUSED,
+    WRONG_USE,
+    JsonFlag,
+    Problem,
+    check_folder,
+    command,
+    marked,
+    say,
+    say_json,
+    table,
+)
 from controlplane.cli.rollout import Rollout
 from protos import control_pb2 as pb
 from protos.contract.attestation import Operators, read_public
@@ -97,7 +108,7 @@ def show(folder: Folder, as_json: JsonFlag = False) -> None:
     """Say what a folder of evidence holds: outcome, materials, demands, approvals; offline, and nothing is checked."""
     from controlplane.report.difference import overview
 
-    found = _read(folder, lambda: overview(folder))
+    found = _read(lambda: overview(folder), folder)
     if as_json:
         say_json(found)
         return
@@ -143,7 +154,7 @@ def report(
 
     checks = None if plan_key is None else _verified(folder, plan_key, operators, deployment)
     good = None if checks is None else bool(checks) and all(check.ok for check in checks)
-    out.write_text(_read(folder, lambda: page(folder, checks)), "utf-8")
+    out.write_text(_read(lambda: page(folder, checks), folder), "utf-8")
     if as_json:
         say_json({"path": str(out), "verified": good})
     else:
@@ -163,7 +174,7 @@ def diff(
     """Compare two rollouts: bundles, data, suite, and every score of their candidates; offline."""
     from controlplane.report.difference import difference
 
-    found = _read(before, lambda: difference(before, after))
+    found = _read(lambda: difference(before, after), before, after)
     if as_json:
         say_json([{"what": d.what, "before": d.before, "after": d.after} for d in found])
         return
@@ -180,13 +191,17 @@ def _short(value: str | float | None) -> str:
 def _verified(folder: Path, plan_key: Path, operators: Path | None, deployment: str | None) -> "list[Check]":
     from controlplane.report.verify import verify_evidence
 
+    check_folder(folder, "a rollout's evidence")
     people = Operators.read(operators) if operators is not None else None
     return verify_evidence(folder, read_public(plan_key), people, deployment)
 
 
-def _read(folder: Path, work: Callable[[], T]) -> T:
+def _read(work: Callable[[], T], *folders: Path) -> T:
+    for folder in folders:
+        check_folder(folder, "a rollout's evidence")
     try:
         return work()
     except (JsonMalformed, KeyError, OSError, TypeError, ValueError) as error:
         said = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise Problem(f"{folder} is no whole evidence of a rollout: {said}", "INVALID_ARGUMENT", WRONG_USE) from error
+        where = " or ".join(map(str, folders))
+        raise Problem(f"{where} is no whole evidence of a rollout: {said}", "INVALID_ARGUMENT", WRONG_USE) from error

@@ -14,6 +14,7 @@ from controlplane.cli.output import (
     JsonFlag,
     Problem,
     as_dict,
+    check_folder,
     command,
     marked,
     pairs,
@@ -42,7 +43,10 @@ def show(
     if as_json:
         say_json(as_dict(found))
         return
-    show_entries(found.entries, False)
+    if not found.entries:
+        say(f"no entry from {start} on")
+    else:
+        show_entries(found.entries, False)
     say(f"{found.size} entries, root {found.root}\n{found.checkpoint}")
 
 
@@ -61,8 +65,12 @@ def verify(
     """Recompute the whole tree, offline, and compare it with every signed head."""
     held = [read_checkpoint(path) for path in checkpoint or []]
     if export is not None:
+        if config is not None or database:
+            raise Problem("--export takes the place of --config and --database", "INVALID_ARGUMENT", WRONG_USE)
         found = _of_export(export, plan_key, deployment, held, witness or [])
     else:
+        if witness:
+            raise Problem("--witness is of an --export: a database is not cosigned", "INVALID_ARGUMENT", WRONG_USE)
         found = _of_database(*_named(config, database, plan_key, deployment), held)
     if as_json:
         say_json(found)
@@ -125,6 +133,7 @@ def _of_export(
 
     if plan_key is None or not deployment:
         raise Problem("--export needs --plan-key and --deployment beside it", "INVALID_ARGUMENT", WRONG_USE)
+    check_folder(folder, "an exported ledger")
     named = pairs(witnesses, "--witness", "NAME=KEYFILE")
     keys = {name: read_public(Path(path)) for name, path in named.items()}
     try:
@@ -159,4 +168,5 @@ def read_checkpoint(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise FieldInvalid(f"{path}: not a readable checkpoint: {error}") from error
+        said = error.strerror if isinstance(error, OSError) else error
+        raise FieldInvalid(f"{path}: not a readable checkpoint: {said}") from error

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at, governance_at
 from controlplane.cli.ledger import app as app
 from controlplane.cli.ledger import read_checkpoint
-from controlplane.cli.output import JsonFlag, Problem, command, say, say_json
+from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, say, say_json
 from controlplane.store.files import replace_file
 from protos import control_pb2 as pb
 from protos import governance_pb2
@@ -36,6 +37,8 @@ def prove(
     as_json: JsonFlag = False,
 ) -> None:
     """Prove one entry under the signed head, and check the proof here."""
+    if (plan_key is None) != (not deployment):
+        raise Problem("--plan-key and --deployment check a head together", "INVALID_ARGUMENT", WRONG_USE)
     with governance_at(control) as server:
         head = server.GetHead(governance_pb2.GetHeadRequest(least_size=seq + 1))
         found = server.ProveEntry(governance_pb2.ProveEntryRequest(seq=seq, size=head.size))
@@ -74,7 +77,7 @@ def cosign(
 ) -> None:
     """As a witness, check that the ledger only grew since you last looked, and sign that you saw it."""
     private, public = read_private(key), read_public(plan_key)
-    held = signed_head(read_checkpoint(state), deployment, public) if state.exists() else None
+    held = _held(state, deployment, public)
     with governance_at(control) as server:
         head = server.GetHead(governance_pb2.GetHeadRequest(least_size=held.size if held else 0))
         proof: list[bytes] = []
@@ -131,6 +134,16 @@ def own_part(text: str) -> str:
     body, separator, tail = text.rpartition("\n\n")
     origin = body.split("\n", 1)[0]
     return body + separator + "".join(line for line in tail.splitlines(True) if line.startswith(f"— {origin} "))
+
+
+def _held(state: Path, deployment: str, public: Ed25519PublicKey) -> Checkpoint | None:
+    """Return the head that an auditor saw last; None at the first look."""
+    if not state.exists():
+        return None
+    try:
+        return signed_head(read_checkpoint(state), deployment, public)
+    except LedgerRefused as refused:
+        raise Problem(f"--state {state}: {refused}; nothing was signed", "INVALID_ARGUMENT", WRONG_USE) from refused
 
 
 def _checked_head(text: str, plan_key: Path | None, deployment: str) -> Checkpoint | None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,6 +39,12 @@ def pairs(given: Sequence[str] | None, option: str, expected: str = "NAME=VALUE"
             raise Problem(f"{option} is {one!r}, expected {expected}, each name once", "INVALID_ARGUMENT", WRONG_USE)
         found[name] = value
     return found
+
+
+def check_folder(folder: Path, what: str) -> None:
+    """Refuse what is no folder; raises Problem."""
+    if not folder.is_dir():
+        raise Problem(f"{folder} is no folder, expected that of {what}", "INVALID_ARGUMENT", WRONG_USE)
 
 
 def console() -> Console:

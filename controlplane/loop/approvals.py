@@ -161,7 +161,8 @@ def draft(unit: Unit, deployment: Deployment, row: RolloutRow, ceiling_bp: int) 
     if step is None:
         raise StepRefused(f"rollout {row.state.id!r} is {row.state.phase.value}, nothing waits for an approval")
     if row.evidence is None:
-        raise StepRefused(f"rollout {row.state.id!r} has no evidence to approve yet: {row.waiting_for}")
+        waits = row.waiting_for or "nobody has looked at its gates yet"
+        raise StepRefused(f"rollout {row.state.id!r} has no evidence to approve yet: {waits}")
     ceiling = ceiling_bp or step.ceiling_bp
     if ceiling > step.ceiling_bp:
         raise ApprovalRefused("over_ceiling", f"ceiling_bp is {ceiling}, expected up to {step.ceiling_bp}")

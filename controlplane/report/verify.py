@@ -285,6 +285,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--deployment", help="the deployment it has to be of")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
+    if not chosen.folder.is_dir():
+        parser.error(f"{chosen.folder} is no folder, expected that of a rollout's evidence")
     try:
         people = None if chosen.operators is None else Operators.read(chosen.operators)
         checks = verify_evidence(chosen.folder, read_public(chosen.plan_key), people, chosen.deployment)

@@ -41,8 +41,11 @@ class GovernanceService(Transactions, governance_pb2_grpc.GovernanceServiceServi
         """Return a signed head with its cosignatures: of the stored ones the newest, or a new one if none is."""
 
         def read(unit: Unit) -> Any:
-            if ledger.head(unit.connection)[0] == 0:
+            size, _ = ledger.head(unit.connection)
+            if size == 0:
                 raise StepRefused("the ledger is empty")
+            if size < request.least_size:
+                raise RequestInvalid(f"the ledger has {size} entries, expected a head of {request.least_size} or more")
             if ledger.stored_checkpoint(unit.connection, request.least_size) is None:
                 ledger.checkpoint(unit.connection, self._deployment.key, self._deployment.ledger_origin)
             return _head(unit, request.least_size)

@@ -82,6 +82,8 @@ def public_text(key: Ed25519PublicKey) -> str:
 
 def parse_public(text: str, where: str) -> Ed25519PublicKey:
     """Read what ``public_text`` wrote; raises KeyInvalid naming ``where``."""
+    if "PRIVATE KEY-----" in text:
+        raise KeyInvalid(f"{where} holds a private key, expected its public half (.pub)")  # and shows none of it
     kind, _, encoded = text.strip().partition(":")
     try:
         raw = base64.b64decode(encoded, validate=True)

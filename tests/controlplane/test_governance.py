@@ -292,6 +292,8 @@ def test_gateways_and_an_auditor_vouch_for_the_head_and_the_export_says_so(site:
     code, found = said("ledger", "prove", "1", "--plan-key", str(tmp_path / "plan.key.pub"), "--deployment", "test",
                        *control(site))  # fmt: skip
     assert code == 0 and found["signature_checked"] and found["body"]["seq"] == 1
+    code, found = said("ledger", "prove", "9999", *control(site))
+    assert code == 2 and "entries, expected a head of 10000" in found["error"]["message"], found
     lines = (tmp_path / "out" / "entries.jsonl").read_bytes().splitlines(keepends=True)
     for changed in (lines[:1] + lines[2:], [lines[0], lines[2], lines[1], *lines[3:]], [*lines, lines[-1]]):
         (tmp_path / "out" / "entries.jsonl").write_bytes(b"".join(changed))

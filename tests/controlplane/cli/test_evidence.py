@@ -56,3 +56,21 @@ def test_build_lists_files_only_where_it_can_see_them(control: FakeControl, tmp_
     code, found = said("evidence", "build", "r-1")
     assert (code, found["digest"], found["files"]) == (0, OTHER, [{"name": "steps/suite.json", "bytes": 2}])
     assert "steps/suite.json" in interlock("evidence", "build", "r-1")[1]
+
+
+def test_a_folder_that_is_not_there_is_wrong_use_and_the_one_that_is_not_is_named(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    none, empty = tmp_path / "none", tmp_path / "empty"
+    empty.mkdir()
+    wrong = (("evidence", "verify", str(none), *arguments[3:]), ("evidence", "show", str(none)))
+    for words in (*wrong, ("evidence", "diff", str(empty), str(none)), ("evidence", "diff", str(none), str(empty))):
+        code, found = said(*words)
+        assert code == 2 and f"{none} is no folder" in found["error"]["message"], found
+
+
+def test_a_request_handed_in_for_the_signed_statement_is_named(control: FakeControl, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.json"
+    asked.write_text('{"schema": "interlock.approval-request/1", "draft": {}}')
+    code, found = said("approval", "submit", str(asked))
+    assert code == 2 and f"{asked} is no signed statement" in found["error"]["message"], found

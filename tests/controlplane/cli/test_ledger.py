@@ -113,3 +113,41 @@ def test_settings_name_the_database_relative_to_themselves(
     assert (code, found["verified"]) == (0, True)
     assert said("ledger", "verify", "--config", "d/interlock.toml")[0] == 1  # another key signed this ledger
     assert said("ledger", "verify", "--config", "d/interlock.toml", "--database", "sqlite:///x")[0] == 2
+
+
+def test_a_private_key_given_for_the_public_one_is_named_and_not_printed(records: Records) -> None:
+    private = records.key.removesuffix(".pub")
+    code, text = interlock(*records.verify(key=private))
+    assert code == 2 and "private key, expected its public half" in text
+    assert Path(private).read_text().splitlines()[1][:12] not in text
+
+
+def cosign(records: Records, state: Path) -> tuple[str, ...]:
+    private = records.key.removesuffix(".pub")
+    said_by = ("--person", "ada", "--key", private, "--state", str(state))
+    return ("ledger", "cosign", *said_by, "--plan-key", records.key, "--deployment", "prod")
+
+
+@pytest.mark.parametrize("text", ["no checkpoint", "another ledger's"])
+def test_an_auditor_s_state_that_is_no_head_of_this_ledger_is_wrong_use(records: Records, text: str) -> None:
+    state = records.path.parent / "seen"
+    held = records.held.read_text()
+    state.write_text(text if text == "no checkpoint" else held.replace("interlock/prod", "interlock/test"))
+    code, found = said(*cosign(records, state))
+    assert code == 2 and str(state) in found["error"]["message"], found
+
+
+def test_options_that_would_do_nothing_are_refused(records: Records, tmp_path: Path) -> None:
+    witness = ("--witness", f"gateway/g={records.key}")
+    export = ("ledger", "verify", "--export", str(tmp_path), "--plan-key", records.key, "--deployment", "prod")
+    wrong = {
+        "--witness": (*records.verify(), *witness),
+        "--export": (*export, "--database", f"sqlite:///{records.path}"),
+        "--plan-key": ("ledger", "prove", "1", "--plan-key", records.key),
+        "--deployment": ("ledger", "prove", "1", "--deployment", "prod"),
+    }
+    for option, words in wrong.items():
+        code, found = said(*words)
+        assert code == 2 and option in found["error"]["message"], found
+    missing = (*export[:3], str(tmp_path / "none"), *export[4:])
+    assert said(*missing)[0] == 2 and said(*export)[0] == 1
