@@ -72,6 +72,8 @@ def load_pack(name: str, data: Path | None = None, suite: Path | None = None) ->
         LabelledFileInvalid: The labelled file cannot be used.
         SuiteInvalid: The suite cannot be read.
     """
+    if "/" in name or suite is not None:
+        load_metrics()  # anybody's suite may ask for any pack's
     pack = _pack(name, data)
     if suite is not None:
         pack.suite = load_suite(suite)

@@ -1,6 +1,7 @@
 import gzip
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from controlplane.packs.labelled_file import LabelledFileInvalid, LabelledFilePa
 from controlplane.packs.registry import FOLDERS, PackUnknown, load_pack
 from controlplane.training.dataset import text_key
 
+TEMPLATE = Path(__file__).parents[3] / "controlplane/packs/template"
 DAVIDSON = Path(__file__).parents[4] / "shared/data/brand-safety-hate-davidson/train.jsonl.gz"
 
 
@@ -92,8 +94,13 @@ def assert_pools_are_apart(pack: LabelledFilePack) -> None:
     assert keys[2] >= {text_key(e.text) for e in itertools.islice(pack.stream(1, 1.0), 200)}
 
 
-def test_every_pack_stands_alone_in_a_process_that_loaded_nothing_before() -> None:
-    names = ", ".join(map(repr, FOLDERS))
+def test_every_pack_stands_alone_in_a_process_that_loaded_nothing_before(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(TEMPLATE, mine)
+    suite = (mine / "suite.toml").read_text()
+    (mine / "suite.toml").write_text(suite.replace('metric = "auc"', 'metric = "gini"'))  # which another pack brings
+    assert suite != (mine / "suite.toml").read_text()
+    names = ", ".join(map(repr, (*FOLDERS, f"{mine}/")))
     # Each first in a process of its own: what one pack imports must not be what another one lacks.
     code = (
         "import os, sys\n"
