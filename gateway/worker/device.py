@@ -1,6 +1,7 @@
 """A thread beside the event loop: one runs a device, one loads bundles."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -10,10 +11,14 @@ T = TypeVar("T")
 
 
 class DeviceThread:
-    """A thread that runs one thing at a time and reports back to the event loop."""
+    """A thread that runs one thing at a time and reports back to the event loop.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    ``niceness`` is what it, and whatever thread it starts, yields to the others: on Linux each thread has its own.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, *, niceness: int = 0) -> None:
         self._loop = loop
+        self._niceness = niceness
         self._inbox: SimpleQueue[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]] | None] = (
             SimpleQueue()
         )
@@ -31,6 +36,7 @@ class DeviceThread:
         self._runs_on.join(timeout_s)
 
     def _run(self) -> None:
+        os.nice(self._niceness)
         while (item := self._inbox.get()) is not None:
             work, done = item
             result: Any = None

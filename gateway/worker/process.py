@@ -40,6 +40,7 @@ log = structlog.get_logger()
 BACKLOG = 128
 MAX_LOADS = 64  # Load frames waiting for an answer; a plan names far fewer bundles
 DRAIN_CHECK_S = 0.005
+LOADER_NICENESS = 10  # a tenth of a core that live calls want too, all of one that they leave
 
 
 class SocketInUse(Exception):
@@ -52,10 +53,14 @@ class Worker:
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
         self.device = DeviceThread(loop, "device")
-        self.loader = DeviceThread(loop, "loader")
+        backends = installed_backends()
+        # Threads that a model starts while it is loaded yield for good: none may do so that batches run on.
+        runs_elsewhere = settings.threads > 1 or "tensorrt_llm" in backends
+        self.loader = DeviceThread(loop, "loader", niceness=0 if runs_elsewhere else LOADER_NICENESS)
         self.runner = Runner(
             loop=loop,
             device=self.device,
+            loader=self.loader,
             queue=Queue(settings.max_queue, settings.token_budget),
             faults=Faults(settings.allow_faults),
         )
@@ -67,7 +72,7 @@ class Worker:
                 hello=engine_pb2.Hello(
                     worker_id=settings.worker_id,
                     protocol=PROTOCOL,
-                    backends=installed_backends(),
+                    backends=backends,
                     max_queue=settings.max_queue,
                 )
             )

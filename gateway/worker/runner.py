@@ -82,6 +82,7 @@ class Runner:
 
     loop: asyncio.AbstractEventLoop
     device: DeviceThread
+    loader: DeviceThread
     queue: Queue[Work]
     faults: Faults
     clock: Callable[[], float] = time.monotonic
@@ -163,8 +164,11 @@ class Runner:
             _log_problem(_, error)
             then()
 
-        # On the device's thread, so never under a running batch.
-        self.device.run(engine.backend.close, freed)
+        if engine.group:  # what it shares with others changes: never under a running batch
+            self.device.run(engine.backend.close, freed)
+        else:
+            # No batch of it runs once the device's thread comes to this; to free a model takes longer than many a job.
+            self.device.run(lambda: None, lambda _, __: self.loader.run(engine.backend.close, freed))
 
     def _quarantine(self, dead: Engine, reason: str) -> None:
         """Serve no bundle whose engine is dead, and say so before anybody waits for it."""

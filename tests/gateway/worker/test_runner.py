@@ -1,6 +1,8 @@
 """The runner answers every job once, whatever a backend does."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
@@ -30,7 +32,7 @@ class ScriptedBackend:
 
     def __init__(self, answer: Callable[[int], NDArray[np.float32]]) -> None:
         self.answer = answer
-        self.is_closed = False
+        self.closed_on = ""
 
     def prepare(self, text: str) -> Prepared:
         return Prepared(len(text), False, text)
@@ -41,7 +43,13 @@ class ScriptedBackend:
     def warm(self) -> None: ...
 
     def close(self) -> None:
-        self.is_closed = True
+        self.closed_on = threading.current_thread().name
+
+
+class SharingBackend(ScriptedBackend):
+    """Has its base in common with others."""
+
+    group = "base"
 
 
 def explode(rows: int) -> NDArray[np.float32]:
@@ -62,14 +70,15 @@ async def with_runner(
     budget: int = 64,
 ) -> None:
     loop = asyncio.get_running_loop()
-    device = DeviceThread(loop, "device")
-    runner = Runner(loop, device, Queue(16, budget), Faults(allowed=True))
+    device, loader = DeviceThread(loop, "device"), DeviceThread(loop, "loader")
+    runner = Runner(loop, device, loader, Queue(16, budget), Faults(allowed=True))
     runner.add(Engine(BUNDLE, TASK, Head(), ScriptedBackend(answer)))
     try:
         async with asyncio.timeout(20):
             await act(runner, asyncio.Queue())
     finally:
         device.close(5)
+        loader.close(5)
 
 
 def job(id: int, text: str = "four", bundle: str = BUNDLE, **changes: int) -> JobRow:
@@ -179,14 +188,29 @@ def test_cancelled_and_expired_jobs_are_told_so() -> None:
     asyncio.run(with_runner(good, act))
 
 
-def test_unloading_answers_what_waited_and_frees_the_model() -> None:
+@pytest.mark.parametrize(("made", "thread"), [(ScriptedBackend, "loader"), (SharingBackend, "device")])
+def test_unloading_answers_what_waited_and_frees_the_model_where_it_is_in_nobody_s_way(
+    made: type[ScriptedBackend], thread: str
+) -> None:
     async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
-        backend = runner.engines[BUNDLE].backend
+        backend, is_gone = made(good), asyncio.Event()
+        runner.add(Engine(BUNDLE, TASK, Head(), backend))
         runner.submit(7, job(1), answers.put_nowait)
-        runner.remove(BUNDLE)
+        runner.remove(BUNDLE, then=is_gone.set)
         assert result_of(await answers.get()).status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE
-        runner.device.close(5)
-        assert isinstance(backend, ScriptedBackend)
-        assert backend.is_closed
+        await is_gone.wait()
+        assert backend.closed_on == thread
+
+    asyncio.run(with_runner(good, act))
+
+
+def test_a_thread_that_yields_does_so_alone() -> None:
+    async def act(runner: Runner, answers: "asyncio.Queue[engine_pb2.Frame | ResultRow]") -> None:
+        before, told = os.nice(0), asyncio.Queue[tuple[int | None, BaseException | None]]()
+        yielding = DeviceThread(asyncio.get_running_loop(), "yielding", niceness=3)
+        yielding.run(lambda: os.nice(0), lambda *said: told.put_nowait(said))
+        assert await told.get() == (min(19, before + 3), None)
+        yielding.close(5)
+        assert os.nice(0) == before
 
     asyncio.run(with_runner(good, act))
