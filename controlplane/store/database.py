@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from controlplane.errors import DatabaseInvalid, DatabaseUnavailable
 
-BUSY_TIMEOUT_MS = 5_000
+BUSY_TIMEOUT_MS = 20_000  # a commit waits for the disk, which others may keep busy for seconds
 POSTGRES_LOCK = 0x1E06E5  # any number, the same for every writer of this database
 _READS = "interlock_reads"
 # What SQLite calls an operational error may be a mistake in a statement; these are troubles of the machine.

@@ -182,10 +182,17 @@ plan_key = "plan.key"
                 await asyncio.sleep(0.01)
 
     async def ask(self, method: str, request: Any) -> Any:
-        """Call the control plane; waits for one that is starting."""
+        """Call the control plane; waits for one that is starting or whose database is not to be had just now."""
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.ports['control']}") as channel:
             stub = control_pb2_grpc.ControlServiceStub(channel)
-            return await getattr(stub, method)(request, timeout=PATIENCE_S, wait_for_ready=True)
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    try:
+                        return await getattr(stub, method)(request, timeout=PATIENCE_S, wait_for_ready=True)
+                    except grpc.aio.AioRpcError as error:
+                        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                            raise
+                    await asyncio.sleep(0.1)
 
     async def until(self, method: str, request: Any, is_reached: Callable[[Any], bool]) -> Any:
         """Ask until the answer is as wanted."""

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from controlplane.errors import DatabaseInvalid, DatabaseUnavailable
-from controlplane.store.database import is_wal_safe, open_database, reading
+from controlplane.store.database import BUSY_TIMEOUT_MS, is_wal_safe, open_database, reading
 from controlplane.store.store import Store
 from controlplane.store.tables import SCHEMA_VERSION
 
@@ -45,7 +45,7 @@ def test_the_journal_mode_follows_the_version(
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == journal
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == BUSY_TIMEOUT_MS
 
 
 def test_a_transaction_holds_the_write_lock_from_its_first_moment(tmp_path: Path) -> None:
