@@ -12,6 +12,7 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from controlplane.loop.deployment import Deployment
@@ -108,8 +109,8 @@ def sizes(deployment: Deployment) -> dict[str, float]:
     }
 
 
-def run(records: int, folder: Path) -> dict[str, object]:
-    """Observe so many records and measure."""
+def run(records: int, folder: Path) -> Iterator[dict[str, object]]:
+    """Observe so many records, and say now and then what was measured so far."""
     found = world(folder, keep_samples=50_000)
     found.deployment.settings.capture_dir.mkdir(parents=True, exist_ok=True)
     done, cpu, number = 0, 0.0, 0
@@ -128,16 +129,16 @@ def run(records: int, folder: Path) -> dict[str, object]:
         cpu += time.process_time() - started
         assert kept == size, (kept, size)
         done += kept
-        if done // MEASURED > (done - kept) // MEASURED:
+        if done >= records or done // MEASURED > (done - kept) // MEASURED:
             memory.append({"records": done, "resident_mb": round(resident_mb(), 1), "peak_mb": round(peak_mb(), 1)})
             print(f"{done:,} records, {done / cpu:,.0f} a second of CPU, {memory[-1]}", flush=True)
-    return {
-        "records": done,
-        "records_per_cpu_s": round(done / cpu),
-        "us_per_record": round(1e6 * cpu / done, 1),
-        "memory": memory,
-        **sizes(found.deployment),
-    }
+            yield {
+                "records": done,
+                "records_per_cpu_s": round(done / cpu),
+                "us_per_record": round(1e6 * cpu / done, 1),
+                "memory": memory,
+                **sizes(found.deployment),
+            }
 
 
 def main() -> None:
@@ -146,15 +147,18 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
-    measured = commit()
+    about = {
+        "commit": commit(),
+        "command": f"python -m perf.observe --records {chosen.records}",
+        "machine": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+    }
     folder = Path(tempfile.mkdtemp(prefix="interlock-observe-"))
     try:
-        found = run(chosen.records, folder)
+        for found in run(chosen.records, folder):  # written each time: a run may be stopped
+            chosen.out.write_text(json.dumps({**about, **found}, indent=1) + "\n")
     finally:
         shutil.rmtree(folder)
-    made_by = {"commit": measured, "command": f"python -m perf.observe --records {chosen.records}"}
-    machine = made_by | {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-    chosen.out.write_text(json.dumps({**machine, **found}, indent=1) + "\n")
     print(json.dumps({k: v for k, v in found.items() if k != "memory"}, indent=1))
 
 
