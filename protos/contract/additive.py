@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.contract.features import ANALYSERS, read_fields, read_number
+from protos.contract.features import ANALYSERS, check_sum, read_fields, read_number
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec
 
@@ -43,7 +43,7 @@ class Steps:
     @classmethod
     def from_json(cls, read: Reader, name: str, labels: int, where: str) -> Self:
         """Read one; raises FieldInvalid."""
-        edges = [float(edge) for edge in read.items("edges")]
+        edges = _matrix(read.items("edges"), 1, f"{where}.edges")[:, 0].tolist()
         values = _matrix(read.items("values"), labels, f"{where}.values")
         if edges != sorted(edges) or len(values) != len(edges) + 2:
             raise FieldInvalid(f"{where}.values has {len(values)} rows, expected {len(edges) + 2} for rising edges")
@@ -118,6 +118,7 @@ class Additive:
         found = [part.name for part in parts]
         if not found or not set(found) <= set(names) or len(set(found)) != len(found):
             raise FieldInvalid(f"{where}.fields names {found!r}, expected some of {', '.join(names)}, each once")
+        check_sum(where, intercept, *(part.values if isinstance(part, Steps) else part.weights for part in parts))
         return cls(names, parts, intercept, task.max_tokens, task.score_index)
 
     def shares(self, text: str) -> Floats:

@@ -10,6 +10,11 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.contract.fields import FieldInvalid
+
 _WORD = re.compile(r"\w+|[^\w\s]")
 CHARACTERS_PER_TOKEN = 4
 # Cyrillic and Greek letters that are used to write Latin words past a filter, and what is not seen at all. A subset of
@@ -19,6 +24,14 @@ INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 _FOLD = str.maketrans(LOOKALIKES | dict.fromkeys(INVISIBLE, ""))
 NAME_SIZES = (1, 2, 3, 4, 5)
 SPELLING_SIZES = (2, 3, 4)
+
+
+def check_sum(where: str, *parts: NDArray[np.float64]) -> None:
+    """Refuse a model that could have no finite answer; raises FieldInvalid."""
+    with np.errstate(over="ignore"):
+        most = sum(float(np.abs(part).sum()) for part in parts)
+    if not most <= float(np.finfo(np.float32).max):
+        raise FieldInvalid(f"{where} has numbers that add up to more than single precision holds, expected logits")
 
 
 def read_fields(text: str, names: Sequence[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.contract.features import ANALYSERS, read_fields, read_number
+from protos.contract.features import ANALYSERS, check_sum, read_fields, read_number
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec
 
@@ -74,7 +74,9 @@ class Trees:
         names = tuple(field.name for field in task.fields)
         columns = tuple(_column(item, names, f"{where}.columns[{i}]") for i, item in enumerate(read.items("columns")))
         intercept = _floats(read.items("intercept"), f"{where}.intercept", len(task.labels))
-        typical = np.array([np.nan if v is None else v for v in read.items("typical")], dtype=np.float64)
+        usual = read.items("typical")
+        typical = _floats([0.0 if v is None else v for v in usual], f"{where}.typical")
+        typical[[v is None for v in usual]] = np.nan
         nodes: dict[str, list[Any]] = {key: read.items(key) for key in _NODE}
         count = len(nodes["column"])
         roots = _ints(read.items("roots"), f"{where}.roots", 0, count - 1)
@@ -86,6 +88,8 @@ class Trees:
             )
         if not 0 < count <= MOST_NODES or any(len(part) != count for part in nodes.values()):
             raise FieldInvalid(f"{where} has {count} nodes, expected 1 to {MOST_NODES} with all of {', '.join(_NODE)}")
+        leaves = _floats(nodes["value"], f"{where}.value")
+        check_sum(where, intercept, leaves)
         left, right = (_ints(nodes[key], f"{where}.{key}", 0, count - 1) for key in ("left", "right"))
         return cls(
             names=names,
@@ -99,7 +103,7 @@ class Trees:
             left=left,
             right=right,
             missing_left=_ints(nodes["missing_left"], f"{where}.missing_left", 0, 1).astype(np.bool_),
-            value=_floats(nodes["value"], f"{where}.value"),
+            value=leaves,
             depth=_depth(left, right, where),
             most=task.max_tokens,
             score_index=task.score_index,

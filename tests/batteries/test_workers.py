@@ -348,6 +348,17 @@ REFUSALS: dict[str, tuple[Fault, dict[str, str]]] = {
         with_files(adapter__adapter_model_dot_safetensors=TRUNCATED, adapter__adapter_config_dot_json=b"{}"),
         {"transformers": "adapter_model.safetensors:", "tensorrt_llm": "adapter_model.safetensors:"},
     ),
+    "parts of an adapter that are ignored": (
+        with_adapter(alpha_pattern={"q_proj": 64}),
+        {
+            "transformers": "alpha_pattern is {'q_proj': 64}, expected {}",
+            "tensorrt_llm": "alpha_pattern is {'q_proj': 64}, expected {}",
+        },
+    ),
+    "no base": (
+        lambda engine: engine.bundle(base={}),
+        {"transformers": "base is empty, expected", "tensorrt_llm": "base is empty, expected"},
+    ),
     "corrupt head of an encoder": (
         with_files(classifier_dot_safetensors=TRUNCATED),
         {"transformers encoder": "classifier.safetensors:"},

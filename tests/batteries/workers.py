@@ -245,7 +245,8 @@ class Workshop:
 def toy_adapter(inputs: int = 8, rank: int = 2, value: float = 0.5, **config: Any) -> dict[str, bytes]:
     """PEFT's two files for the stand-in's base."""
     targets = ["q_proj", "k_proj", "v_proj"]
-    settings = {"r": rank, "lora_alpha": 4, "target_modules": targets, "base_model_name_or_path": "toy", **config}
+    about = {"peft_type": "LORA", "target_modules": targets, "base_model_name_or_path": "toy"}
+    settings = {**about, "r": rank, "lora_alpha": 4, **config}
     tensors = {}
     for target in targets:
         name = f"base_model.model.model.layers.0.self_attn.{target}"

@@ -1,6 +1,5 @@
 """A bundle's LoRA adapter, checked for what TensorRT-LLM would take silently and wrongly, and given to it as files."""
 
-import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,9 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from gateway.worker.backend import BackendFailed
+from gateway.worker.peft import CONFIG, WEIGHTS, check_config
 from protos.contract.digest import JsonMalformed, parse_json_object
 
-CONFIG, WEIGHTS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
 # The engine's module names for those of a Hugging Face decoder. Others are skipped there with a warning.
 MODULES: Mapping[str, str] = {
     "q_proj": "attn_q",
@@ -45,24 +44,17 @@ def check_adapter(contents: Mapping[str, bytes], base_names: tuple[str, ...], hi
         raise BackendFailed(f"{CONFIG}: {error}") from error
     except (SafetensorError, ValueError) as error:
         raise BackendFailed(f"{WEIGHTS}: {error}") from error
-    targets = _check_config(config, base_names, max_rank)
+    rank, _ = check_config(config, base_names, max_rank, reads=("use_dora",))
+    targets = _targets(config)
     for name, tensor in tensors:
-        _check_tensor(name, tensor, targets, int(config["r"]), hidden)
+        _check_tensor(name, tensor, targets, rank, hidden)
+    for target in sorted(targets):
+        if not any(f".{target}." in name for name, _ in tensors):
+            raise BackendFailed(f"{CONFIG} targets {target!r}, which {WEIGHTS} has no weights for")
     return True
 
 
-def _check_config(config: Mapping[str, Any], base_names: tuple[str, ...], max_rank: int) -> set[str]:
-    trained_on = config.get("base_model_name_or_path")
-    if trained_on not in base_names:
-        raise BackendFailed(f"{CONFIG}: base_model_name_or_path is {trained_on!r}, expected {base_names[0]!r}")
-    rank = config.get("r")
-    if not isinstance(rank, int) or not 1 <= rank <= max_rank:
-        raise BackendFailed(f"{CONFIG}: r is {rank!r}, expected a rank from 1 to {max_rank}")
-    alpha = config.get("lora_alpha")
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise BackendFailed(f"{CONFIG}: lora_alpha is {alpha!r}, expected a number")
-    if config.get("modules_to_save"):
-        raise BackendFailed(f"{CONFIG}: modules_to_save is {config['modules_to_save']!r}, expected none: it is ignored")
+def _targets(config: Mapping[str, Any]) -> set[str]:
     found = config.get("target_modules")
     if not isinstance(found, list) or not found:
         raise BackendFailed(f"{CONFIG}: target_modules is {found!r}, expected a list of modules")

@@ -6,7 +6,6 @@ row by row, the ranks of other adapters, so any mixture is two plain matrix prod
 that a CUDA graph can hold.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,23 +17,11 @@ from safetensors.torch import load as read_safetensors
 from torch import Tensor, nn
 
 from gateway.worker.backend import BackendFailed
+from gateway.worker.peft import CONFIG, WEIGHTS, check_config
 from gateway.worker.transformers.fp8 import Fp8Linear
 from protos.contract.digest import JsonMalformed, parse_json_object
 
-CONFIG, WEIGHTS = "adapter/adapter_config.json", "adapter/adapter_model.safetensors"
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-# Options of PEFT that change what an adapter computes and that are not computed here.
-_REFUSED: Mapping[str, tuple[Any, ...]] = {
-    "use_dora": (False, None),
-    "modules_to_save": (None, []),
-    "bias": ("none", None),
-    "fan_in_fan_out": (False, None),
-    "alpha_pattern": ({}, None),
-    "rank_pattern": ({}, None),
-    "layer_replication": (None, []),
-    "trainable_token_indices": (None, [], {}),
-    "lora_bias": (False, None),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +50,7 @@ def read_adapter(contents: Mapping[str, bytes], base_name: str, base_digest: str
         raise BackendFailed(f"{CONFIG}: {error}") from error
     except (SafetensorError, ValueError, KeyError) as error:
         raise BackendFailed(f"{WEIGHTS}: {error}") from error
-    scale = _scale(config, base_name, base_digest, max_rank)
-    rank = int(config["r"])
+    rank, scale = check_config(config, (base_name, base_digest), max_rank)
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         found = _NAME.fullmatch(name)
@@ -91,26 +77,6 @@ def read_adapter(contents: Mapping[str, bytes], base_name: str, base_digest: str
             if not any(module == target or module.endswith("." + target) for module in weights):
                 raise BackendFailed(f"{CONFIG} targets {target!r}, which {WEIGHTS} has no weights for")
     return Adapter(rank, weights)
-
-
-def _scale(config: Mapping[str, Any], base_name: str, base_digest: str, max_rank: int) -> float:
-    """Check a PEFT configuration and return what B is multiplied by."""
-    if config.get("peft_type") != "LORA":
-        raise BackendFailed(f"{CONFIG}: peft_type is {config.get('peft_type')!r}, expected 'LORA'")
-    trained_on = config.get("base_model_name_or_path")
-    if trained_on not in (base_name, base_digest):
-        raise BackendFailed(
-            f"{CONFIG}: base_model_name_or_path is {trained_on!r}, expected {base_name!r} or the base's digest"
-        )
-    for name, accepted in _REFUSED.items():
-        if config.get(name) not in accepted:
-            raise BackendFailed(f"{CONFIG}: {name} is {config[name]!r}, expected {accepted[0]!r}")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not 1 <= rank <= max_rank:
-        raise BackendFailed(f"{CONFIG}: r is {rank!r}, expected a rank from 1 to {max_rank}")
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise BackendFailed(f"{CONFIG}: lora_alpha is {alpha!r}, expected a number")
-    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import torch
 from tokenizers import Tokenizer
 
 from gateway.worker.backend import BackendFailed, Host
-from gateway.worker.transformers.adapters import WEIGHTS, merge, read_adapter
+from gateway.worker.peft import WEIGHTS
+from gateway.worker.transformers.adapters import merge, read_adapter
 from gateway.worker.transformers.loading import load_model, pick_device, pick_dtype
 from gateway.worker.transformers.resident import Resident
 from gateway.worker.transformers.settings import Settings
 from protos.contract.base import TOKENIZER
 from protos.contract.bundle import Bundle
-from protos.contract.digest import parse_digest
 
 
 class Tenant:
@@ -25,7 +25,9 @@ class Tenant:
     def __init__(self, bundle: Bundle, host: Host) -> None:
         self.settings = settings = Settings.read(bundle.manifest.engine)
         self._residency = host.residency
-        digest = parse_digest(str(bundle.manifest.base.get("digest")), "manifest.base.digest")
+        if not bundle.manifest.base:
+            raise BackendFailed("manifest.base is empty, expected the model to load")
+        digest = str(bundle.manifest.base["digest"])
         device = pick_device(settings.device)
         dtype = pick_dtype(settings.dtype, device)
         torch.set_num_threads(host.threads)

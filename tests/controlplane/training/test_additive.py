@@ -164,6 +164,9 @@ WRONG: dict[str, tuple[tuple[Any, ...], Any, str]] = {
     "kind": (("fields", 0, "kind"), "tree", "additive.json.fields[0].kind is 'tree'"),
     "edges": (("fields", 0, "edges"), [1.0, 0.0], "for rising edges"),
     "not finite": (("fields", 0, "values"), [[1e999, 0.0]], "fields[0].values is not rows of 2 finite numbers"),
+    "too large": (("intercept",), [1e39, 0.0], "add up to more than single precision holds"),
+    "an edge in words": (("fields", 0, "edges"), ["x"], "fields[0].edges is not rows of 1 numbers"),
+    "an edge in a list": (("fields", 0, "edges"), [[1.0, 2.0]], "fields[0].edges is not rows of 1 finite numbers"),
     "terms": (("fields", 3, "rarity"), [1.0], "terms, expected as many"),
     "analyser": (("fields", 3, "analyser"), "letters", "analyser is 'letters', expected one of words"),
 }

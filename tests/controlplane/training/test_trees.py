@@ -144,13 +144,33 @@ def _stranger(body: dict[str, Any]) -> None:
     body["columns"][0]["field"] = "income"
 
 
-@pytest.mark.parametrize("break_it", [_loop, _beyond, _column, _infinite, _short, _stranger])
+def _too_large(body: dict[str, Any]) -> None:
+    body["value"][-1] = 1e39
+
+
+def _in_words(body: dict[str, Any]) -> None:
+    body["typical"][0] = "usual"
+
+
+BROKEN = {
+    _loop: "children are not behind it",
+    _beyond: "right is not a list of integers",
+    _column: "column is not a list of integers",
+    _infinite: "value is not a list of finite numbers",
+    _short: "nodes, expected",
+    _stranger: "field is 'income'",
+    _too_large: "add up to more than single precision holds",
+    _in_words: "typical is not a list of",
+}
+
+
+@pytest.mark.parametrize("break_it", BROKEN)
 def test_a_broken_file_is_refused_before_it_is_walked(
     break_it: Callable[[dict[str, Any]], None], fitted: Fitted
 ) -> None:
     body = copy.deepcopy(dict(fitted.body))
     break_it(body)
-    with pytest.raises(FieldInvalid):
+    with pytest.raises(FieldInvalid, match=f"trees.json.*{BROKEN[break_it]}"):
         Trees.from_json(TABLE, body, "trees.json")
 
 

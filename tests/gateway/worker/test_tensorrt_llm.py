@@ -105,7 +105,8 @@ def run_alone(root: Path, story: Callable[[Rig], Awaitable[None]], band: str) ->
 
 def adapter(rank: int = 2, inputs: int = 8, value: float = 0.5, **config: Any) -> dict[str, bytes]:
     targets = ["q_proj", "k_proj", "v_proj"]
-    settings = {"r": rank, "lora_alpha": 4, "target_modules": targets, "base_model_name_or_path": "tiny", **config}
+    about = {"peft_type": "LORA", "target_modules": targets, "base_model_name_or_path": "tiny"}
+    settings = {**about, "r": rank, "lora_alpha": 4, **config}
     tensors = {}
     for target in targets:
         name = f"base_model.model.model.layers.0.self_attn.{target}"
@@ -208,6 +209,9 @@ def test_what_does_not_fit_is_refused_when_it_is_loaded(home: Path) -> None:
             "base_model_name_or_path is 'other'": rig.bundle(adapter=adapter(base_model_name_or_path="other")),
             "r is 128, expected a rank from 1 to 64": rig.bundle(adapter=adapter(rank=128)),
             "modules_to_save": rig.bundle(adapter=adapter(modules_to_save=["lm_head"])),
+            "peft_type is 'IA3', expected 'LORA'": rig.bundle(adapter=adapter(peft_type="IA3")),
+            "rank_pattern is": rig.bundle(adapter=adapter(rank_pattern={"q_proj": 1})),
+            "'up_proj', which": rig.bundle(adapter=adapter(target_modules=["q_proj", "k_proj", "v_proj", "up_proj"])),
             "targets 'lm_head'": rig.bundle(adapter=adapter(target_modules=["q_proj", "k_proj", "v_proj", "lm_head"])),
             "q_proj, k_proj, v_proj together": rig.bundle(adapter=adapter(target_modules=["q_proj"])),
             "expected 8 inputs as the base has": rig.bundle(adapter=adapter(inputs=16)),
