@@ -250,20 +250,22 @@ class DrillInfo(_message.Message):
     def __init__(self, at: _Optional[str] = ..., took_ms: _Optional[int] = ..., gateways: _Optional[_Iterable[str]] = ..., person: _Optional[str] = ...) -> None: ...
 
 class ApprovalInfo(_message.Message):
-    __slots__ = ("person", "step", "ceiling_bp", "expires", "reason", "statement_digest")
+    __slots__ = ("person", "step", "ceiling_bp", "expires", "reason", "statement_digest", "void_reason")
     PERSON_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     CEILING_BP_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     STATEMENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    VOID_REASON_FIELD_NUMBER: _ClassVar[int]
     person: str
     step: str
     ceiling_bp: int
     expires: str
     reason: str
     statement_digest: str
-    def __init__(self, person: _Optional[str] = ..., step: _Optional[str] = ..., ceiling_bp: _Optional[int] = ..., expires: _Optional[str] = ..., reason: _Optional[str] = ..., statement_digest: _Optional[str] = ...) -> None: ...
+    void_reason: str
+    def __init__(self, person: _Optional[str] = ..., step: _Optional[str] = ..., ceiling_bp: _Optional[int] = ..., expires: _Optional[str] = ..., reason: _Optional[str] = ..., statement_digest: _Optional[str] = ..., void_reason: _Optional[str] = ...) -> None: ...
 
 class DraftApprovalRequest(_message.Message):
     __slots__ = ("rollout", "ceiling_bp")

@@ -252,7 +252,7 @@ def _table(r: pb.Rollout) -> RenderableType:
     if r.waiting_for:
         lines.append(r.waiting_for)
     if r.needs_approval_for:
-        have = len({a.person for a in r.approvals if a.step == r.needs_approval_for})
+        have = len({a.person for a in r.approvals if a.step == r.needs_approval_for and not a.void_reason})
         lines.append(f"has {have} of {r.required_approvals} approvals of the step {r.needs_approval_for}")
     if r.evidence_path:
         lines.append(f"evidence {r.evidence_path}")
@@ -278,6 +278,11 @@ def _table(r: pb.Rollout) -> RenderableType:
         ]
         parts.append(table("", ("gate", "verdict", "value", "interval", "limit", "sample", "missing"), rows))
     if r.approvals:
-        rows_ = [(a.person, a.step, percent(a.ceiling_bp), minute(a.expires), a.reason) for a in r.approvals]
-        parts.append(table("", ("approved by", "step", "ceiling", "until", "reason"), rows_))
+        rows_ = [(a.person, a.step, percent(a.ceiling_bp), counts(a), a.reason) for a in r.approvals]
+        parts.append(table("", ("approved by", "step", "ceiling", "counts", "reason"), rows_))
     return Group(*parts)
+
+
+def counts(given: pb.ApprovalInfo) -> str:
+    """Say until when an approval counts, or why it does not."""
+    return f"no more: {given.void_reason}" if given.void_reason else f"until {minute(given.expires)}"

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from controlplane.cli.connection import CONTROL, ControlOption, control_at, governance_at
-from controlplane.cli.output import JsonFlag, as_dict, command, console, marked, minute, percent, say_json, short, table
-from controlplane.cli.rollout import COLOURS, Rollout
+from controlplane.cli.output import JsonFlag, as_dict, command, console, marked, percent, say_json, short, table
+from controlplane.cli.rollout import COLOURS, Rollout, counts
 from controlplane.cli.rollout import app as app
 from protos import control_pb2 as pb
 from protos import governance_pb2
@@ -141,10 +141,8 @@ def _arms(found: governance_pb2.Arms) -> Table:
 
 def _people(r: pb.Rollout, people: dict[str, Any]) -> RenderableType:
     given = [a for a in r.approvals if not r.needs_approval_for or a.step == r.needs_approval_for]
-    have = {a.person for a in given}
-    lines = [
-        f"approved by {a.person} up to {percent(a.ceiling_bp)} until {minute(a.expires)}: {a.reason}" for a in given
-    ]
+    have = {a.person for a in given if not a.void_reason}
+    lines = [f"approved by {a.person} up to {percent(a.ceiling_bp)}, counts {counts(a)}: {a.reason}" for a in given]
     if r.needs_approval_for:
         may = [p["person"] for p in people["people"] if "approver" in p["roles"] and p["person"] not in have]
         missing = max(0, r.required_approvals - len(have))

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from controlplane.domain.rollout import Phase
-from controlplane.errors import StepRefused
+from controlplane.errors import ApprovalRefused, StepRefused
 from controlplane.loop import advance, approvals, evaluate
 from controlplane.loop.evidence import evidence_shown
 from controlplane.loop.publish import standing_split
@@ -14,6 +14,7 @@ from controlplane.store import drills, jobs, plans, records, rollouts
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos import control_pb2 as pb
+from protos import traffic_pb2
 from protos.contract.attestation import Approval
 from protos.contract.digest import canonical_json, parse_digest
 from protos.contract.ledger_proof import APPROVAL_GIVEN
@@ -157,7 +158,6 @@ class RolloutCalls(Transactions):
         if row.is_open and row.evidence is not None:
             wanted = approvals.next_step(unit, self._deployment, row)
             needs = "" if wanted is None else wanted.name
-        given = [Approval.from_statement(e.payload) for e in plans.approvals_of(unit, state.id)]
         return pb.Rollout(
             id=state.id,
             specialist=state.specialist,
@@ -170,17 +170,7 @@ class RolloutCalls(Transactions):
             stages_bp=state.stages_bp,
             waiting_for=row.waiting_for,
             gates=[gate_message(reading) for reading in row.gates],
-            approvals=[
-                pb.ApprovalInfo(
-                    person=a.person,
-                    step=a.step,
-                    ceiling_bp=a.ceiling_bp,
-                    expires=time_text(a.expires * 1000),
-                    reason=a.reason,
-                    statement_digest=a.digest,
-                )
-                for a in given
-            ],
+            approvals=[self._approval(unit, row, needs, signed) for signed in plans.approvals_of(unit, state.id)],
             evidence_path=row.evidence_path,
             evidence_digest=row.evidence or "",
             started_by=row.started_by,
@@ -195,6 +185,23 @@ class RolloutCalls(Transactions):
                 for d in drills.of_rollout(unit, state.id)
                 if d.took_ms is not None
             ],
+        )
+
+    def _approval(self, unit: Unit, row: RolloutRow, needs: str, signed: traffic_pb2.Envelope) -> pb.ApprovalInfo:
+        given, void = Approval.from_statement(signed.payload), ""
+        if given.step == needs:
+            try:
+                approvals.check(unit, self._deployment, row, signed)
+            except ApprovalRefused as refused:
+                void = refused.reason
+        return pb.ApprovalInfo(
+            person=given.person,
+            step=given.step,
+            ceiling_bp=given.ceiling_bp,
+            expires=time_text(given.expires * 1000),
+            reason=given.reason,
+            statement_digest=given.digest,
+            void_reason=void,
         )
 
 

@@ -138,3 +138,14 @@ def test_a_command_on_a_rollout_carries_who_and_why(control: FakeControl) -> Non
 
 def test_the_digest_checked_is_the_one_the_rules_compute() -> None:
     assert digest_json({**BEFORE.shape(), "ceiling_bp": 5_000}) == to_split_digest(BEFORE, 5_000)
+
+
+def test_an_approval_that_counts_no_more_is_not_among_those_there_are(control: FakeControl) -> None:
+    given = [
+        control_pb2.ApprovalInfo(person="ann", step="primary", reason="fine", void_reason="key_revoked"),
+        control_pb2.ApprovalInfo(person="bob", step="primary", reason="fine", expires="2026-11-28T12:00:00+00:00"),
+    ]
+    waits = control_pb2.Rollout(id="r-1", needs_approval_for="primary", required_approvals=2, approvals=given)
+    control.rollouts = [waits, waits]
+    text = interlock("rollout", "status", "r-1")[1]
+    assert "has 1 of 2 approvals" in text and "no more: key_revoked" in text and "until 2026-11-28 12:00" in text

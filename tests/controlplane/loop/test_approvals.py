@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.store import ledger
+from protos import control_pb2 as pb
 from protos.contract.attestation import public_text
 from protos.contract.digest import canonical_json
 from protos.contract.ledger_proof import APPROVAL_GIVEN
@@ -55,6 +56,11 @@ def test_one_whose_signer_left_before_the_move_does_not_count_for_it(plant: Plan
         people(plant, revoked="ann", since=by_ann.seq)
     plant.approve("bob")
     assert phase(plant) == "evaluated"
+    row = plant.rollout()
+    assert row is not None
+    shown = plant.call("GetRollout", pb.GetRolloutRequest(id=row.state.id)).approvals
+    why = {"removed": "signature_invalid", "revoked": "key_revoked"}[how]
+    assert {a.person: a.void_reason for a in shown} == {"ann": why, "bob": ""}
     plant.approve("eve")
     assert phase(plant) == "primary"
     with plant.deployment.store.reading() as unit:
