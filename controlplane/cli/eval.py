@@ -95,6 +95,7 @@ def run(
 
 def _measured(specialist: str, asked: "LabelledRun", as_json: bool) -> dict[str, Any]:
     """Run the evaluation; a published set's own columns are used where none were named."""
+    from controlplane.datasets.rows import DataInvalid
     from controlplane.evals.engine import EngineFailed
     from controlplane.evals.labelled_run import run_labelled
     from controlplane.evals.note_run import is_of_notes, run_notes
@@ -102,15 +103,21 @@ def _measured(specialist: str, asked: "LabelledRun", as_json: bool) -> dict[str,
     from controlplane.packs.registry import load_metrics
 
     load_metrics()
+    read, name = asked, ""
     with tempfile.TemporaryDirectory(prefix="interlock-eval-") as scratch, bar(as_json) as progress:
         try:
             if is_of_notes(BundleStore(asked.bundles_dir).manifest(asked.bundle).task, asked):
-                report, name = run_notes(asked, progress), ""
+                report = run_notes(asked, progress)
             else:
                 read, name = as_published(specialist, asked, Path(scratch))
                 report = run_labelled(read, progress)
         except EngineFailed as error:
             raise Problem(str(error), "UNAVAILABLE") from error
+        except DataInvalid as error:
+            if not name:
+                raise
+            said = str(error).replace(str(read.data), str(asked.data))
+            raise DataInvalid(f"{said}; the file is of {name}, expected a bundle that learned from that set") from error
     report["data"] |= {"file": str(asked.data), "set": name}
     return report
 

@@ -163,6 +163,22 @@ def test_a_bundle_of_another_specialist_is_refused(folder: Path) -> None:
     assert (code, found["error"]["status"]) == (2, "INVALID_ARGUMENT")
 
 
+def test_a_published_file_that_the_bundle_never_learned_from_is_refused_by_its_name(tmp_path: Path) -> None:
+    made = BundleStore(tmp_path).add(
+        task=load_pack("bid-shading").task, engine={"backend": "simulator"}, contents={}, base={}, lineage={}
+    )
+    path = tmp_path / "dev.jsonl"
+    row = {"best_losing_ratio": 1.25, "winning_price": 1e6, "n_bids_total": 3, "country": "", "currency": "USD"}
+    path.write_text(json.dumps(row) + "\n")
+    code, found = said(
+        "eval", "run", "bid-shading", "--bundle", made.digest, "--bundles", str(tmp_path), "--data", str(path)
+    )
+    assert code == 2
+    message = found["error"]["message"]
+    assert message.startswith(f"{path} holds no row") and "column 'floor_share' is missing" in message
+    assert message.endswith("the file is of bids-first-price-worldbank, expected a bundle that learned from that set")
+
+
 def test_whole_notes_are_held_to_those_that_people_wrote(tmp_path: Path) -> None:
     pack = load_pack("clinical-note")
     fitted = fit(pack.task, pack.training_set(400, 1), pack.held_out(100, 2), seed=1, analysers=pack.analysers)
