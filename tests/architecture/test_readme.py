@@ -13,7 +13,8 @@ from gateway.settings import GatewaySettings
 from tests.architecture.test_imports import ROOT
 
 README = (ROOT / "README.md").read_text()
-FOLDERS = ("", "deploy", "gateway", "controlplane", "controlplane/detectors", "controlplane/packs", "perf")
+PACKS = tuple(f"controlplane/packs/{p.parent.name}" for p in (ROOT / "controlplane/packs").glob("*/README.md"))
+FOLDERS = ("", "deploy", "gateway", "controlplane", "controlplane/detectors", "controlplane/packs", "perf", *PACKS)
 EVERY = "\n".join((ROOT / folder / "README.md").read_text() for folder in FOLDERS)
 
 
