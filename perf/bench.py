@@ -182,6 +182,33 @@ def measure_servers(field: Field, length: Length) -> dict[str, Any]:
     }
 
 
+def measure_ours(field: Field, front: str, rates: dict[str, Any], length: Length) -> dict[str, Any]:
+    """Overload the front in question, have it answer very many calls, and say what a call costs; so the direct one."""
+    name, direct = f"interlock_{front}", "interlock_direct"
+    deployment, peak = field.deployments[name], rates[name]["median"]
+    say(f"overload: three times {peak:,.0f} calls/s")
+    found: dict[str, Any] = {"overload": measure_overload(deployment, peak, length.overload_seconds)}
+    say(f"soak: {length.soak_calls:,} calls")
+    found["soak"] = measure_soak(deployment, length.soak_calls)
+    found["cpu_us_per_call"] = measure_cost(deployment, length.cost_calls)
+    if direct != name and direct in field.deployments:
+        say("overload and cost: the direct front")
+        other, own_peak = field.deployments[direct], rates[direct]["median"]
+        found["overload_of_fronts"] = {direct: measure_overload(other, own_peak, length.overload_seconds)}
+        found["cpu_us_per_call_direct"] = measure_cost(other, length.cost_calls)
+    return found
+
+
+def overload_peers(field: Field, rates: dict[str, Any], length: Length) -> dict[str, Any]:
+    """Offer the peers that could be started three times what each could do itself."""
+    found = {}
+    for peer in (triton.PEER.name, grpc_aio.PEER.name):
+        if rates[peer] is not None:
+            say(f"overload: {peer}")
+            found[peer] = overloaded(field.addresses[peer], rates[peer]["median"], length.overload_seconds)
+    return found
+
+
 def measure_states(root: Path, front: str, throughput: float, length: Length) -> dict[str, Any]:
     """Measure the eight states in turns."""
     rate = min(MOST_RPS, round(SHARE * throughput))
@@ -238,36 +265,24 @@ def run(length: Length, *, is_quick: bool) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory(prefix="interlock-bench-") as scratch:
         root = Path(scratch)
+        say("training a small bundle")  # first: what cannot be trained is told before the long part
+        trained = decision.train(root / "decision")
         field = Field(root)
         with field.started():
             result |= measure_servers(field, length)
             result["unavailable"] = field.unavailable
             result["versions"] |= field.versions
-            name = next(iter(field.deployments))  # the Envoy front, where there is one
-            front = name.removeprefix("interlock_")
-            peak = result["throughput_rps"][name]["median"]
-            say(f"overload: three times {peak:,.0f} calls/s")
-            result["overload"] = measure_overload(field.deployments[name], peak, length.overload_seconds)
-            say(f"soak: {length.soak_calls:,} calls")
-            result["soak"] = measure_soak(field.deployments[name], length.soak_calls)
-            result["cpu_us_per_call"] = measure_cost(field.deployments[name], length.cost_calls)
-            direct = "interlock_direct"
-            say("overload and cost: the direct front")
-            own_peak = result["throughput_rps"][direct]["median"]
-            found = measure_overload(field.deployments[direct], own_peak, length.overload_seconds)
-            result["overload_of_fronts"] = {direct: found}
-            result["cpu_us_per_call_direct"] = measure_cost(field.deployments[direct], length.cost_calls)
+            front = next(iter(field.deployments)).removeprefix("interlock_")  # Envoy, where there is one
+            result |= measure_ours(field, front, result["throughput_rps"], length)
             # Last: what has no limit goes on with what it was sent.
-            result["overload_of_peers"] = {}
-            for peer in (triton.PEER.name, grpc_aio.PEER.name):
-                if (rate := result["throughput_rps"][peer]) is not None:
-                    say(f"overload: {peer}")
-                    found = overloaded(field.addresses[peer], rate["median"], length.overload_seconds)
-                    result["overload_of_peers"][peer] = found
+            result["overload_of_peers"] = overload_peers(field, result["throughput_rps"], length)
+        peak = result["throughput_rps"][f"interlock_{front}"]["median"]
         result["measured_front"] = front
         result |= measure_states(root, front, peak, length)
-        say("decision: training a small bundle, then one decision at a time")
-        result["decision"] = decision.measure(root / "decision", front, length.decision_rounds, length.decision_calls)
+        say("decision: one at a time")
+        result["decision"] = decision.measure(
+            root / "decision", trained, front, length.decision_rounds, length.decision_calls
+        )
     return result
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from protos.contract.digest import canonical_json
 
 NAME = "brand-safety"
 MOST_TOKENS = 32  # of the texts sent
+DEADLINE_US = 5_000_000  # so that no fallback, which costs less, is taken for a decision on a busy machine
 
 
 def train(folder: Path) -> str:
     """Make a small real bundle: what the weights say does not matter here, what they cost does."""
+    folder.mkdir(parents=True)
     pack = load_pack(NAME)
     write_dataset(folder / "train.jsonl", pack.training_set(160, 1))
     write_dataset(folder / "dev.jsonl", pack.held_out(40, 1))
@@ -40,12 +43,12 @@ def train(folder: Path) -> str:
         "specialist": NAME,
         "pack": NAME,
         "data": None,
-        "task": pack.task.to_json(),
+        "task": replace(pack.task, deadline_us=DEADLINE_US).to_json(),
         "train_file": str(folder / "train.jsonl"),
         "dev_file": str(folder / "dev.jsonl"),
         "bundles_dir": str(folder / "bundles"),
         "recipe": {"epochs": 1, "threads": 2, "seed": 1},
-        "max_seconds": 300,
+        "max_seconds": 1800,
         "author": "bench",
         "parent": None,
         "dataset_digest": ZERO,
@@ -63,9 +66,9 @@ def train(folder: Path) -> str:
     return str(json.loads(lines[-1])["result"]["bundle_digest"])
 
 
-async def _through_gateway(address: str, texts: list[str]) -> list[float]:
-    """Time one call after another, in ms."""
-    taken = []
+async def _through_gateway(address: str, texts: list[str]) -> tuple[list[float], int]:
+    """Time one call after another, in ms; returns also how many of them were answered a fallback."""
+    taken, fallbacks = [], 0
     async with grpc.aio.insecure_channel(address) as channel:
         stub = decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
         for i, text in enumerate(texts):
@@ -73,9 +76,8 @@ async def _through_gateway(address: str, texts: list[str]) -> list[float]:
             began = time.perf_counter()
             answer = await stub.Decide(request, timeout=5.0)
             taken.append(1000 * (time.perf_counter() - began))
-            if answer.fallback.used:
-                raise RuntimeError(f"a fallback was answered: {answer.fallback}")
-    return taken
+            fallbacks += answer.fallback.used
+    return taken, fallbacks
 
 
 async def _straight(socket: Path, bundle: str, texts: list[str]) -> list[float]:
@@ -113,10 +115,8 @@ async def _until_serving(address: str, text: str) -> None:
             await asyncio.sleep(0.1)
 
 
-def measure(folder: Path, front: str, rounds: int, calls: int) -> dict[str, Any]:
-    """Train, serve, measure."""
-    folder.mkdir(parents=True)
-    bundle = train(folder)
+def measure(folder: Path, bundle: str, front: str, rounds: int, calls: int) -> dict[str, Any]:
+    """Serve what was trained in a folder, and measure."""
     with Deployment(folder, front) as deployment:
         contents = deployment.store.load(bundle).contents
         tokenizer = Tokenizer.from_str(contents["tokenizer.json"].decode())
@@ -129,9 +129,11 @@ def measure(folder: Path, front: str, rounds: int, calls: int) -> dict[str, Any]
         os.sched_setaffinity(0, {load_core()})
         try:
             asyncio.run(_until_serving(deployment.address, texts[0]))
-            gateway, engine = [], []
+            gateway, engine, fallbacks = [], [], 0
             for _ in range(rounds):
-                gateway.append(asyncio.run(_through_gateway(deployment.address, texts)))
+                taken, unanswered = asyncio.run(_through_gateway(deployment.address, texts))
+                gateway.append(taken)
+                fallbacks += unanswered
                 engine.append(asyncio.run(_straight(folder / "worker-0.sock", bundle, texts)))
         finally:
             os.sched_setaffinity(0, before)
@@ -142,6 +144,7 @@ def measure(folder: Path, front: str, rounds: int, calls: int) -> dict[str, Any]
         "front": front,
         "rounds": rounds,
         "calls": len(texts),
+        "fallbacks": fallbacks,
         "gateway_ms": {f"p{q}": percentile(np.concatenate(gateway).tolist(), q) for q in (50, 90, 99)},
         "engine_ms": {f"p{q}": percentile(np.concatenate(engine).tolist(), q) for q in (50, 90, 99)},
         "ratio_of_medians": {

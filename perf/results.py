@@ -112,7 +112,7 @@ def write(result: Mapping[str, Any], folder: Path = FOLDER) -> Path:
 def tables(result: Mapping[str, Any]) -> str:
     """Write README's tables of one run."""
     rates, tails, reasons = result["throughput_rps"], result["p99_ms_at_2000rps"], result.get("unavailable", {})
-    ours = rates["interlock_envoy"] or rates["interlock_grpcio"]
+    ours = next(found for name in SERVERS if (found := rates.get(name)) is not None)
     lines = [
         "| server, on one core | calls/s at 64 streams | Interlock's as a multiple | p99 at 2,000 calls/s |",
         "|---|---|---|---|",
@@ -152,11 +152,12 @@ def tables(result: Mapping[str, Any]) -> str:
     for key, words in (("engine_ms", "engine worker alone, over its socket"), ("gateway_ms", "through the gateway")):
         lines.append(f"| {words} | {' | '.join(_ms(decision[key][q]) for q in ('p50', 'p90', 'p99'))} |")
     ratio = decision["ratio_of_medians"]
+    late = f" {decision['fallbacks']:,} were fallbacks." if decision.get("fallbacks") else ""
     note = " A short run (`QUICK=1`): rough figures." if result["is_quick"] else ""
     lines += [
         "",
-        f"Ratio of the rounds' medians: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}). Median of "
-        f"{result['rounds']} rounds, lowest to highest in brackets. {result['machine']['processor']}, "
+        f"Ratio of the rounds' medians: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}).{late} "
+        f"Median of {result['rounds']} rounds, lowest to highest in brackets. {result['machine']['processor']}, "
         f"{result['machine']['cores']} cores, Python {result['versions']['python']}, commit {result['commit']}.{note}",
     ]
     return "\n".join(lines)
