@@ -15,7 +15,7 @@ from controlplane.loop.deployment import Deployment
 from controlplane.loop.maturity import Maturity, maturity
 from controlplane.loop.sketches import WindowSketch
 from controlplane.rpc.status import translated
-from controlplane.store import outcomes, performance, readings, segments, sketches
+from controlplane.store import ledger, outcomes, performance, readings, segments, sketches
 from controlplane.store import samples as sample_rows
 from controlplane.store.store import Unit
 from protos import decide_pb2, observe_pb2_grpc
@@ -129,14 +129,7 @@ def _observation(unit: Unit, task: TaskSpec, now_ms: int) -> pb.Observation:
             )
             for row in readings.newest(unit, name, limit=READINGS)
         ],
-        not_kept=[
-            pb.NotKept(reason=reason, records=row.records, last=_time(row.last_ms))
-            for rows, prefix in (
-                (segments.quarantined(unit), "quarantined: "),
-                (segments.not_captured_by_cause(unit), "not captured: "),
-            )
-            for row, reason in ((r, prefix + r[0]) for r in rows)
-        ],
+        not_kept=_not_kept(unit),
         contradictions=[
             pb.Contradiction(decision_id=row.decision_id, in_force=row.label, said=row.said)
             for row in outcomes.contradicted(unit, name, CONTRADICTIONS)
@@ -153,6 +146,22 @@ def _observation(unit: Unit, task: TaskSpec, now_ms: int) -> pb.Observation:
             for row in label_check.newest(unit, name)
         ],
     )
+
+
+def _not_kept(unit: Unit) -> list[pb.NotKept]:
+    found = [
+        pb.NotKept(reason=prefix + row[0], records=row.records, last=_time(row.last_ms))
+        for rows, prefix in (
+            (segments.quarantined(unit), "quarantined: "),
+            (segments.not_captured_by_cause(unit), "not captured: "),
+        )
+        for row in rows
+    ]
+    damaged = ledger.of_action(unit.connection, "capture.damaged")
+    if damaged:  # how many records were in them nobody can say
+        last = damaged[-1].at.isoformat(timespec="milliseconds")
+        found.append(pb.NotKept(reason="segments set aside, damaged", records=len(damaged), last=last))
+    return found
 
 
 def _windows(rows: list[Any]) -> list[pb.WindowSummary]:

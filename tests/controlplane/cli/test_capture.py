@@ -46,6 +46,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> World:
         found.capture(records, f"{number:015d}-run-{number:06d}.seg")
         observe(found.deployment)
         drift.watch(found.deployment)
+    (found.root / "capture" / "000000000000004-run-000004.seg").write_bytes(b"nothing that a gateway wrote")
+    observe(found.deployment)
     return found
 
 
@@ -88,6 +90,7 @@ def test_windows_outcomes_and_the_page_tell_what_happened(address: str, tmp_path
     assert [c["decision_id"] for c in found["contradictions"]] in ([], ["d-1"])
     assert max(w["embedding_shift"] for w in found["windows"] if w["embedded"]) > 0.1
     assert found["estimates"][-1]["holds"] in ("yes", "no")
+    assert [(k["reason"], k["records"]) for k in found["not_kept"]] == [("segments set aside, damaged", 1)]
     assert told("capture", "stats", NAME, "--control", address)[0] == 0
     page = tmp_path / "drift.html"
     code, _ = told("drift", "report", NAME, "--control", address, "--out", str(page))
