@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 
+import structlog
+
 from controlplane.domain.rollout import Phase
+from controlplane.errors import StepRefused
 from controlplane.loop import succession
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import publish, standing_split
 from controlplane.store import plans, rollouts
+
+log = structlog.get_logger()
 
 # A gateway that refuses for these can apply the same plan once its machine has recovered.
 PASSING_TROUBLES = ("engine_unavailable", "state_not_written")
@@ -23,7 +28,11 @@ def offer_again(deployment: Deployment) -> None:
         split = row.plan.split_for(found.state.specialist) if found else None
         if found is None or split is None or unit.now_ms - (row.settled_ms or 0) < OFFER_AGAIN_MS:
             return
-        generation = publish(unit, deployment, split, row.rollout).generation
+        try:
+            generation = publish(unit, deployment, split, row.rollout).generation
+        except StepRefused as refused:
+            log.error("plan_not_offered_again", rollout=row.rollout, reason=str(refused))
+            return
         if found.stage_generation == row.generation:
             rollouts.save(unit, replace(found, stage_generation=generation))
 
@@ -41,7 +50,12 @@ def undo_promotions(deployment: Deployment) -> None:
         generation = None
         if split is not None and split.candidate == found.state.candidate:
             back = replace(split, candidate=None, canary_bp=0, shadow_bp=0)
-            generation = publish(unit, deployment, back, row.rollout).generation
+            try:
+                generation = publish(unit, deployment, back, row.rollout).generation
+            except StepRefused as refused:
+                # The plan that stands was written by others; it is tried again, and keeps nothing else up.
+                log.error("promotion_not_undone", rollout=row.rollout, reason=str(refused))
+                return
         said = f"gateways refused the promotion: {row.reason}: {row.message}"
         after = replace(rollouts.moved(found, phase=Phase.ROLLED_BACK), end_reason=said)
         rollouts.move(unit, found, after, LOOP, "rollout.rolled_back", {"reason": said, "generation": generation})
