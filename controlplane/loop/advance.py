@@ -345,8 +345,8 @@ def _follow_refusal(unit: Unit, row: RolloutRow) -> RolloutRow:
     if refused is None or refused.state != plans.REFUSED or refused.reason in refusals.PASSING_TROUBLES:
         return row
     split = standing_split(unit, row.state.specialist)
-    if split is None or split.candidate != row.state.candidate:
-        phase, stage = Phase.EVALUATED, 0
+    if split is None or (split.candidate, split.salt) != (row.state.candidate, row.state.id):
+        phase, stage = Phase.EVALUATED, 0  # an earlier rollout of the same bundle is not this one
     elif split.canary_bp == 0:
         phase, stage = Phase.SHADOW, 0
     else:
