@@ -49,7 +49,7 @@ class Scale:
 
 WHOLE = Scale(60, 750, 300, 300, 2, 400, 150, 250, 0.05, 0.05)
 # How late a machine of any speed is must not decide a test.
-SHORT = Scale(60, 500, 250, 80, 1, 200, 80, 120, 0.95, 0.3)
+SHORT = Scale(30, 500, 250, 80, 1, 200, 80, 120, 0.95, 0.3)
 STAGES_BP = (3_000, 5_000)
 
 
