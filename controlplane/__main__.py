@@ -15,12 +15,12 @@ import structlog
 from threadpoolctl import threadpool_limits
 
 from controlplane import metrics
-from controlplane.errors import DatabaseInvalid, DatabaseUnavailable
+from controlplane.errors import DatabaseInvalid
 from controlplane.evals.suite import SuiteInvalid
 from controlplane.loop import advance, drift, erasure, observe, recheck, triggers
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.embedding import best_embedder
-from controlplane.loop.schedule import Schedule
+from controlplane.loop.schedule import Schedule, attempt
 from controlplane.loop.threads import Threads
 from controlplane.loop.work import Worker
 from controlplane.packs.labelled_file import LabelledFileInvalid
@@ -139,13 +139,8 @@ async def serve(settings: ControlSettings) -> bool:
 
 async def _work(worker: Worker, pause_s: float) -> None:
     while True:
-        try:
-            if await worker.run_one():
-                continue
-        except DatabaseUnavailable as error:  # jobs are still in it
-            log.warning("step_waits", step="work", error=str(error))
-        except Exception:  # one job that cannot be taken must not end the others
-            log.exception("step_failed", step="work")
+        if await attempt("work", worker.run_one):
+            continue
         await asyncio.sleep(pause_s)
 
 

@@ -14,6 +14,17 @@ log = structlog.get_logger()
 Step = Callable[[], Awaitable[object]]
 
 
+async def attempt(name: str, step: Step) -> object:
+    """Run a step and return its result, or None where it failed: that must not stop the others, or itself next time."""
+    try:
+        return await step()
+    except DatabaseUnavailable as error:
+        log.warning("step_waits", step=name, error=str(error))
+    except Exception:
+        log.exception("step_failed", step=name)
+    return None
+
+
 class Schedule:
     """Repeats steps; one that is still running is not started again, and one that fails is tried again."""
 
@@ -25,13 +36,9 @@ class Schedule:
 
         async def guarded() -> None:
             try:
-                await step()
+                await attempt(name, step)
             except asyncio.CancelledError:  # the process is ending; what was not finished is still in the store
                 log.debug("step_left", step=name)
-            except DatabaseUnavailable as error:
-                log.warning("step_waits", step=name, error=str(error))
-            except Exception:  # one failing step must not stop the others, or itself the next time
-                log.exception("step_failed", step=name)
 
         self._scheduler.add_job(
             guarded, "interval", seconds=seconds, id=name, max_instances=1, coalesce=True, misfire_grace_time=None
