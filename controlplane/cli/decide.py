@@ -26,7 +26,9 @@ def decide(
     key: Annotated[str, typer.Option(help="Routing key: the same key meets the same arm.")] = "",
     decision_id: Annotated[str, typer.Option(help="Your own id, to report an outcome later.")] = "",
     deadline_ms: Annotated[int, typer.Option(min=1, max=600_000, help="Time you can spend.")] = 1000,
-    field: Annotated[list[str] | None, typer.Option(help="A typed field, name=value.")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="A typed field, name=value; text like a number: name='\"12\"'.")
+    ] = None,
     override: Annotated[str, typer.Option(help="For testers: primary, candidate or a digest of the plan.")] = "",
     token: Annotated[str, typer.Option(envvar="INTERLOCK_OVERRIDE_TOKEN", help="What allows the override.")] = "",
     as_json: JsonFlag = False,
@@ -82,6 +84,8 @@ def outcome(
 
 
 def _value(text: str) -> decide_pb2.Value:
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return decide_pb2.Value(text=text[1:-1])
     if text in ("true", "false"):
         return decide_pb2.Value(flag=text == "true")
     if _INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63:

@@ -168,6 +168,8 @@ class InputInvalid(ValueError):
 def check_input(task: TaskSpec, given: Any, size: int | None = None) -> None:
     """Refuse an ``interlock.v1.Input`` that the task does not declare; ``size`` is its message's, where it is known.
 
+    A whole number may stand where a number is declared: JSON and command lines do not tell 20 from 20.0.
+
     Raises:
         InputInvalid: Both forms used, empty, over the size limit, unknown or missing field, wrong type.
     """
@@ -189,7 +191,7 @@ def check_input(task: TaskSpec, given: Any, size: int | None = None) -> None:
         if field is None:
             raise InputInvalid(f"input.fields[{name!r}] is unknown, expected one of {', '.join(declared)}")
         kind = value.WhichOneof("kind")
-        if kind != field.kind:
+        if kind != field.kind and (kind, field.kind) != ("integer", "number"):
             raise InputInvalid(f"input.fields[{name!r}] is {kind or 'empty'}, expected {field.kind}")
         if kind == "number" and value.number - value.number != 0:
             raise InputInvalid(f"input.fields[{name!r}] is {value.number}, expected a finite number")
@@ -202,7 +204,10 @@ def render(task: TaskSpec, given: Any) -> str:
     """Write a checked input as the text an engine reads."""
     if not given.fields:
         return task.template.format_map({task.fields[0].name: given.text})
-    values = {field.name: "" for field in task.fields}
+    values: dict[str, Any] = {field.name: "" for field in task.fields}
     for name, value in given.fields.items():
         values[name] = getattr(value, value.WhichOneof("kind"))
+    for field in task.fields:
+        if field.kind == "number" and isinstance(values[field.name], int):
+            values[field.name] = float(values[field.name])
     return task.template.format_map(values)

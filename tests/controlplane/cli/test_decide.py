@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from controlplane.cli.decide import _value
+from controlplane.packs.registry import load_pack
+from protos.contract.task import check_input, render
 from tests.controlplane.cli.fake import FakeGateway, interlock, said
 
 
@@ -25,6 +27,8 @@ from tests.controlplane.cli.fake import FakeGateway, interlock, said
         ("1_0", "text", "1_0"),
         ("٣", "text", "٣"),
         ('{"a": 1}', "text", '{"a": 1}'),
+        ('"12"', "text", "12"),
+        ('"', "text", '"'),
         ("", "text", ""),
     ],
 )
@@ -39,6 +43,17 @@ def test_decide_sends_fields_key_and_id(gateway: FakeGateway) -> None:
     assert (code, found["plan_generation"], found["fallback"]["used"]) == (0, 2**40, True)
     asked = gateway.asked[0]
     assert (asked.routing_key, asked.decision_id, asked.input.fields["note"].text) == ("user-1", "d-1", "a=b")
+
+
+@pytest.mark.parametrize("written", ["20000", "20000.0", "2e4"])
+def test_a_number_may_be_written_without_a_point_and_reads_the_same(gateway: FakeGateway, written: str) -> None:
+    task = load_pack("credit-risk").task
+    others = ("income=40000", "burden=0.3", "utilisation=0.2", "delinquencies=0", "inquiries=1", "months_known=24")
+    fields = [word for one in (f"requested={written}", *others, "purpose=a car") for word in ("--field", one)]
+    assert interlock("decide", task.name, *fields)[0] == 0
+    given = gateway.asked[0].input
+    check_input(task, given)
+    assert "requested: 20000.0\n" in render(task, given) and "delinquencies: 0\n" in render(task, given)
 
 
 def test_only_a_tester_s_call_names_a_bundle_and_shows_a_token(gateway: FakeGateway) -> None:
