@@ -20,6 +20,7 @@ from controlplane.evals.suite import SuiteInvalid
 from controlplane.loop import advance, drift, erasure, observe, recheck, triggers
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.embedding import best_embedder
+from controlplane.loop.operators import check_standing
 from controlplane.loop.schedule import Schedule, attempt
 from controlplane.loop.threads import Threads
 from controlplane.loop.work import Worker
@@ -36,6 +37,7 @@ from protos.contract.attestation import KeyInvalid, read_private
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import JsonMalformed
 from protos.contract.fields import FieldInvalid
+from protos.contract.plan_rules import PlanRefused
 from protos.contract.process_log import log_to_stderr
 from protos.contract.seal import Opener, read_opener
 from protos.contract.url_store import UrlStore
@@ -79,7 +81,12 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
         opener=_opener(settings, vault),
         changed=changed,
     )
-    deployment.operators()
+    people = deployment.operators()
+    try:
+        with deployment.store.reading() as unit:
+            check_standing(unit, deployment, people)
+    except PlanRefused as refused:
+        raise FieldInvalid(f"{settings.operators}: {refused}") from refused
     return deployment
 
 

@@ -27,7 +27,10 @@ def update_operators(unit: Unit, deployment: Deployment, envelope: traffic_pb2.E
         following = next_version(current, envelope)
     except AttestationInvalid as error:
         raise ApprovalRefused(error.reason, str(error)) from error
-    _check_kept(unit, deployment, following)
+    try:
+        check_standing(unit, deployment, following)
+    except PlanRefused as refused:
+        raise ApprovalRefused(refused.reason, str(refused)) from refused
     unit.record(
         ", ".join(sorted(p.person for p in current.owners())),
         "operators.updated",
@@ -47,19 +50,23 @@ def update_operators(unit: Unit, deployment: Deployment, envelope: traffic_pb2.E
     return following
 
 
-def _check_kept(unit: Unit, deployment: Deployment, following: Operators) -> None:
-    """Refuse a list under which the plan that stands could not be checked: no gateway would take any plan after it."""
+def check_standing(unit: Unit, deployment: Deployment, people: Operators) -> None:
+    """Hold the plan that stands to a list of people.
+
+    Raises:
+        PlanRefused: ``operators_invalid``: it could not be checked under it, and gateways would take no plan after it.
+    """
     row = plans.standing(unit)
     if row is None:
         return
     try:
         envelopes = plans.approvals_for(unit, row.plan)
         # A key may be revoked even from before what it approved: then nothing may stand on it.
-        publish.check(unit, deployment, None, row.plan, envelopes, replace(following, revoked=()), was_in_force=True)
+        publish.check(unit, deployment, None, row.plan, envelopes, replace(people, revoked=()), was_in_force=True)
     except PlanRefused as refused:
-        raise ApprovalRefused(
+        raise PlanRefused(
             "operators_invalid",
-            f"plan {row.generation} stands, and would not under version {following.version} ({refused.reason}: "
+            f"plan {row.generation} stands, and would not under version {people.version} ({refused.reason}: "
             f"{refused}), so that none could follow it, a way back included; expected whoever approved it in the list, "
             "their keys revoked perhaps, and no more required_approvals than it has",
         ) from refused
