@@ -15,8 +15,7 @@ import structlog
 from threadpoolctl import threadpool_limits
 
 from controlplane import metrics
-from controlplane.errors import DatabaseInvalid
-from controlplane.evals.suite import SuiteInvalid
+from controlplane.errors import Unusable
 from controlplane.loop import advance, drift, erasure, observe, recheck, triggers
 from controlplane.loop.deployment import Deployment
 from controlplane.loop.embedding import best_embedder
@@ -24,8 +23,7 @@ from controlplane.loop.operators import check_standing
 from controlplane.loop.schedule import Schedule, attempt
 from controlplane.loop.threads import Threads
 from controlplane.loop.work import Worker
-from controlplane.packs.labelled_file import LabelledFileInvalid
-from controlplane.packs.registry import PackUnknown, TrainingPack, load_pack
+from controlplane.packs.registry import TrainingPack, load_pack
 from controlplane.rpc.server import ControlServer
 from controlplane.rpc.traffic import PlanBell
 from controlplane.settings import ControlSettings, SpecialistSettings
@@ -52,7 +50,7 @@ def build(settings: ControlSettings, changed: Callable[[], None]) -> Deployment:
     """Open everything a deployment needs.
 
     Raises:
-        FieldInvalid, KeyInvalid, DatabaseInvalid, PackUnknown, LabelledFileInvalid: A setting cannot be used.
+        FieldInvalid, KeyInvalid, Unusable: A setting cannot be used.
     """
     key = read_private(settings.plan_key)
     packs: dict[str, TrainingPack] = {}
@@ -163,17 +161,7 @@ def main() -> None:
     try:
         settings = ControlSettings.read(chosen.config)
         is_over = asyncio.run(serve(settings))
-    except (
-        FieldInvalid,
-        KeyInvalid,
-        JsonMalformed,
-        DatabaseInvalid,
-        PackUnknown,
-        LabelledFileInvalid,
-        SuiteInvalid,
-        OSError,
-        RuntimeError,
-    ) as error:
+    except (FieldInvalid, KeyInvalid, JsonMalformed, Unusable, OSError, RuntimeError) as error:
         print(f"controlplane: {error}", file=sys.stderr)
         sys.exit(2)
     if not is_over:

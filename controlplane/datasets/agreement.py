@@ -4,9 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import krippendorff
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +24,8 @@ def cohen_pairs(given: Mapping[str, Mapping[str, str]]) -> list[Pair]:
         given: Case to person to label.
     Source: Cohen (1960).
     """
+    from sklearn.metrics import cohen_kappa_score  # two seconds to import, and rarely needed
+
     people = sorted({person for labels in given.values() for person in labels})
     found = []
     for first, second in combinations(people, 2):
@@ -43,6 +43,8 @@ def krippendorff_alpha(given: Mapping[str, Mapping[str, str]], labels: Sequence[
     1 is full agreement, 0 what chance gives. None where fewer than two labels or people can be compared.
     Source: Krippendorff (2004).
     """
+    import krippendorff
+
     people = sorted({person for said in given.values() for person in said})
     compared = [said for said in given.values() if len(said) > 1]
     if len({label for said in compared for label in said.values()}) < 2:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from datasketch import MinHash, MinHashLSH
+from typing import Any
 
 from controlplane.packs.example import Example
 from controlplane.training.dataset import normalise, text_key
@@ -31,6 +30,8 @@ class Fence:
     """Built on held-out texts; the same texts in any order make the same fence."""
 
     def __init__(self, held_out: Iterable[str], *, near: bool = True) -> None:
+        from datasketch import MinHashLSH  # brings scipy: a second to import, and not needed at start
+
         self._is_near = near  # off for rows of named fields, whose names alone make any two of them alike
         by_key = {text_key(text): text for text in held_out}
         self._keys = frozenset(by_key)
@@ -75,7 +76,9 @@ def _grams(text: str) -> frozenset[str]:
     return frozenset(said[i : i + _GRAM] for i in range(max(1, len(said) - _GRAM + 1))) if said else frozenset()
 
 
-def _signature(grams: frozenset[str]) -> MinHash:
+def _signature(grams: frozenset[str]) -> Any:
+    from datasketch import MinHash
+
     made = MinHash(num_perm=PERMUTATIONS, seed=SEED)
     made.update_batch([gram.encode() for gram in sorted(grams)])
     return made

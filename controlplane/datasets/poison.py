@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from controlplane.packs.example import Example
 
@@ -80,6 +77,10 @@ def unlearned(texts: Sequence[str], labels: Sequence[str], batches: Sequence[Has
     Args:
         batches: What each row came in with; folds hold the same share of each.
     """
+    from sklearn.feature_extraction.text import HashingVectorizer  # two seconds to import, and not needed at start
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
     # Words are enough to tell what can be learned, and cost a hundredth of embeddings.
     words: Any = HashingVectorizer(n_features=COLUMNS, ngram_range=(1, 2), token_pattern=_WORDS)
     vectors = words.transform(texts).toarray()

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from controlplane.detectors import TooFewSamples
 from controlplane.detectors.resampling import Numbers
@@ -46,6 +45,8 @@ def recalibrate(confidences: Numbers, correct: Numbers, live: Numbers) -> Number
     """
     if len(confidences) < LEAST:
         return live
+    from sklearn.isotonic import IsotonicRegression  # two seconds to import, and not needed at start
+
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(confidences, correct)
     found: Numbers = fitted.predict(live)
     return found

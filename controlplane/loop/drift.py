@@ -9,7 +9,6 @@ import numpy as np
 import structlog
 
 from controlplane.detectors import TooFewSamples
-from controlplane.detectors.two_sample import classifier_two_sample
 from controlplane.domain.drift import DriftReading, DriftVerdict, Measurement, read
 from controlplane.domain.retraining import against
 from controlplane.loop import label_check
@@ -234,6 +233,8 @@ def _readings(deployment: Deployment, step: _Step, found: WindowReading, texts: 
 
 
 def _words(step: _Step, texts: Sequence[str]) -> str:
+    from controlplane.detectors.two_sample import classifier_two_sample  # two seconds to import, not needed at start
+
     try:
         shift = classifier_two_sample(step.reference.texts, texts, SEED)
     except TooFewSamples:

@@ -1,6 +1,7 @@
 """Who may import whom."""
 
 import ast
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -80,3 +81,11 @@ def test_each_heavy_library_has_one_home(library: str) -> None:
         relative = str(path.relative_to(ROOT))
         if library in roots(path) and not relative.startswith("protos/"):
             assert relative.startswith(HOMES[library]), f"{relative} imports {library}"
+
+
+def test_what_people_and_callers_wait_for_starts_without_what_only_learning_needs() -> None:
+    entries = ("controlplane.__main__", "controlplane.cli.app", "gateway.process", "gateway.worker.process")
+    heavy = ("torch", "transformers", "sklearn", "scipy", "ray", "openvino", "pyarrow", "pandas", "krippendorff")
+    program = f"import sys, {', '.join(entries)}\nprint(*({set(heavy)} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
