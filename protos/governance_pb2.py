@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos import traffic_pb2 as protos_dot_traffic__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/governance.proto\x12\x17interlock.governance.v1\x1a\x14protos/traffic.proto\"J\n\x16UpdateOperatorsRequest\x12\x30\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\"\x15\n\x13GetOperatorsRequest\"J\n\x0eOperatorsState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x16\n\x0eoperators_json\x18\x02 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x03 \x01(\x03\"$\n\x0eGetHeadRequest\x12\x12\n\nleast_size\x18\x01 \x01(\x04\";\n\x04Head\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x11\n\twitnesses\x18\x03 \x03(\t\".\n\x11ProveEntryRequest\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\"K\n\nEntryProof\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\"=\n\x17ProveConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"H\n\x10\x43onsistencyProof\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\"4\n\rCosignRequest\x12\x0f\n\x07witness\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\"A\n\x16\x45xplainDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\nspecialist\x18\x02 \x01(\t\"\xb7\x04\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\nspecialist\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\t\x12\x14\n\x0cinput_digest\x18\x04 \x01(\t\x12\r\n\x05input\x18\x05 \x01(\t\x12\x13\n\x0binput_state\x18\x06 \x01(\t\x12\x0b\n\x03\x61rm\x18\x07 \x01(\t\x12\x15\n\rbundle_digest\x18\x08 \x01(\t\x12\x17\n\x0fplan_generation\x18\t \x01(\x04\x12\x13\n\x0bplan_digest\x18\n \x01(\t\x12\x0f\n\x07rollout\x18\x0b \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x0c \x01(\t\x12\r\n\x05score\x18\r \x01(\x01\x12\x16\n\tthreshold\x18\x0e \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0creason_codes\x18\x0f \x03(\t\x12\x10\n\x08\x66\x61llback\x18\x10 \x01(\x08\x12\x0f\n\x07outcome\x18\x11 \x01(\t\x12\x12\n\noutcome_at\x18\x12 \x01(\t\x12\x16\n\x0eoutcome_source\x18\x13 \x01(\t\x12\x13\n\x0b\x61pproved_by\x18\x14 \x03(\t\x12\x12\n\nledger_seq\x18\x15 \x01(\x04\x12\x0e\n\x06\x62\x65yond\x18\x16 \x01(\t\x12=\n\x0e\x65xpected_costs\x18\x17 \x03(\x0b\x32%.interlock.governance.v1.ExpectedCost\x12\x35\n\x07reasons\x18\x18 \x03(\x0b\x32$.interlock.governance.v1.GivenReasonB\x0c\n\n_threshold\".\n\x0c\x45xpectedCost\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\t\x12\x0c\n\x04\x63ost\x18\x02 \x01(\x01\".\n\x0bGivenReason\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08log_odds\x18\x02 \x01(\x01\"!\n\x0eGetArmsRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\"\x99\x01\n\x04\x41rms\x12*\n\x04\x61rms\x18\x01 \x03(\x0b\x32\x1c.interlock.governance.v1.Arm\x12\x37\n\x05\x64rops\x18\x02 \x03(\x0b\x32(.interlock.governance.v1.Arms.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"}\n\x03\x41rm\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x04\x12\x12\n\nunanswered\x18\x04 \x01(\x04\x12\x0c\n\x04late\x18\x05 \x01(\x04\x12\x0e\n\x06p50_ms\x18\x06 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x07 \x01(\x01\"/\n\x0c\x44rillRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06person\x18\x02 \x01(\t\"a\n\x0b\x44rillReport\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0f\n\x07took_ms\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\n\n\x02\x61t\x18\x04 \x01(\t\x12\x10\n\x08gateways\x18\x05 \x03(\t2\xeb\x06\n\x11GovernanceService\x12k\n\x0fUpdateOperators\x12/.interlock.governance.v1.UpdateOperatorsRequest\x1a\'.interlock.governance.v1.OperatorsState\x12\x65\n\x0cGetOperators\x12,.interlock.governance.v1.GetOperatorsRequest\x1a\'.interlock.governance.v1.OperatorsState\x12Q\n\x07GetHead\x12\'.interlock.governance.v1.GetHeadRequest\x1a\x1d.interlock.governance.v1.Head\x12]\n\nProveEntry\x12*.interlock.governance.v1.ProveEntryRequest\x1a#.interlock.governance.v1.EntryProof\x12o\n\x10ProveConsistency\x12\x30.interlock.governance.v1.ProveConsistencyRequest\x1a).interlock.governance.v1.ConsistencyProof\x12O\n\x06\x43osign\x12&.interlock.governance.v1.CosignRequest\x1a\x1d.interlock.governance.v1.Head\x12\x65\n\x0f\x45xplainDecision\x12/.interlock.governance.v1.ExplainDecisionRequest\x1a!.interlock.governance.v1.Decision\x12Q\n\x07GetArms\x12\'.interlock.governance.v1.GetArmsRequest\x1a\x1d.interlock.governance.v1.Arms\x12T\n\x05\x44rill\x12%.interlock.governance.v1.DrillRequest\x1a$.interlock.governance.v1.DrillReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/governance.proto\x12\x17interlock.governance.v1\x1a\x14protos/traffic.proto\"J\n\x16UpdateOperatorsRequest\x12\x30\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x1e.interlock.traffic.v1.Envelope\"\x15\n\x13GetOperatorsRequest\"J\n\x0eOperatorsState\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x16\n\x0eoperators_json\x18\x02 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x03 \x01(\x03\"$\n\x0eGetHeadRequest\x12\x12\n\nleast_size\x18\x01 \x01(\x04\"m\n\x04Head\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12\x11\n\twitnesses\x18\x03 \x03(\t\x12\x30\n\x04seen\x18\x04 \x03(\x0b\x32\".interlock.governance.v1.Witnessed\">\n\tWitnessed\x12\x0f\n\x07witness\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\".\n\x11ProveEntryRequest\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\"K\n\nEntryProof\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\t\"=\n\x17ProveConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"H\n\x10\x43onsistencyProof\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\"4\n\rCosignRequest\x12\x0f\n\x07witness\x18\x01 \x01(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\"A\n\x16\x45xplainDecisionRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\nspecialist\x18\x02 \x01(\t\"\xb7\x04\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\nspecialist\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\t\x12\x14\n\x0cinput_digest\x18\x04 \x01(\t\x12\r\n\x05input\x18\x05 \x01(\t\x12\x13\n\x0binput_state\x18\x06 \x01(\t\x12\x0b\n\x03\x61rm\x18\x07 \x01(\t\x12\x15\n\rbundle_digest\x18\x08 \x01(\t\x12\x17\n\x0fplan_generation\x18\t \x01(\x04\x12\x13\n\x0bplan_digest\x18\n \x01(\t\x12\x0f\n\x07rollout\x18\x0b \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x0c \x01(\t\x12\r\n\x05score\x18\r \x01(\x01\x12\x16\n\tthreshold\x18\x0e \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0creason_codes\x18\x0f \x03(\t\x12\x10\n\x08\x66\x61llback\x18\x10 \x01(\x08\x12\x0f\n\x07outcome\x18\x11 \x01(\t\x12\x12\n\noutcome_at\x18\x12 \x01(\t\x12\x16\n\x0eoutcome_source\x18\x13 \x01(\t\x12\x13\n\x0b\x61pproved_by\x18\x14 \x03(\t\x12\x12\n\nledger_seq\x18\x15 \x01(\x04\x12\x0e\n\x06\x62\x65yond\x18\x16 \x01(\t\x12=\n\x0e\x65xpected_costs\x18\x17 \x03(\x0b\x32%.interlock.governance.v1.ExpectedCost\x12\x35\n\x07reasons\x18\x18 \x03(\x0b\x32$.interlock.governance.v1.GivenReasonB\x0c\n\n_threshold\".\n\x0c\x45xpectedCost\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\t\x12\x0c\n\x04\x63ost\x18\x02 \x01(\x01\".\n\x0bGivenReason\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08log_odds\x18\x02 \x01(\x01\"!\n\x0eGetArmsRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\"\x99\x01\n\x04\x41rms\x12*\n\x04\x61rms\x18\x01 \x03(\x0b\x32\x1c.interlock.governance.v1.Arm\x12\x37\n\x05\x64rops\x18\x02 \x03(\x0b\x32(.interlock.governance.v1.Arms.DropsEntry\x1a,\n\nDropsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"}\n\x03\x41rm\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x04\x12\x12\n\nunanswered\x18\x04 \x01(\x04\x12\x0c\n\x04late\x18\x05 \x01(\x04\x12\x0e\n\x06p50_ms\x18\x06 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x07 \x01(\x01\"/\n\x0c\x44rillRequest\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0e\n\x06person\x18\x02 \x01(\t\"a\n\x0b\x44rillReport\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0f\n\x07took_ms\x18\x02 \x01(\r\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\n\n\x02\x61t\x18\x04 \x01(\t\x12\x10\n\x08gateways\x18\x05 \x03(\t2\xeb\x06\n\x11GovernanceService\x12k\n\x0fUpdateOperators\x12/.interlock.governance.v1.UpdateOperatorsRequest\x1a\'.interlock.governance.v1.OperatorsState\x12\x65\n\x0cGetOperators\x12,.interlock.governance.v1.GetOperatorsRequest\x1a\'.interlock.governance.v1.OperatorsState\x12Q\n\x07GetHead\x12\'.interlock.governance.v1.GetHeadRequest\x1a\x1d.interlock.governance.v1.Head\x12]\n\nProveEntry\x12*.interlock.governance.v1.ProveEntryRequest\x1a#.interlock.governance.v1.EntryProof\x12o\n\x10ProveConsistency\x12\x30.interlock.governance.v1.ProveConsistencyRequest\x1a).interlock.governance.v1.ConsistencyProof\x12O\n\x06\x43osign\x12&.interlock.governance.v1.CosignRequest\x1a\x1d.interlock.governance.v1.Head\x12\x65\n\x0f\x45xplainDecision\x12/.interlock.governance.v1.ExplainDecisionRequest\x1a!.interlock.governance.v1.Decision\x12Q\n\x07GetArms\x12\'.interlock.governance.v1.GetArmsRequest\x1a\x1d.interlock.governance.v1.Arms\x12T\n\x05\x44rill\x12%.interlock.governance.v1.DrillRequest\x1a$.interlock.governance.v1.DrillReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,37 +43,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETHEADREQUEST']._serialized_start=249
   _globals['_GETHEADREQUEST']._serialized_end=285
   _globals['_HEAD']._serialized_start=287
-  _globals['_HEAD']._serialized_end=346
-  _globals['_PROVEENTRYREQUEST']._serialized_start=348
-  _globals['_PROVEENTRYREQUEST']._serialized_end=394
-  _globals['_ENTRYPROOF']._serialized_start=396
-  _globals['_ENTRYPROOF']._serialized_end=471
-  _globals['_PROVECONSISTENCYREQUEST']._serialized_start=473
-  _globals['_PROVECONSISTENCYREQUEST']._serialized_end=534
-  _globals['_CONSISTENCYPROOF']._serialized_start=536
-  _globals['_CONSISTENCYPROOF']._serialized_end=608
-  _globals['_COSIGNREQUEST']._serialized_start=610
-  _globals['_COSIGNREQUEST']._serialized_end=662
-  _globals['_EXPLAINDECISIONREQUEST']._serialized_start=664
-  _globals['_EXPLAINDECISIONREQUEST']._serialized_end=729
-  _globals['_DECISION']._serialized_start=732
-  _globals['_DECISION']._serialized_end=1299
-  _globals['_EXPECTEDCOST']._serialized_start=1301
-  _globals['_EXPECTEDCOST']._serialized_end=1347
-  _globals['_GIVENREASON']._serialized_start=1349
-  _globals['_GIVENREASON']._serialized_end=1395
-  _globals['_GETARMSREQUEST']._serialized_start=1397
-  _globals['_GETARMSREQUEST']._serialized_end=1430
-  _globals['_ARMS']._serialized_start=1433
-  _globals['_ARMS']._serialized_end=1586
-  _globals['_ARMS_DROPSENTRY']._serialized_start=1542
-  _globals['_ARMS_DROPSENTRY']._serialized_end=1586
-  _globals['_ARM']._serialized_start=1588
-  _globals['_ARM']._serialized_end=1713
-  _globals['_DRILLREQUEST']._serialized_start=1715
-  _globals['_DRILLREQUEST']._serialized_end=1762
-  _globals['_DRILLREPORT']._serialized_start=1764
-  _globals['_DRILLREPORT']._serialized_end=1861
-  _globals['_GOVERNANCESERVICE']._serialized_start=1864
-  _globals['_GOVERNANCESERVICE']._serialized_end=2739
+  _globals['_HEAD']._serialized_end=396
+  _globals['_WITNESSED']._serialized_start=398
+  _globals['_WITNESSED']._serialized_end=460
+  _globals['_PROVEENTRYREQUEST']._serialized_start=462
+  _globals['_PROVEENTRYREQUEST']._serialized_end=508
+  _globals['_ENTRYPROOF']._serialized_start=510
+  _globals['_ENTRYPROOF']._serialized_end=585
+  _globals['_PROVECONSISTENCYREQUEST']._serialized_start=587
+  _globals['_PROVECONSISTENCYREQUEST']._serialized_end=648
+  _globals['_CONSISTENCYPROOF']._serialized_start=650
+  _globals['_CONSISTENCYPROOF']._serialized_end=722
+  _globals['_COSIGNREQUEST']._serialized_start=724
+  _globals['_COSIGNREQUEST']._serialized_end=776
+  _globals['_EXPLAINDECISIONREQUEST']._serialized_start=778
+  _globals['_EXPLAINDECISIONREQUEST']._serialized_end=843
+  _globals['_DECISION']._serialized_start=846
+  _globals['_DECISION']._serialized_end=1413
+  _globals['_EXPECTEDCOST']._serialized_start=1415
+  _globals['_EXPECTEDCOST']._serialized_end=1461
+  _globals['_GIVENREASON']._serialized_start=1463
+  _globals['_GIVENREASON']._serialized_end=1509
+  _globals['_GETARMSREQUEST']._serialized_start=1511
+  _globals['_GETARMSREQUEST']._serialized_end=1544
+  _globals['_ARMS']._serialized_start=1547
+  _globals['_ARMS']._serialized_end=1700
+  _globals['_ARMS_DROPSENTRY']._serialized_start=1656
+  _globals['_ARMS_DROPSENTRY']._serialized_end=1700
+  _globals['_ARM']._serialized_start=1702
+  _globals['_ARM']._serialized_end=1827
+  _globals['_DRILLREQUEST']._serialized_start=1829
+  _globals['_DRILLREQUEST']._serialized_end=1876
+  _globals['_DRILLREPORT']._serialized_start=1878
+  _globals['_DRILLREPORT']._serialized_end=1975
+  _globals['_GOVERNANCESERVICE']._serialized_start=1978
+  _globals['_GOVERNANCESERVICE']._serialized_end=2853
 # @@protoc_insertion_point(module_scope)

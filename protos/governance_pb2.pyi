@@ -34,14 +34,26 @@ class GetHeadRequest(_message.Message):
     def __init__(self, least_size: _Optional[int] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("size", "checkpoint", "witnesses")
+    __slots__ = ("size", "checkpoint", "witnesses", "seen")
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     WITNESSES_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     size: int
     checkpoint: str
     witnesses: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, size: _Optional[int] = ..., checkpoint: _Optional[str] = ..., witnesses: _Optional[_Iterable[str]] = ...) -> None: ...
+    seen: _containers.RepeatedCompositeFieldContainer[Witnessed]
+    def __init__(self, size: _Optional[int] = ..., checkpoint: _Optional[str] = ..., witnesses: _Optional[_Iterable[str]] = ..., seen: _Optional[_Iterable[_Union[Witnessed, _Mapping]]] = ...) -> None: ...
+
+class Witnessed(_message.Message):
+    __slots__ = ("witness", "size", "checkpoint")
+    WITNESS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    witness: str
+    size: int
+    checkpoint: str
+    def __init__(self, witness: _Optional[str] = ..., size: _Optional[int] = ..., checkpoint: _Optional[str] = ...) -> None: ...
 
 class ProveEntryRequest(_message.Message):
     __slots__ = ("seq", "size")

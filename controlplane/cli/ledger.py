@@ -140,7 +140,10 @@ def _of_export(
         found = verify_export(folder, read_public(plan_key), deployment, held, keys)
     except ExportInvalid as error:
         return {"verified": False, "problem": str(error)}
-    return {"verified": True, "size": found.size, "root": found.root.hex(), "witnesses": sorted(keys)}
+    return {
+        "verified": True, "size": found.head.size, "root": found.head.root.hex(),
+        "witnesses": dict(sorted(found.seen.items())),
+    }  # fmt: skip
 
 
 def _verdict(found: dict[str, Any]) -> Text:
@@ -149,7 +152,7 @@ def _verdict(found: dict[str, Any]) -> Text:
         return Text.assemble(("NOT verified", "red"), marked(f"{where}: {found['problem']}", ""))
     count = found.get("checkpoints", 1)
     heads = "one signed head" if count == 1 else f"{count} signed heads"
-    seen = f", cosigned by {', '.join(found['witnesses'])}" if found.get("witnesses") else ""
+    seen = "".join(f", the first {size} cosigned by {name}" for name, size in found.get("witnesses", {}).items())
     return Text.assemble(
         ("verified", "green"), marked(f": {found['size']} entries under {heads}, root {found['root']}{seen}", "")
     )

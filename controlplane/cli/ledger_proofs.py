@@ -19,7 +19,7 @@ from protos import governance_pb2
 from protos.contract.attestation import read_private, read_public
 from protos.contract.checkpoint import Checkpoint
 from protos.contract.checkpoint import cosign as cosign_checkpoint
-from protos.contract.digest import parse_json_object
+from protos.contract.digest import canonical_json, parse_json_object
 from protos.contract.ledger_proof import LedgerRefused, next_head, signed_head
 from protos.contract.merkle import is_included, leaf_hash
 
@@ -110,7 +110,7 @@ def export(
     control: ControlOption = CONTROL,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write every entry and the cosigned head into files that `ledger verify --export` checks offline."""
+    """Write every entry, the signed head and what each witness cosigned last, for `ledger verify --export` offline."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     with control_at(control) as server, governance_at(control) as governance:
@@ -122,11 +122,13 @@ def export(
                     file.write(bytes(entry.body) + b"\n")
                     count += 1
     (folder / "checkpoint.txt").write_text(head.checkpoint)
+    (folder / "witnesses.json").write_bytes(canonical_json({one.witness: one.checkpoint for one in head.seen}))
+    seen = {one.witness: one.size for one in head.seen}
     if as_json:
-        say_json({"folder": str(folder), "entries": count, "witnesses": list(head.witnesses)})
+        say_json({"folder": str(folder), "entries": count, "witnesses": seen})
     else:
-        seen = ", ".join(head.witnesses) or "nobody yet"
-        say(f"wrote {count} entries and their head into {folder}, cosigned by {seen}")
+        said = ", ".join(f"{name} ({size} entries)" for name, size in seen.items()) or "nobody yet"
+        say(f"wrote {count} entries and their head into {folder}, cosigned by {said}")
 
 
 def own_part(text: str) -> str:

@@ -1,6 +1,7 @@
-"""Check an exported ledger with nothing but keys in hand: every entry, the signed head, who saw it."""
+"""Check an exported ledger with nothing but keys in hand: every entry, the signed head, who saw how much of it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -15,27 +16,34 @@ class ExportInvalid(Exception):
     """The files are not the ledger that was signed, or a witness is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export proved to be: its head, and how many entries each witness cosigned."""
+
+    head: Checkpoint
+    seen: Mapping[str, int]
+
+
 def verify_export(
     folder: Path,
     key: Ed25519PublicKey,
     deployment: str,
     held: Sequence[str],
     witnesses: Mapping[str, Ed25519PublicKey],
-) -> Checkpoint:
-    """Recompute the tree from ``entries.jsonl`` and return the head it was signed under.
+) -> Exported:
+    """Recompute the tree from ``entries.jsonl`` and hold it to every signed head.
 
     Args:
         held: Checkpoints kept elsewhere, each of which the ledger has to continue.
-        witnesses: Who has to have cosigned the head, by name.
+        witnesses: Who has to have cosigned a head of this ledger, by name.
     Raises:
         ExportInvalid: With the first contradiction found.
     """
     try:
         text = (folder / "checkpoint.txt").read_text("utf-8")
         head = signed_head(text, deployment, key)
-        claims = [head, *(signed_head(one, deployment, key) for one in held)]
-        for name, its_key in witnesses.items():
-            verify_cosignature(text, name, its_key)
+        seen = _cosigned(folder, key, deployment, witnesses) if witnesses else {}
+        claims = [head, *(signed_head(one, deployment, key) for one in held), *seen.values()]
         trail, roots = Trail(), {}
         wanted = {claim.size for claim in claims}
         with (folder / "entries.jsonl").open("rb") as file:
@@ -53,4 +61,18 @@ def verify_export(
     for claim in sorted(claims, key=lambda c: c.size):
         if roots.get(claim.size) != claim.root:
             raise ExportInvalid(f"the first {claim.size} entries are not those of a signed checkpoint")
-    return head
+    return Exported(head, {name: claim.size for name, claim in seen.items()})
+
+
+def _cosigned(
+    folder: Path, key: Ed25519PublicKey, deployment: str, witnesses: Mapping[str, Ed25519PublicKey]
+) -> dict[str, Checkpoint]:
+    texts = parse_json_object((folder / "witnesses.json").read_bytes())
+    found = {}
+    for name, its_key in witnesses.items():
+        text = texts.get(name)
+        if not isinstance(text, str):
+            raise ExportInvalid(f"{name!r} cosigned no head of this ledger")
+        verify_cosignature(text, name, its_key)
+        found[name] = signed_head(text, deployment, key)
+    return found

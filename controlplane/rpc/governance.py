@@ -170,9 +170,12 @@ def _stored(unit: Unit, least: int) -> tuple[int, str]:
 def _head(unit: Unit, least: int) -> Any:
     size, text = _stored(unit, least)
     cosigned = records.cosignatures(unit, size)
-    return pb.Head(
+    found = pb.Head(
         size=size, checkpoint=text + "".join(c.line for c in cosigned), witnesses=[c.witness for c in cosigned]
     )
+    for last in records.last_cosigned(unit, size):
+        found.seen.add(witness=last.witness, size=last.size, checkpoint=last.text + last.line)
+    return found
 
 
 def _decision(found: Explained) -> Any:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, String, Table, Text, bindparam, insert, select
+from sqlalchemy import BigInteger, Column, Integer, String, Table, Text, bindparam, func, insert, select
 
+from controlplane.store import ledger
 from controlplane.store.store import Unit
 from controlplane.store.tables import metadata
 
@@ -81,4 +82,16 @@ def add_cosignature(unit: Unit, size: int, name: str, line: str) -> bool:
 def cosignatures(unit: Unit, size: int) -> list[Any]:
     """Return the words of witnesses on a head (witness, line), by name."""
     query = select(cosignature.c.witness, cosignature.c.line).where(cosignature.c.size == size)
+    return list(unit.connection.execute(query.order_by(cosignature.c.witness)))
+
+
+def last_cosigned(unit: Unit, size: int) -> list[Any]:
+    """Return the newest head of up to ``size`` entries that each witness cosigned (witness, size, line, text)."""
+    mine, head = cosignature.alias("mine"), ledger.ledger_checkpoint.c
+    newest = select(func.max(mine.c.size)).where(mine.c.witness == cosignature.c.witness, mine.c.size <= size)
+    query = (
+        select(cosignature.c.witness, cosignature.c.size, cosignature.c.line, head.text)
+        .join(ledger.ledger_checkpoint, head.size == cosignature.c.size)
+        .where(cosignature.c.size == newest.scalar_subquery())
+    )
     return list(unit.connection.execute(query.order_by(cosignature.c.witness)))

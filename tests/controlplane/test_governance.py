@@ -281,7 +281,7 @@ def test_gateways_and_an_auditor_vouch_for_the_head_and_the_export_says_so(site:
     first = site.until(seen, "both witnesses")
     assert said(*cosign)[1]["from"] == first["size"]
     code, found = said("ledger", "export", str(tmp_path / "out"), *control(site))
-    assert code == 0 and found["witnesses"] == ["auditor/ada", "gateway/g"]
+    assert code == 0 and found["witnesses"] == dict.fromkeys(["auditor/ada", "gateway/g"], first["size"])
     keys = [f"auditor/ada={tmp_path / 'ada.key.pub'}", f"gateway/g={tmp_path / 'gw' / 'witness.key.pub'}"]
     verify = (
         "ledger", "verify", "--export", str(tmp_path / "out"), "--plan-key", str(tmp_path / "plan.key.pub"),
@@ -289,6 +289,23 @@ def test_gateways_and_an_auditor_vouch_for_the_head_and_the_export_says_so(site:
     )  # fmt: skip
     code, found = said(*verify)
     assert code == 0 and found["size"] == first["size"]
+    # A head that nobody saw yet: each vouches for as much as it saw, and for no word more.
+    site.stop_gateway()
+    with site.deployment.store.writing(site.clock()) as unit:
+        unit.record("ann", "note", {})
+        ledger.checkpoint(unit.connection, site.deployment.key, "interlock/test")
+        size, _ = ledger.head(unit.connection)
+    assert said("ledger", "export", str(tmp_path / "out"), *control(site))[0] == 0
+    code, found = said(*verify)
+    assert code == 0, found
+    assert found["size"] == size and found["witnesses"]["gateway/g"] < size
+    words = tmp_path / "out" / "witnesses.json"
+    seen_by, head = json.loads(words.read_text()), (tmp_path / "out" / "checkpoint.txt").read_text()
+    for claimed in ({"auditor/ada": seen_by["auditor/ada"]}, {**seen_by, "gateway/g": head}):
+        words.write_text(json.dumps(claimed))
+        code, found = said(*verify)
+        assert code == 1 and "gateway/g" in found["problem"]
+    words.write_text(json.dumps(seen_by))
     code, found = said("ledger", "prove", "1", "--plan-key", str(tmp_path / "plan.key.pub"), "--deployment", "test",
                        *control(site))  # fmt: skip
     assert code == 0 and found["signature_checked"] and found["body"]["seq"] == 1
