@@ -5,10 +5,7 @@ turns, one call after another, several rounds.
 """
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +16,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from controlplane.packs.registry import load_pack
+from controlplane.training import parent
 from controlplane.training.dataset import write_dataset
 from perf.authority import ZERO
 from perf.deployment import START_S, Deployment, split
 from perf.openloop import percentile
-from perf.processes import ROOT, load_core
+from perf.processes import load_core
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2
 from protos.contract import frames
-from protos.contract.digest import canonical_json
 
 NAME = "brand-safety"
 MOST_TOKENS = 32  # of the texts sent
@@ -54,16 +51,7 @@ def train(folder: Path) -> str:
         "dataset_digest": ZERO,
         "suite_digest": pack.suite.digest,
     }
-    (folder / "config.json").write_bytes(canonical_json(config))
-    # The child ends with its input, which therefore stays open until it is done.
-    command = [sys.executable, "-m", "controlplane.training", "--config", str(folder / "config.json")]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        lines = child.stdout.read().splitlines()
-        status = child.wait()
-    if status or not lines:
-        raise RuntimeError(f"training ended with {status}")
-    return str(json.loads(lines[-1])["result"]["bundle_digest"])
+    return str(parent.train(config, folder)["bundle_digest"])
 
 
 async def _through_gateway(address: str, texts: list[str]) -> tuple[list[float], int]:

@@ -18,8 +18,8 @@ from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import load_metrics, load_pack
 from perf.marked import replace_marked
 from perf.processes import ROOT
-from perf.specialists import ENGINES, Place, cases_of, kept_bundles, parts_of, rounded
 from perf.specialists import RESULTS as SPECIALISTS
+from perf.specialists import kept_bundles, parts_of, rounded, train
 
 RESULTS = ROOT / "perf" / "results" / "fairness.json"
 README = ROOT / "controlplane" / "packs" / "credit_risk" / "README.md"
@@ -40,19 +40,19 @@ def audited(one: PublishedSet) -> tuple[str, ...]:
     return tuple(column for column in (*one.columns.slices, *one.columns.bands) if column != "EDUCATION")
 
 
-def bundle_of(one: PublishedSet, engine: str, data: Path, bundles: Path, scratch: Path) -> str:
+def bundle_of(one: PublishedSet, engine: str, data: Path, bundles: Path) -> str:
     """Return the recorded bundle, or one that is fitted as it was."""
     rows = [r for r in json.loads(SPECIALISTS.read_text("utf-8")) if (r["set"], r["engine"]) == (one.name, engine)]
     if kept := kept_bundles(rows, bundles):
         return kept[one.name, engine]
-    return ENGINES[engine](one, cases_of(one, parts_of(data / one.name)["train"], scratch), Place(bundles, scratch, 1))
+    return train(one, engine, data, bundles, threads=1)
 
 
 def measure(one: PublishedSet, engine: str, data: Path, bundles: Path) -> list[dict[str, Any]]:
     """Return a row a group of one set, as one engine decides."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        digest = bundle_of(one, engine, data, bundles, scratch)
+        digest = bundle_of(one, engine, data, bundles)
         asked = LabelledRun(bundles, digest, parts_of(data / one.name)["dev"], gateway_cases=0)
         report = run_labelled(as_published(PACK, asked, scratch)[0])
     rows = []

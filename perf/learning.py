@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.packs.example import Example
+from controlplane.training import parent
 from controlplane.training.dataset import text_key, write_dataset
 from perf.results import commit
 from protos.contract.task import TaskSpec
@@ -136,21 +137,9 @@ class Run:
             "dataset_digest": digest,
             "suite_digest": ZERO,
         }
-        path = self.work / "config.json"
-        path.write_text(json.dumps(config))
-        command = [sys.executable, "-m", "controlplane.training", "--foreground", "--config", str(path)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        assert process.stdout is not None
-        event: dict[str, Any] = {}
-        for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "progress":
-                print(f"{self.study.name}: {event['fraction']:.0%} {event['message']}", file=sys.stderr, flush=True)
-        process.wait()
-        if event.get("event") != "done":
-            raise SystemExit(f"training failed: {event}")
-        found: dict[str, Any] = event["result"]
-        return found
+        return parent.train(
+            config, self.work, lambda share, said: print(f"{self.study.name}: {share:.0%} {said}", flush=True)
+        )
 
     def measure(self, bundle: str, folder: str, file: str, options: tuple[str, ...]) -> dict[str, Any]:
         """Run ``interlock eval run`` on one file."""

@@ -10,29 +10,26 @@ import contextlib
 import gzip
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from controlplane.datasets.rows import Case, read_cases
+from controlplane.datasets.rows import read_cases
 from controlplane.evals import registry
 from controlplane.evals.labelled_run import LabelledRun, run_labelled
 from controlplane.evals.published_run import as_published
-from controlplane.packs.example import Example
 from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import FOLDERS, load_metrics, load_pack
-from controlplane.training import additive, trees
-from controlplane.training.dataset import fence, write_dataset
+from controlplane.training import parent
+from controlplane.training.on_file import FileTraining, prepare
+from controlplane.training.recipe import Recipe
 from perf import notes
 from perf.marked import replace_marked
 from perf.processes import ROOT
 from protos.contract.bundle import BundleInvalid, BundleStore
-from protos.contract.digest import canonical_json
 from protos.contract.features import CHARACTERS_PER_TOKEN
 
 RESULTS = ROOT / "perf" / "results" / "specialists.json"
@@ -43,10 +40,9 @@ BEGIN, END = "<!-- perf/results/specialists.json begins -->", "<!-- perf/results
 ENCODER_TOKENS = 250_000
 # Every case twice: HateCheck is answered by the model of tweets too, and encounters are long and few.
 ENCODER_TOKENS_OF = {"brand-safety-hate-davidson": 700_000, "clinical-note-mts-dialog": 400_000}
-ENCODER_LEAST = 1200  # cases: of long ones fewer would be left than a model learns from
-ENCODER_EPOCHS = 4  # at most; new cases teach more than old ones again, so a large set is read once, and in part
 DEV_CASES = 2000
-ZERO = "sha256:" + "0" * 64
+# What learns, and its column of the README's table.
+ENGINES = {"encoder": "language model", "additive": "additive", "trees": "trees"}
 AUTHOR = "make-results"
 # Others' numbers are for the whole set; which part we learn and answer from is drawn once.
 SEED = 7
@@ -61,100 +57,26 @@ def parts_of(folder: Path) -> dict[str, Path]:
     return found
 
 
-def cases_of(one: PublishedSet, path: Path, scratch: Path) -> list[Case]:
-    """Read the cases of a part that the set's task can judge."""
-    return read_cases(one.prepared(path, scratch), one.task, one.columns, one.task.labels, set_aside=lambda _: None)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a bundle goes, where files may lie meanwhile, and how many threads the language model learns with."""
-
-    bundles: Path
-    scratch: Path
-    threads: int
-
-
-def train_additive(one: PublishedSet, cases: Sequence[Case], place: Place) -> str:
-    """Fit on nine tenths, calibrate on the rest."""
-    training, dev, weights = _parted(one, cases)
-    given: dict[str, Any] = {"seed": SEED, "analysers": one.analysers, "weights": weights}
-    fitted = additive.fit(one.task, training, dev, is_balanced=one.is_balanced, **given)
-    return fitted.export(one.task, BundleStore(place.bundles), {"author": AUTHOR})
-
-
-def train_trees(one: PublishedSet, cases: Sequence[Case], place: Place) -> str:
-    """Fit on nine tenths, calibrate on the rest."""
-    training, dev, weights = _parted(one, cases)
-    fitted = trees.fit(one.task, training, dev, seed=SEED, analysers=one.analysers, weights=weights)
-    return fitted.export(one.task, BundleStore(place.bundles), {"author": AUTHOR})
-
-
-def _parted(one: PublishedSet, cases: Sequence[Case]) -> tuple[list[Example], list[Example], list[float]]:
-    """Draw a tenth to calibrate on, none where cases weigh: what the rare ones stand for would be lost on it."""
-    order = random.Random(SEED).sample(range(len(cases)), len(cases))
-    aside = min(2000, len(cases) // 10)
-    dev, rest = order[:aside], order[aside:]
-    examples = [Example(case.text, case.label) for case in cases]
-    held = [examples[i] for i in dev] if one.columns.weight is None else []
-    return [examples[i] for i in rest], held, [cases[i].weight for i in rest]
-
-
-def train_encoder(one: PublishedSet, cases: Sequence[Case], place: Place) -> str:
-    """Fine-tune as the control plane does, in its child process."""
-    drawn, epochs = _affordable(one, cases)
-    examples = [Example(case.text, case.label) for case in drawn]
-    dev = examples[: len(examples) // 8]
-    training, _ = fence(examples[len(dev) :], dev)
-    scratch = place.scratch
-    write_dataset(scratch / "train.jsonl", training)
-    write_dataset(scratch / "dev.jsonl", dev)
-    config = {
-        "specialist": one.task.name,
-        "pack": one.task.name,
-        "data": None,
-        "trainer": "encoder",
-        "task": one.task.to_json(),
-        "train_file": str(scratch / "train.jsonl"),
-        "dev_file": str(scratch / "dev.jsonl"),
-        "bundles_dir": str(place.bundles),
-        "recipe": {"epochs": epochs, "threads": place.threads, "seed": SEED},
-        "max_seconds": 6000,
-        "author": AUTHOR,
-        "parent": None,
-        "dataset_digest": ZERO,
-        "suite_digest": ZERO,
-    }
-    (scratch / "config.json").write_bytes(canonical_json(config))
-    command = [sys.executable, "-m", "controlplane.training", "--config", str(scratch / "config.json")]
-    # The child ends with its input, which therefore stays open until it is done.
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        last = json.loads(child.stdout.read().splitlines()[-1])
-    if last["event"] != "done":
-        raise RuntimeError(f"{one.name}: training failed: {last.get('error')}")
-    digest: str = last["result"]["bundle_digest"]
+def train(one: PublishedSet, engine: str, data: Path, bundles: Path, threads: int) -> str:
+    """Train on a set's train part as ``interlock bundle train`` does, and return the bundle's digest."""
+    parts = parts_of(data / one.name)
+    asked = FileTraining(
+        source=one,
+        data=parts["train"],
+        judged=parts.get("dev"),
+        bundles=bundles,
+        author=AUTHOR,
+        pack=one.task.name,
+        trainer=engine,
+        suite=load_pack(one.task.name).suite.digest,
+        recipe=Recipe(seed=SEED, threads=threads),
+        budget_tokens=ENCODER_TOKENS_OF.get(one.name, ENCODER_TOKENS),
+        quarantine=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        made = prepare(asked, Path(folder))
+        digest: str = parent.train(made.config, Path(folder))["bundle_digest"]
     return digest
-
-
-def _affordable(one: PublishedSet, cases: Sequence[Case]) -> tuple[list[Case], int]:
-    """Draw as many cases as the set's tokens allow, and say how often to read them."""
-    from controlplane.training.lora import open_base, token_rows
-    from controlplane.training.recipe import PACKAGED
-
-    order = random.Random(SEED).sample(list(cases), len(cases))
-    rows = token_rows(open_base(PACKAGED), one.task, [case.text for case in order[:1000]])
-    each = sum(map(len, rows)) / len(rows)
-    readings = ENCODER_TOKENS_OF.get(one.name, ENCODER_TOKENS) / each
-    kept = order[: max(ENCODER_LEAST, int(readings))]
-    return kept, max(1, min(ENCODER_EPOCHS, round(readings / len(kept))))
-
-
-ENGINES: dict[str, Callable[[PublishedSet, Sequence[Case], Place], str]] = {
-    "additive": train_additive,
-    "trees": train_trees,
-    "encoder": train_encoder,
-}
 
 
 def reads(engine: str, one: PublishedSet) -> bool:
@@ -163,14 +85,10 @@ def reads(engine: str, one: PublishedSet) -> bool:
     return {"encoder": all(are_texts), "trees": not any(are_texts)}.get(engine, True)
 
 
-# Columns of the README's table.
-TITLES = {"encoder": "language model", "additive": "additive", "trees": "trees"}
-
-
-def _learned(one: PublishedSet, data: Path) -> tuple[PublishedSet, Path]:
-    """Return the set that a set's bundles learn from, and its file: its own, or the tweets' for a set without one."""
-    source = parts_of(data / one.name).get("train") or parts_of(data / "brand-safety-hate-davidson")["train"]
-    return next(s for s in load_pack(one.task.name).sets if s.name == source.parent.name), source
+def _learned(one: PublishedSet, data: Path) -> PublishedSet:
+    """Return the set that a set's bundles learn from: itself, or the tweets for a set without a train part."""
+    name = one.name if "train" in parts_of(data / one.name) else "brand-safety-hate-davidson"
+    return next(s for s in load_pack(one.task.name).sets if s.name == name)
 
 
 def measure(
@@ -180,14 +98,13 @@ def measure(
     parts = parts_of(data / one.name)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        learned, source = _learned(one, data)
+        learned = _learned(one, data)
         if (learned.name, engine) not in made:
-            cases = cases_of(learned, source, scratch)
-            made[learned.name, engine] = ENGINES[engine](learned, cases, Place(bundles, scratch, threads))
+            made[learned.name, engine] = train(learned, engine, data, bundles, threads)
         digest = made[learned.name, engine]
-        data = _sample(parts["dev"], scratch)
-        train = parts.get("train") if engine == "additive" else None
-        asked = LabelledRun(bundles, digest, data, train=train, rounds=200, gateway_cases=100)
+        dev_file = _sample(parts["dev"], scratch)
+        control = parts.get("train") if engine == "additive" else None
+        asked = LabelledRun(bundles, digest, dev_file, train=control, rounds=200, gateway_cases=100)
         read, _ = as_published(one.task.name, asked, scratch)
         report = run_labelled(read)
         dev = read_cases(read.data, one.task, read.columns, one.labels, set_aside=lambda _: None)
@@ -240,8 +157,8 @@ def write_table(rows: Sequence[dict[str, Any]]) -> None:
 
 def tables(rows: Sequence[dict[str, Any]]) -> str:
     """Return what the README shows: how good, then how fast and at what cost."""
-    engines = [name for name in TITLES if any(r["engine"] == name for r in rows)]
-    heads = ("specialist", "set", "metric", *(TITLES[name] for name in engines), "classical elsewhere", "n")
+    engines = [name for name in ENGINES if any(r["engine"] == name for r in rows)]
+    heads = ("specialist", "set", "metric", *(ENGINES[name] for name in engines), "classical elsewhere", "n")
     table = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for specialist, name, metric in dict.fromkeys((r["specialist"], r["set"], r["metric"]) for r in rows):
         found = {r["engine"]: r for r in rows if (r["specialist"], r["set"], r["metric"]) == (specialist, name, metric)}
@@ -272,7 +189,7 @@ def _costs(rows: Sequence[dict[str, Any]], engines: Sequence[str]) -> list[str]:
             speed = row["worker_ms"]
             cells = [
                 specialist,
-                TITLES[engine],
+                ENGINES[engine],
                 f"{speed['p50']:.2f}, {speed['p99']:.2f} ms",
                 f"{row['cpu_ms']:.2f} ms",
             ]
@@ -335,7 +252,7 @@ def main() -> None:
         sys.stdout.write(f"{one.name} {engine}\n")
         sys.stdout.flush()
         if chosen.bundle:
-            made[_learned(one, chosen.data)[0].name, engine] = chosen.bundle
+            made[_learned(one, chosen.data).name, engine] = chosen.bundle
         found = list(measure(one, engine, chosen.data, chosen.bundles, made, chosen.threads))
         rows = [r for r in rows if (r["specialist"], r["set"], r["engine"]) != key] + found
         _keep(rows, chosen.results)

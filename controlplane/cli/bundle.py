@@ -8,6 +8,7 @@ import typer
 from controlplane.cli.bundle_build import build
 from controlplane.cli.bundle_gc import gc
 from controlplane.cli.bundle_store import STORE, DigestArgument, StoreOption, find_bundle, open_bundles
+from controlplane.cli.bundle_train import train
 from controlplane.cli.output import REFUSED, JsonFlag, command, marked, say, say_json, short, table
 from controlplane.store.delivery import copy_bundle
 from protos.contract.base import BaseInvalid
@@ -17,6 +18,7 @@ from protos.contract.url_store import bases_of, open_store
 
 app = typer.Typer(help="What engines serve: immutable, named by its content.", no_args_is_help=True)
 app.command("build")(build)
+app.command("train")(train)
 app.command("gc")(gc)
 
 

@@ -5,18 +5,22 @@ from typing import Annotated, Any
 
 import typer
 
-from controlplane.cli.labelled import LABEL, FieldOption, LabelOption
+from controlplane.cli.labelled import (
+    HELD_OUT_CASES,
+    LABEL,
+    FieldOption,
+    HeldOutOption,
+    LabelOption,
+    cases_of_files,
+    cases_of_suite,
+)
 from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, marked, pairs, say, say_json, short, table
 
 app = typer.Typer(help="Training sets: build, show, verify.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(help="Folder of the training set.")]
 Pack = Annotated[str, typer.Option(help="The pack whose task it is for.")]
 PackData = Annotated[Path | None, typer.Option(help="The labelled file of the pack labelled-file.")]
-HeldOut = Annotated[
-    list[Path] | None, typer.Option("--held-out", help="Labelled file that no row may come from; repeatable.")
-]
 HeldOutCases = Annotated[int, typer.Option(min=1, help="Cases of each part the suite judges on.")]
-HELD_OUT_CASES = 400
 
 
 @app.command("build")
@@ -32,7 +36,7 @@ def build(
     label: LabelOption = LABEL,
     field: FieldOption = None,
     batch: Annotated[str, typer.Option(help="Column a row came in with, such as its day: flips are looked for.")] = "",
-    held_out: HeldOut = None,
+    held_out: HeldOutOption = None,
     held_out_cases: HeldOutCases = HELD_OUT_CASES,
     as_json: JsonFlag = False,
 ) -> None:
@@ -49,7 +53,8 @@ def build(
     parts = [Part("pack", pack, tuple(found.training_set(scenarios, seed)))] if scenarios else []
     parts += [part_of(path, found.task, columns, licence, batch) for path in data or ()]
     try:
-        built = put_together(found.task, parts, _held_out(found, held_out, held_out_cases, columns))
+        closed = [*cases_of_suite(found, held_out_cases), *cases_of_files(held_out, found.task, columns)]
+        built = put_together(found.task, parts, closed)
         manifest = write(built, out)
     except DatasetRefused as error:
         raise Problem(str(error), "FAILED_PRECONDITION") from error
@@ -74,7 +79,7 @@ def check(
     folder: Folder,
     pack: Pack,
     pack_data: PackData = None,
-    held_out: HeldOut = None,
+    held_out: HeldOutOption = None,
     held_out_cases: HeldOutCases = HELD_OUT_CASES,
     as_json: JsonFlag = False,
 ) -> None:
@@ -84,7 +89,7 @@ def check(
     from controlplane.packs.registry import load_pack
 
     found = load_pack(pack, pack_data)
-    cases = _held_out(found, held_out, held_out_cases, Columns())
+    cases = [*cases_of_suite(found, held_out_cases), *cases_of_files(held_out, found.task, Columns())]
     try:
         manifest = verify(folder, cases, near=len(found.task.fields) == 1)
     except DatasetRefused as error:
@@ -94,21 +99,6 @@ def check(
     else:
         said = f"{folder}: {manifest.rows} rows as in {short(manifest.digest)}, none of {len(cases)} held out"
         say(marked(said, "green"))
-
-
-def _held_out(pack: Any, files: list[Path] | None, n: int, columns: Any) -> list[Any]:
-    from dataclasses import replace
-
-    from controlplane.datasets.rows import read_cases
-    from controlplane.loop.evaluate import HELD_OUT_SEED, core_and_dev
-    from controlplane.packs.example import Example
-
-    core, dev = core_and_dev(pack, n)
-    found = [*core, *dev, *pack.held_out_shifted(n, HELD_OUT_SEED)]
-    for path in files or ():
-        cases = read_cases(path, pack.task, replace(columns, slices=()), pack.task.labels)
-        found += [Example(case.text, case.label) for case in cases]
-    return found
 
 
 def _tell(manifest: Any, as_json: bool) -> None:

@@ -24,7 +24,7 @@ _MOST_SLICES = 30
 @app.command("run")
 @command
 def run(
-    specialist: Annotated[str, typer.Argument(help="The specialist that the bundle is for.")],
+    specialist: Annotated[str, typer.Argument(help="The specialist that the bundle is for, or its folder's path.")],
     bundle: Annotated[str, typer.Option(help="Digest of the bundle, or the beginning of one.")],
     data: DataOption,
     bundles: BundlesOption = BUNDLES,
@@ -59,6 +59,7 @@ def run(
     """Score a labelled file through a real worker, and a part of it through a real gateway."""
     from controlplane.datasets.rows import Columns
     from controlplane.evals.labelled_run import LabelledRun
+    from controlplane.packs.registry import name_of
 
     store = BundleStore(bundles)
     columns = Columns(
@@ -72,7 +73,7 @@ def run(
     )
     asked = LabelledRun(
         bundles_dir=bundles,
-        bundle=find_bundle_of(store, bundle, specialist),
+        bundle=find_bundle_of(store, bundle, name_of(specialist)),
         data=data,
         columns=columns,
         rival=find_bundle(store, rival) if rival else None,
@@ -148,7 +149,7 @@ def _shown(report: dict[str, Any]) -> list[RenderableType]:
         f", {len(data['set_aside'])} set aside\n"
         f"intervals: {bootstrap['confidence']:.0%} of {bootstrap['rounds']} bootstrap rounds\n"
     ]
-    parts.append(_models(report))
+    parts.append(models_table(report))
     names = ("accuracy", "macro_f1", "mean_cost")
     for column, slices in report["slices"].items():
         rows = [
@@ -181,7 +182,8 @@ def _shown(report: dict[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def _models(report: dict[str, Any]) -> RenderableType:
+def models_table(report: dict[str, Any]) -> RenderableType:
+    """Draw a metric a row: the bundle, every other model, and how much better the bundle is."""
     models, differences = report["models"], report["differences"]
     heads = [name for model in models for name in ((model,) if model == "bundle" else (model, f"better than {model}"))]
     rows = []
@@ -244,4 +246,4 @@ def _span(found: dict[str, Any] | None, name: str = "value") -> str:
     if found is None or found[name] is None:
         return ""
     span = "" if found["low"] is None else f" ({found['low']:.3f}…{found['high']:.3f})"
-    return f"{found[name]:.4f}{span}"
+    return f"{round(found[name], 4) + 0:.4f}{span}"  # no zero has a sign

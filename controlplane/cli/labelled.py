@@ -1,10 +1,17 @@
-"""Options of commands that read labelled files."""
+"""Options of commands that read labelled files, and what no training set may hold."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from controlplane.datasets.rows import Columns
+    from controlplane.packs.example import Example
+    from protos.contract.task import TaskSpec
+
+HELD_OUT_CASES = 400  # of each part that a suite judges on
 DataOption = Annotated[Path, typer.Option("--data", help="CSV, TSV, JSON Lines or Parquet, perhaps with .gz.")]
 LabelOption = Annotated[str, typer.Option("--label", help="Column of the true label.")]
 LABEL = "label"
@@ -15,3 +22,23 @@ LabelValueOption = Annotated[
     list[str] | None,
     typer.Option("--label-value", help="VALUE=LABEL, where the file spells labels otherwise; repeatable."),
 ]
+HeldOutOption = Annotated[
+    list[Path] | None, typer.Option("--held-out", help="Labelled file that no row may come from; repeatable.")
+]
+
+
+def cases_of_suite(pack: Any, n: int) -> "list[Example]":
+    """Return what candidates of a pack are judged on and looked at with."""
+    from controlplane.loop.evaluate import HELD_OUT_SEED, core_and_dev
+
+    core, dev = core_and_dev(pack, n)
+    return [*core, *dev, *pack.held_out_shifted(n, HELD_OUT_SEED)]
+
+
+def cases_of_files(files: list[Path] | None, task: "TaskSpec", columns: "Columns") -> "list[Example]":
+    """Read files that nothing may be learned from; raises DataInvalid."""
+    from controlplane.datasets.rows import read_cases
+    from controlplane.packs.example import Example
+
+    plain = replace(columns, slices=(), bands={}, kept=())
+    return [Example(c.text, c.label) for path in files or () for c in read_cases(path, task, plain, task.labels)]

@@ -148,7 +148,8 @@ def bar(as_json: bool, what: str = "starting") -> Iterator[Callable[[float, str]
         TextColumn("{task.percentage:.0f} %"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console(), disable=as_json, transient=True) as progress:
+    drawn = console()
+    with Progress(*columns, console=drawn, disable=as_json or not drawn.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=1.0)
         yield lambda share, said: progress.update(task, completed=share, description=visible(said))
 

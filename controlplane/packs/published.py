@@ -83,6 +83,11 @@ class PublishedSet:
         read.done()
         return found
 
+    @classmethod
+    def of_task(cls, task: TaskSpec, columns: Columns, analysers: Mapping[str, str]) -> Self:
+        """Return how anybody's file of a task's own fields and labels is read; it has no name."""
+        return cls("", (), columns, task, analysers, metrics=(), published={}, groups={})
+
     @property
     def labels(self) -> tuple[str, ...]:
         """What its cases are judged by."""

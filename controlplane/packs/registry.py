@@ -86,10 +86,15 @@ def published_set(specialist: str, data: Path) -> PublishedSet | None:
     Raises:
         DataInvalid: The file cannot be read.
     """
-    if specialist not in FOLDERS:
+    if specialist not in FOLDERS and "/" not in specialist:
         return None
     columns = next((row for _, row in read_rows(data)), {})
     return next((one for one in load_pack(specialist).sets if one.recognises(columns)), None)
+
+
+def name_of(specialist: str) -> str:
+    """Return the name of a specialist that is named, or whose folder is; raises PackUnknown."""
+    return load_pack(specialist).task.name if "/" in specialist else specialist
 
 
 def load_metrics() -> None:

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -37,6 +37,10 @@ class TrainingConfig:
     Attributes:
         base: ``minilm``, or a Hugging Face directory of an encoder or decoder.
         verbalizers: What a decoder writes for each label.
+        is_balanced: Whether the additive model counts all labels the same, however rare.
+        dev_file: What the calibration is fitted on and a language model looks at while it learns; None: no calibration.
+        budget_tokens: The most that a language model reads while it learns, 0 for all examples as often as the recipe
+            says: it then learns from the first examples that fit, and reads them the more often the fewer there are.
         search: Short trials that choose rank, rate and epochs first; None: the recipe as it is.
         checkpoint_dir: Where a killed training goes on from; None: it starts over. One is made every
             ``checkpoint_every`` steps.
@@ -50,14 +54,16 @@ class TrainingConfig:
     data: str | None
     trainer: str
     analysers: Mapping[str, str]
+    is_balanced: bool
     statements: Mapping[str, str]
     task: TaskSpec
     train_file: Path
-    dev_file: Path
+    dev_file: Path | None
     bundles_dir: Path
     base: str
     verbalizers: Mapping[str, str]
     recipe: Recipe
+    budget_tokens: int
     search: Search | None
     checkpoint_dir: Path | None
     checkpoint_every: int
@@ -74,6 +80,7 @@ class TrainingConfig:
         """Read and check a configuration; raises FieldInvalid or DigestMalformed."""
         read = Reader(value, "config")
         parent, checkpoint_dir = read.maybe_text("parent"), read.maybe_text("checkpoint_dir")
+        dev_file = read.maybe_text("dev_file")
         sought = read.object("search", {})
         config = cls(
             specialist=read.text("specialist"),
@@ -81,14 +88,16 @@ class TrainingConfig:
             data=read.maybe_text("data"),
             trainer=read.text("trainer", "encoder", choices=TRAINERS),
             analysers=read.object("analysers", {}),
+            is_balanced=read.flag("is_balanced", False),
             statements=read.object("statements", {}),
             task=TaskSpec.from_json(read.object("task"), "config.task"),
             train_file=Path(read.text("train_file")),
-            dev_file=Path(read.text("dev_file")),
+            dev_file=None if dev_file is None else Path(dev_file),
             bundles_dir=Path(read.text("bundles_dir")),
             base=read.text("base", "minilm"),
             verbalizers=read.object("verbalizers", {}),
             recipe=Recipe.from_json(read.object("recipe", {}), "config.recipe"),
+            budget_tokens=read.integer("budget_tokens", 0, 10**12, 0),
             search=Search.from_json(sought, "config.search") if sought else None,
             checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
             checkpoint_every=read.integer("checkpoint_every", 1, 1_000_000, 100),
@@ -103,6 +112,10 @@ class TrainingConfig:
         read.done()
         if config.specialist != config.task.name:
             raise FieldInvalid(f"config.specialist is {config.specialist!r}, expected the task's {config.task.name!r}")
+        if config.trainer == "encoder" and config.dev_file is None:
+            raise FieldInvalid(
+                "config.dev_file is None, expected a file: a language model is looked at while it learns"
+            )
         return config
 
     def lineage(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +154,7 @@ def run(value: Any, child: Child) -> dict[str, Any]:
     started = time.monotonic()
     try:
         config = TrainingConfig.from_json(value)
-        dev = read_dataset(config.dev_file, config.task.labels)
+        dev = [] if config.dev_file is None else read_dataset(config.dev_file, config.task.labels)
         given = read_dataset(config.train_file, config.task.labels)
     except (FieldInvalid, DigestMalformed, DatasetInvalid) as error:
         raise ConfigInvalid(str(error)) from error
@@ -150,6 +163,8 @@ def run(value: Any, child: Child) -> dict[str, Any]:
         raise ConfigInvalid(f"{config.train_file} holds only texts of {config.dev_file}, expected others")
     if config.base != PACKAGED and not (Path(config.base) / "config.json").is_file():
         raise ConfigInvalid(f"config.base is {config.base!r}, expected {PACKAGED!r} or a folder with config.json")
+    if config.trainer == "encoder" and any(example.weight != 1 for example in examples):
+        raise ConfigInvalid(f"{config.train_file} has weights, expected none: a language model counts every case once")
     child.progress(0.0, f"{len(examples)} examples, {removed} removed by the fence")
     # The parent's clock is the limit; this one ends a child whose parent is gone and whose loop is stuck.
     limit(config.memory_mb, 2 * config.max_seconds * max(1, config.recipe.threads))
@@ -167,6 +182,7 @@ def _train(
     config: TrainingConfig, examples: list[Example], dev: list[Example], child: Child, started: float
 ) -> dict[str, Any]:
     # The learning libraries take seconds to import: a wrong configuration is refused before that.
+    from controlplane.training.budget import affordable
     from controlplane.training.checkpoint import Checkpoints
     from controlplane.training.export import export
     from controlplane.training.fit import fit
@@ -174,6 +190,10 @@ def _train(
     from controlplane.training.provenance import provenance
 
     base = open_base(config.base)
+    if config.budget_tokens:
+        recipe, examples, dev = affordable(base, config.task, config.recipe, examples, dev, config.budget_tokens)
+        config = replace(config, recipe=recipe)
+        child.progress(0.0, f"{len(examples)} examples, {recipe.epochs} times")
     key = config.key(base.digest, examples, dev)
     training = partial(
         fit, base, config.task, examples, dev, max_seconds=config.max_seconds, verbalizers=config.verbalizers
@@ -250,18 +270,26 @@ def _told(result: "Fitted") -> dict[str, Any]:
 def _classical(
     config: TrainingConfig, examples: Sequence[Example], dev: Sequence[Example], started: float
 ) -> dict[str, Any]:
-    """Fit the additive model or the trees; the one loss is that of the dev cases."""
+    """Fit the additive model or the trees; the one loss is that of the dev cases, without any of what was learned."""
     from controlplane.evals.metrics import log_loss, macro_f1
     from controlplane.training import additive, trees
     from controlplane.training.provenance import provenance
 
-    module = trees if config.trainer == "trees" else additive
+    given: dict[str, Any] = {
+        "seed": config.recipe.seed,
+        "analysers": config.analysers,
+        "weights": [example.weight for example in examples],
+    }
     try:
-        fitted = module.fit(config.task, examples, dev, seed=config.recipe.seed, analysers=config.analysers)
+        if config.trainer == "trees":
+            fitted = trees.fit(config.task, examples, dev, **given)
+        else:
+            fitted = additive.fit(config.task, examples, dev, is_balanced=config.is_balanced, **given)
     except FieldInvalid as error:
         raise ConfigInvalid(str(error)) from error
-    logits = fitted.model(config.task).logits([example.text for example in dev])
-    labels = np.array([config.task.labels.index(example.label) for example in dev])
+    judged = dev or examples
+    logits = fitted.model(config.task).logits([example.text for example in judged])
+    labels = np.array([config.task.labels.index(example.label) for example in judged])
     recipe = {"pack": config.pack, "trainer": config.trainer, "seed": config.recipe.seed}
     loss = float(log_loss(labels, fitted.head.probabilities(logits))[0])
     return {

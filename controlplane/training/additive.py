@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from controlplane.packs.example import Example
 from controlplane.training.classical import Fitted
 from protos.contract.features import ANALYSERS, read_fields, read_number
+from protos.contract.fields import FieldInvalid
 from protos.contract.task import Field, TaskSpec
 
 Floats = NDArray[np.float64]
@@ -46,6 +47,8 @@ def fit(
         analysers: How a text field is cut into terms; "words" where none is named.
         weights: How many real cases each training case stands for.
         is_balanced: Each label's cases together count the same, however rare it is.
+    Raises:
+        FieldInvalid: A text field is empty in every case.
     """
     columns = _Columns.of(task, training, analysers or {})
     labels = np.array([task.labels.index(example.label) for example in training])
@@ -85,6 +88,8 @@ class _Columns:
                 categories[field.name] = _categories(values, task.max_tokens)
                 continue
             cut = ANALYSERS[analyser]
+            if not any(cut(value, task.max_tokens) for value in values):
+                raise FieldInvalid(f"field {field.name!r} is empty in all {len(values)} cases, expected text in some")
             vectorizer = TfidfVectorizer(
                 analyzer=lambda text, cut=cut: cut(text, task.max_tokens),
                 sublinear_tf=True,

@@ -12,6 +12,7 @@ from controlplane.packs.example import Example
 from protos.contract.digest import JsonMalformed, digest_json, parse_json_object
 from protos.contract.fields import FieldInvalid, Reader
 
+MIN_WEIGHT, MAX_WEIGHT = 1e-9, 1e9  # of a case
 _SEPARATORS = re.compile(r"[\W_]+")
 
 
@@ -39,7 +40,7 @@ def fence(train: Iterable[Example], held_out: Iterable[Example]) -> tuple[list[E
 
 def dataset_digest(examples: Sequence[Example]) -> str:
     """Name a dataset by its rows, in order."""
-    return digest_json([[example.text, example.label, example.slice] for example in examples])
+    return digest_json([[e.text, e.label, e.slice, *([] if e.weight == 1 else [e.weight])] for e in examples])
 
 
 def write_dataset(path: Path, examples: Iterable[Example]) -> str:
@@ -48,7 +49,9 @@ def write_dataset(path: Path, examples: Iterable[Example]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            line = {"text": row.text, "label": row.label, "slice": row.slice}
+            line: dict[str, str | float] = {"text": row.text, "label": row.label, "slice": row.slice}
+            if row.weight != 1:
+                line["weight"] = row.weight
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return dataset_digest(rows)
 
@@ -69,8 +72,9 @@ def read_dataset(path: Path, labels: Sequence[str] = ()) -> list[Example]:
             continue
         try:
             read = Reader(parse_json_object(line), "row")
-            slice_name = read.maybe_text("slice") or ""
-            examples.append(Example(read.text("text"), read.text("label", choices=tuple(labels)), slice_name))
+            text, label = read.text("text"), read.text("label", choices=tuple(labels))
+            weight = read.number("weight", MIN_WEIGHT, MAX_WEIGHT, 1.0)
+            examples.append(Example(text, label, read.maybe_text("slice") or "", weight))
             read.done()
         except (FieldInvalid, JsonMalformed) as error:
             raise DatasetInvalid(f"{path} line {number}: {error}") from error

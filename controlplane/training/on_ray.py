@@ -53,7 +53,7 @@ def train_there(config: dict[str, Any], files: dict[str, bytes]) -> Iterator[str
 def run(config: dict[str, Any], child: Child, address: str) -> dict[str, Any]:
     """Send a training to the cluster and bring its bundle home; raises ConfigInvalid with what the child said."""
     try:
-        files = {name: Path(config[name]).read_bytes() for name in _FILES}
+        files = {name: Path(config[name]).read_bytes() for name in _FILES if config[name] is not None}
         store = BundleStore(Path(config["bundles_dir"]))
         threads = int(config.get("recipe", {}).get("threads", 1))
     except (KeyError, TypeError, ValueError, OSError) as error:

@@ -19,7 +19,7 @@ TUTORIAL = (ROOT / "controlplane/packs/TUTORIAL.md").read_text()
 
 def test_every_block_of_the_tutorial_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", TUTORIAL, re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -33,6 +33,7 @@ def test_every_block_of_the_tutorial_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "macro_f1" in done.stdout and "by slice" in done.stdout
+    assert "next, where a deployment has store and artifacts: interlock rollout start refund-abuse" in done.stdout
     settings = ControlSettings.read(tmp_path / "prod/interlock.toml")
     assert [load_pack(one.pack).task.name for one in settings.specialists] == ["brand-safety", "address-change"]
 
