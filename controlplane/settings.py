@@ -1,7 +1,7 @@
 """The control plane's settings: one TOML file, read once; anything unknown stops the process."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from protos.contract.access import is_loopback
 from protos.contract.draws import BASIS_POINTS
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.plan import MAX_HOLDBACK_BP
+from protos.contract.servers import RemoteSettings, servers_in
 
 OPEN = "open"
 _SQLITE = "sqlite:///"
@@ -263,6 +264,8 @@ class ControlSettings:
         keep_samples: Samples, shadow pairs and outcomes kept a specialist; a twentieth more until pruned.
         sketch_window_s: Seconds of traffic that one sketch sums up; sketches are kept for ``keep_sketches_s``.
         tick_s: Seconds between two looks at captures, rollouts and jobs.
+        engines: Servers elsewhere, where bundles that belong on them are evaluated: the tables ``[[gateway.engines]]``
+            of the same file, which on a machine without a gateway may be all that it says of one.
     """
 
     deployment: str
@@ -294,6 +297,7 @@ class ControlSettings:
     training: TrainingSettings
     recheck: RecheckSettings
     rollout: RolloutSettings
+    engines: tuple[RemoteSettings, ...] = ()
 
     @property
     def operators_dir(self) -> Path:
@@ -368,14 +372,15 @@ class ControlSettings:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read the ``[controlplane]`` table of a TOML file; raises FieldInvalid."""
+        """Read the ``[controlplane]`` table of a TOML file, and the servers it declares; raises FieldInvalid."""
         try:
             tables = tomllib.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise FieldInvalid(f"{path}: not a readable TOML file: {error}") from error
         if "controlplane" not in tables:
             raise FieldInvalid(f"{path}: has no table [controlplane]")
-        return cls.from_json(tables["controlplane"], path.parent.resolve())
+        root = path.parent.resolve()
+        return replace(cls.from_json(tables["controlplane"], root), engines=servers_in(tables, root))
 
 
 def _pack_at(pack: str, root: Path) -> str:

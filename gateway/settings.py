@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from gateway.engines.settings import RemoteSettings
 from gateway.rpc.override import Testers
 from gateway.rpc.tls import Tls
 from gateway.rtb.rules import MutationRule
@@ -17,6 +16,7 @@ from protos.contract.access import is_loopback
 from protos.contract.cached_store import MAX_BYTES
 from protos.contract.digest import DigestMalformed, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.servers import RemoteSettings, read_servers
 
 OPEN = "open"
 HOST = "host"
@@ -151,10 +151,7 @@ class GatewaySettings:
                 MutationRule.from_json(item, f"gateway.mutations[{i}]")
                 for i, item in enumerate(read.items("mutations", []))
             ),
-            engines=tuple(
-                RemoteSettings.from_json(item, f"gateway.engines[{i}]", root)
-                for i, item in enumerate(read.items("engines", []))
-            ),
+            engines=read_servers(read.items("engines", []), root),
         )
         read.done()
         settings._check(is_open=who == OPEN)
@@ -165,9 +162,6 @@ class GatewaySettings:
         engines = len(self.worker_sockets) + len(self.engines)
         if self.hedge_share and engines < 2:
             raise FieldInvalid(f"gateway.hedge_share is {self.hedge_share:g} with {engines} engines, expected two")
-        names = [engine.name for engine in self.engines]
-        if len(set(names)) != len(names):
-            raise FieldInvalid(f"gateway.engines names {names}, expected each name once")
         if self.trace_endpoint and not self.trace_endpoint.startswith(("http://", "https://")):
             raise FieldInvalid(f"gateway.trace_endpoint is {self.trace_endpoint!r}, expected an HTTP URL")
         shown = self.control_certificate, self.control_key

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.engines.remote import RemoteLink
-from gateway.engines.settings import RemoteSettings, make_engine
+from gateway.engines.settings import make_engine
 from gateway.serving.ports import BundleRefused
 from perf.peers import label_models, mlserver, triton
 from perf.peers.peer import Peer, PeerUnavailable
@@ -25,6 +25,7 @@ from perf.request import MODEL, WORDS
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
 from protos.contract.given import Given
+from protos.contract.servers import RemoteSettings
 from protos.contract.task import Field, TaskSpec
 
 START_S = 60.0

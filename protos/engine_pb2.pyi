@@ -102,7 +102,7 @@ class Load(_message.Message):
     def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., preload: bool = ...) -> None: ...
 
 class Loaded(_message.Message):
-    __slots__ = ("id", "bundle_digest", "ok", "error", "can_generate", "load_ms", "capabilities")
+    __slots__ = ("id", "bundle_digest", "ok", "error", "can_generate", "load_ms", "capabilities", "servers")
     ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +110,7 @@ class Loaded(_message.Message):
     CAN_GENERATE_FIELD_NUMBER: _ClassVar[int]
     LOAD_MS_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    SERVERS_FIELD_NUMBER: _ClassVar[int]
     id: int
     bundle_digest: str
     ok: bool
@@ -117,7 +118,24 @@ class Loaded(_message.Message):
     can_generate: bool
     load_ms: int
     capabilities: Capabilities
-    def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., ok: bool = ..., error: _Optional[str] = ..., can_generate: bool = ..., load_ms: _Optional[int] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ...) -> None: ...
+    servers: _containers.RepeatedCompositeFieldContainer[Server]
+    def __init__(self, id: _Optional[int] = ..., bundle_digest: _Optional[str] = ..., ok: bool = ..., error: _Optional[str] = ..., can_generate: bool = ..., load_ms: _Optional[int] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ...) -> None: ...
+
+class Server(_message.Message):
+    __slots__ = ("engine", "kind", "model", "model_version", "server", "server_version")
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    engine: str
+    kind: str
+    model: str
+    model_version: str
+    server: str
+    server_version: str
+    def __init__(self, engine: _Optional[str] = ..., kind: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., server: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...
 
 class Capabilities(_message.Message):
     __slots__ = ("label_logprobs", "lora", "prefix_cache", "constraints", "vocabulary_mass", "max_batch_tokens")

@@ -7,6 +7,7 @@ import typer
 
 from controlplane.cli.bundle_store import STORE, StoreOption
 from controlplane.cli.output import JsonFlag, Problem, command, say, say_json
+from controlplane.cli.processes import ServersOption, servers_of_file
 from controlplane.training.assembled import DEFINITION, Assembled
 from protos.contract.url_store import open_store
 
@@ -21,9 +22,10 @@ def build(
     probe: Annotated[
         list[str] | None, typer.Option(help="Text whose answer is recorded and asked again before the bundle serves.")
     ] = None,
+    config: ServersOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a bundle of a folder; with --probe its engine answers here first."""
+    """Make a bundle of a folder; with --probe its engine answers first, here or on the declared server."""
     from controlplane.evals.engine import EngineFailed
 
     there = open_store(store)
@@ -32,7 +34,7 @@ def build(
         made = made.on(there, base_name or base.resolve().name, base)
     if probe:
         try:
-            made = made.probed(there, probe)
+            made = made.probed(there, probe, servers_of_file(config))
         except EngineFailed as error:
             raise Problem(str(error), "FAILED_PRECONDITION") from error
     manifest = made.add_to(there)

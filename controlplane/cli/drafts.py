@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 
 from controlplane.cli.output import Problem, marked, percent, short, table
 from controlplane.cli.signing import sign_with
+from controlplane.report.words import answered
 from protos import control_pb2 as pb
 from protos import traffic_pb2
 from protos.contract.attestation import MEANING, STATEMENT_TYPE, Approval, approval_payload
@@ -84,7 +85,8 @@ class Review:
             found = "" if gate["found"] is None else f"{gate['found']:.4f}"
             span = "" if gate["low"] is None else f"{gate['low']:.4f} … {gate['high']:.4f}"
             rows.append((marked(word, style), gate["text"], found, span))
-        return [table("evaluation", ("", "gate", "found", "interval"), rows)] if rows else []
+        told = [marked(answered(*one), "") for one in sorted(self.evaluation.get("elsewhere", {}).items())]
+        return [*told, *([table("evaluation", ("", "gate", "found", "interval"), rows)] if rows else [])]
 
     def _gates(self) -> list[RenderableType]:
         rows = [

@@ -11,6 +11,8 @@ from controlplane.cli.bundle_store import BUNDLES, BundlesOption, find_bundle, f
 from controlplane.cli.eval_ask import ask
 from controlplane.cli.labelled import LABEL, DataOption, FieldOption, LabelOption, LabelValueOption
 from controlplane.cli.output import JsonFlag, Problem, bar, command, marked, pairs, say, say_json, short, table
+from controlplane.cli.processes import ServersOption, servers_of_file
+from controlplane.report.words import answered
 from protos.contract.bundle import BundleStore
 
 if TYPE_CHECKING:
@@ -54,9 +56,10 @@ def run(
     ] = None,
     front: Annotated[str, typer.Option(help="The gateway's front: auto, envoy or grpcio.")] = "auto",
     quarantine: Annotated[bool, typer.Option(help="Set rows aside that cannot be used, and say so.")] = False,
+    config: ServersOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score a labelled file through a real worker, and a part of it through a real gateway."""
+    """Score a labelled file through a real worker or server, and a part of it through a real gateway."""
     from controlplane.datasets.rows import Columns
     from controlplane.evals.labelled_run import LabelledRun
     from controlplane.packs.registry import name_of
@@ -89,6 +92,7 @@ def run(
         budget_us=None if tmax_ms is None else round(1000 * tmax_ms),
         front=front,
         quarantine=quarantine,
+        engines=servers_of_file(config),
     )
     report = _measured(specialist, asked, as_json)
     say_json(report) if as_json else say(*_shown(report))
@@ -149,6 +153,7 @@ def _shown(report: dict[str, Any]) -> list[RenderableType]:
         f", {len(data['set_aside'])} set aside\n"
         f"intervals: {bootstrap['confidence']:.0%} of {bootstrap['rounds']} bootstrap rounds\n"
     ]
+    parts += [marked(answered(name, about), "") for name, about in report["elsewhere"].items()]
     parts.append(models_table(report))
     names = ("accuracy", "macro_f1", "mean_cost")
     for column, slices in report["slices"].items():
@@ -208,7 +213,8 @@ def _gap(found: dict[str, Any]) -> object:
 
 
 def _speed(report: dict[str, Any]) -> list[RenderableType]:
-    rows = [("worker", report["worker"]["timed_cases"], *_milliseconds(report["worker"]["latency_ms"]), "", "")]
+    engine = "server" if "bundle" in report["elsewhere"] else "worker"
+    rows = [(engine, report["worker"]["timed_cases"], *_milliseconds(report["worker"]["latency_ms"]), "", "")]
     parts: list[RenderableType] = []
     for name, about in report["recorded"].items():
         if "latency_ms" in about:

@@ -11,9 +11,13 @@ import typer
 from controlplane.cli.output import JsonFlag, command
 from protos.contract.cached_store import MAX_BYTES
 from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.servers import RemoteSettings, servers_in
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Settings of all three processes, one TOML table each.")]
 CONFIG = Path("interlock.toml")
+ServersOption = Annotated[
+    Path | None, typer.Option("--config", help="Settings whose [[gateway.engines]] hold bundles for servers elsewhere.")
+]
 
 gateway = typer.Typer(help="The gateway: answers callers from a verified plan.", no_args_is_help=True)
 worker = typer.Typer(help="The engine worker: owns a device and its models.", no_args_is_help=True)
@@ -49,6 +53,16 @@ def worker_serve(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> No
 def control_serve(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
     """Run the control plane in this process; its log is its output."""
     _become(control_command(config))
+
+
+def servers_of_file(config: Path | None) -> tuple[RemoteSettings, ...]:
+    """Return the servers elsewhere that a settings file declares; none without a file. Raises FieldInvalid."""
+    if config is None:
+        return ()
+    try:
+        return servers_in(tomllib.loads(config.read_text()), config.parent.resolve())
+    except tomllib.TOMLDecodeError as error:
+        raise FieldInvalid(f"{config}: not a readable TOML file: {error}") from error
 
 
 def gateway_command(config: Path) -> list[str]:

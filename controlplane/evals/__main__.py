@@ -13,6 +13,7 @@ from controlplane.training.child import Child, ConfigInvalid, config_from_argume
 from controlplane.training.dataset import DatasetInvalid, read_dataset
 from protos.contract.digest import DigestMalformed, canonical_json, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.servers import RemoteSettings, read_servers
 from protos.contract.task import TaskSpec
 
 
@@ -29,6 +30,7 @@ class EvalConfig:
     cause: str
     is_partial: bool
     bundles_dir: Path
+    engines: tuple[RemoteSettings, ...]
     out_file: Path
 
     @classmethod
@@ -55,6 +57,7 @@ class EvalConfig:
             cause=read.text("cause", "operator", choices=CAUSES),
             is_partial=read.flag("partial", False),
             bundles_dir=Path(read.text("bundles_dir")),
+            engines=read_servers(read.items("engines", []), Path()),
             out_file=Path(read.text("out_file")),
         )
         read.done()
@@ -81,6 +84,7 @@ def run(value: Any, child: Child) -> dict[str, Any]:
         config.bundles_dir,
         cause=config.cause,
         is_partial=config.is_partial,
+        engines=config.engines,
     )
     config.out_file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(config.out_file, canonical_json(evaluation.to_json()))

@@ -75,8 +75,12 @@ class Engine:
     ) -> None:
         self._open.close()
 
-    def load(self, digest: str) -> None:
-        """Have the worker load a bundle; raises EngineFailed with its reason."""
+    def load(self, digest: str) -> list[engine_pb2.Server]:
+        """Have the worker load a bundle, and return the servers elsewhere that a relay has for it.
+
+        Raises:
+            EngineFailed: It was refused; says why.
+        """
         self._next_id += 1
         self._send(engine_pb2.Frame(load=engine_pb2.Load(id=self._next_id, bundle_digest=digest)))
         frame = self._receive()
@@ -84,6 +88,7 @@ class Engine:
             frame = self._receive()
         if not frame.loaded.ok:
             raise EngineFailed(f"bundle {digest}: {frame.loaded.error}")
+        return list(frame.loaded.servers)
 
     def score(
         self,

@@ -51,6 +51,8 @@ class Evaluation:
         regressions: Cases the primary had right and the candidate has wrong; ``regression_ids`` names them by the keys
             of their texts, as the fence does, and ``worst_regressions`` shows three.
         reliability: By part and model: how sure it was and how often right, in bins (``Measured.reliability``).
+        elsewhere: By model, for those that servers elsewhere answered for: which, and whose the weights are
+            (``Engines.elsewhere``); a worker, started for the evaluation, answered for the others.
     """
 
     suite_digest: str
@@ -66,6 +68,7 @@ class Evaluation:
     regressions: int | None = None
     regression_ids: tuple[str, ...] = ()
     reliability: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -91,6 +94,7 @@ class Evaluation:
             "regressions": self.regressions,
             "regression_ids": list(self.regression_ids),
             "reliability": {part: dict(models) for part, models in self.reliability.items()},
+            "elsewhere": {model: dict(about) for model, about in self.elsewhere.items()},
         }
 
     @classmethod
@@ -122,6 +126,7 @@ class Evaluation:
             regressions=regressions,
             regression_ids=tuple(read.items("regression_ids", [])),
             reliability=read.object("reliability", {}),
+            elsewhere=read.object("elsewhere", {}),
         )
         read.done()
         return evaluation

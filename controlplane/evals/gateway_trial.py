@@ -34,9 +34,11 @@ from protos.contract.draws import BASIS_POINTS
 from protos.contract.memory_ledger import MemoryLedger
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.plan_rules import no_split_digest, sign_plan, to_split_digest
+from protos.contract.servers import NotDeclared, RemoteSettings, servers_of
 
 GATEWAY = (sys.executable, "-m", "gateway")
 START_S = 90.0
+WORKER_SOCKET = "w.sock"
 _PERSON = "interlock-eval"
 _ZERO = "sha256:" + "0" * 64
 _PORT = re.compile(r"gateway_ready\b.*?\bport=(\d+)")
@@ -53,7 +55,8 @@ class Trial:
         latencies_ms: From sending a request to reading its answer, shape [n].
         fallbacks: Reason to count; ``failures``: gRPC status to count.
         budget_ms: The time each caller gave.
-        cpu_ms: CPU time of gateway, front and worker a decision, asked one after the other; None where it is unknown.
+        cpu_ms: CPU time of gateway, front and worker a decision, asked one after the other; a server's elsewhere is not
+            among it. None where it is unknown.
     """
 
     decisions: NDArray[np.int64]
@@ -76,20 +79,24 @@ class Trial:
 
 
 class GatewayTrial:
-    """One gateway, one worker, one bundle. A context manager that ends both processes."""
+    """One gateway, one bundle, and its engine: a worker, or the declared servers it belongs to. Ends what it starts."""
 
-    def __init__(self, bundles: Path, digest: str, front: str = "auto") -> None:
+    def __init__(self, bundles: Path, digest: str, front: str = "auto", engines: Sequence[RemoteSettings] = ()) -> None:
         self._bundles = bundles.resolve()
         self._manifest = BundleStore(self._bundles).manifest(digest)
+        self._engines = engines
         self._front = front
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-eval-")))
-            _write_deployment(self._folder, self._bundles, self._manifest)
+            servers = self._servers()
+            _write_deployment(self._folder, self._bundles, self._manifest, servers)
             stack.callback(self._stop)
-            self._start("worker", [*WORKER, "--socket", str(self._folder / "w.sock"), "--bundles", str(self._bundles)])
+            if not servers:
+                socket = str(self._folder / WORKER_SOCKET)
+                self._start("worker", [*WORKER, "--socket", socket, "--bundles", str(self._bundles)])
             self._start("gateway", [*GATEWAY, "--config", str(self._folder / "gateway.toml"), "--front", self._front])
             self.address = f"127.0.0.1:{self._port()}"
             channel = stack.enter_context(grpc.insecure_channel(self.address))
@@ -144,8 +151,14 @@ class GatewayTrial:
         )
         return answer
 
+    def _servers(self) -> tuple[RemoteSettings, ...]:
+        try:
+            return servers_of(self._manifest, self._engines)
+        except NotDeclared as error:
+            raise EngineFailed(str(error)) from error
+
     def _spent(self) -> float | None:
-        return cpu_seconds(process.pid for process in self._processes)
+        return cpu_seconds(process.pid for process in self._processes.values())
 
     def _request(self, given: decide_pb2.Input, budget_us: int) -> decide_pb2.DecideRequest:
         return decide_pb2.DecideRequest(
@@ -154,7 +167,7 @@ class GatewayTrial:
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self._folder / f"{name}.log").open("wb") as log:
-            self._processes.append(helpers.start(command, log))
+            self._processes[name] = helpers.start(command, log)
 
     def _port(self) -> int:
         ends = time.monotonic() + START_S
@@ -186,7 +199,7 @@ class GatewayTrial:
             time.sleep(0.05)
 
     def _check_alive(self, ends: float) -> None:
-        for process, name in zip(self._processes, ("worker", "gateway"), strict=True):
+        for name, process in self._processes.items():
             if process.poll() is not None:
                 raise EngineFailed(f"{name} ended with {process.returncode}: {self._said(name)[-500:].strip()}")
         if time.monotonic() > ends:
@@ -196,11 +209,11 @@ class GatewayTrial:
         return _COLOURS.sub("", (self._folder / f"{name}.log").read_text("utf-8", "replace"))
 
     def _stop(self) -> None:
-        for process in reversed(self._processes):
+        for process in reversed(self._processes.values()):
             helpers.stop(process)
 
 
-def _write_deployment(folder: Path, bundles: Path, manifest: Manifest) -> None:
+def _write_deployment(folder: Path, bundles: Path, manifest: Manifest, servers: Sequence[RemoteSettings]) -> None:
     """Write settings, keys and the one plan, signed and approved, as a gateway remembers its last good one."""
     audience = f"eval-{secrets.token_hex(8)}"
     plan_key, approver = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -240,7 +253,8 @@ def _write_deployment(folder: Path, bundles: Path, manifest: Manifest) -> None:
         "deployment": audience,
         "listen": "127.0.0.1:0",
         "control": "",
-        "worker_sockets": ["w.sock"],
+        "worker_sockets": [] if servers else [WORKER_SOCKET],
+        "engines": [one.to_json() for one in servers],
         "bundles_dir": str(bundles),
         "capture_dir": "capture",
         "state_dir": "state",
@@ -254,5 +268,9 @@ def _write_deployment(folder: Path, bundles: Path, manifest: Manifest) -> None:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, int):
+        return str(value)
     # TOML's basic strings escape as JSON's do, but for DEL, which no path or name here holds.
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -7,7 +7,7 @@ import numpy as np
 
 from controlplane.evals import registry
 from controlplane.evals.bootstrap import interval
-from controlplane.evals.engine import Engine
+from controlplane.evals.engines import Engines
 from controlplane.evals.evaluation import GateResult, Regression
 from controlplane.evals.gateway_trial import Trial
 from controlplane.evals.inputs import input_of
@@ -57,7 +57,7 @@ def judge(
 def robust(
     asked: Robustness,
     task: TaskSpec,
-    worker: Engine,
+    worker: Engines,
     candidate: str,
     examples: Sequence[Example],
     answered: Measured,

@@ -12,7 +12,8 @@ from controlplane.datasets.rows import Case, Columns, DataInvalid, Refused, read
 from controlplane.evals import registry
 from controlplane.evals.bootstrap import interval, resampled
 from controlplane.evals.control import fit_control
-from controlplane.evals.engine import Engine, Scores
+from controlplane.evals.engine import Scores
+from controlplane.evals.engines import Engines
 from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.metrics import Floats, Ints
 from controlplane.evals.recorded import read_answers
@@ -23,6 +24,7 @@ from controlplane.packs.example import Example
 from protos import decide_pb2
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import digest_bytes
+from protos.contract.servers import RemoteSettings
 from protos.contract.task import TaskSpec
 
 CANDIDATE, RIVAL, CONTROL = "bundle", "rival", "control"
@@ -48,6 +50,7 @@ class LabelledRun:
         gateway_cases: How many cases are also asked through a real gateway, 0 for none.
         budget_us: What each caller of the gateway gives; None: the task's own deadline.
         quarantine: Take rows that cannot be used aside instead of refusing the file.
+        engines: Servers elsewhere that are declared, for bundles that belong there.
     """
 
     bundles_dir: Path
@@ -67,6 +70,7 @@ class LabelledRun:
     budget_us: int | None = None
     front: str = "auto"
     quarantine: bool = False
+    engines: tuple[RemoteSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
         DataInvalid: The file, its columns or its labels cannot be used.
         BundleInvalid: A bundle is missing or altered, or the two answer different tasks.
         MetricUnknown: A metric's name is wrong.
-        EngineFailed: The worker or the gateway did not start or answer.
+        EngineFailed: The worker, server or gateway did not start or answer.
     """
     store = BundleStore(asked.bundles_dir)
     task = store.manifest(asked.bundle).task
@@ -136,7 +140,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
     )
     truth = np.array([labels.names.index(case.label) for case in cases])
     learned = _learned(asked, task, labels)
-    models, changed, speed, moved = _scores(asked, task, cases, learned, progress)
+    models, changed, speed, moved, servers = _scores(asked, task, cases, learned, progress)
     others, recorded = _recorded(asked, task, cases)
     answers = {name: labels.answers(task, cases, truth, scores) for name, scores in (models | others).items()}
     if asked.train is not None:
@@ -184,6 +188,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
         "recorded": recorded,
         "stability": moved,
         "worker": speed,
+        "elsewhere": servers,
         "gateway": through_gateway(asked, task, [case.given for case in cases], answers[CANDIDATE], progress)
         if asked.gateway_cases
         else None,
@@ -192,12 +197,13 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
 
 def _scores(
     asked: LabelledRun, task: TaskSpec, cases: Sequence[Case], learned: Sequence[Case], progress: Progress
-) -> tuple[dict[str, Scores], list[_Changed], dict[str, Any], dict[str, Any] | None]:
-    """Return what bundles answer, also to changed cases, how fast, and how far cases are from those learned from."""
+) -> tuple[dict[str, Scores], list[_Changed], dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
+    """Return what bundles answer, also to changed cases, how fast, how far cases are from those learned from, and
+    which servers elsewhere answered."""
     inputs = [case.given for case in cases]
     digests = {CANDIDATE: asked.bundle} | ({RIVAL: asked.rival} if asked.rival else {})
     models, moved = {}, None
-    with Engine(asked.bundles_dir) as worker:
+    with Engines(asked.bundles_dir, asked.engines) as worker:
         for name, digest in digests.items():
             worker.load(digest)
             models[name] = worker.score(digest, inputs, progress=lambda n, name=name: progress(n / len(inputs), name))  # type: ignore[misc]
@@ -209,11 +215,12 @@ def _scores(
             scores = worker.score(asked.bundle, [case.given for case in before]).probabilities[:, task.score_index]
             ours = models[CANDIDATE].probabilities[:, task.score_index]
             moved = stability(task, [case.text for case in before], scores, [case.text for case in cases], ours)
-    return models, changed, {"timed_cases": len(alone), "latency_ms": quantiles(alone)}, moved
+        servers = worker.elsewhere_of(digests)
+    return models, changed, {"timed_cases": len(alone), "latency_ms": quantiles(alone)}, moved, servers
 
 
 def _changed(
-    asked: LabelledRun, task: TaskSpec, worker: Engine, inputs: Sequence[decide_pb2.Input], progress: Progress
+    asked: LabelledRun, task: TaskSpec, worker: Engines, inputs: Sequence[decide_pb2.Input], progress: Progress
 ) -> list[_Changed]:
     """Ask some of the cases again, changed; one without an answer ends the run."""
     drawn = _drawn(asked, len(inputs), asked.robustness_cases)
@@ -349,7 +356,7 @@ def through_gateway(
     chosen = _drawn(asked, len(cases), asked.gateway_cases)
     inputs = [cases[i] for i in chosen]
     oversize = [one for given in inputs[:MOST_HUGE] if (one := huge(task, given)) != given]
-    with GatewayTrial(asked.bundles_dir, asked.bundle, asked.front) as gateway:
+    with GatewayTrial(asked.bundles_dir, asked.bundle, asked.front, asked.engines) as gateway:
         trial = gateway.ask(inputs, asked.budget_us or task.deadline_us, lambda n: progress(n / len(inputs), "gateway"))
         at_most = gateway.ask(oversize, asked.budget_us or task.deadline_us)
     found = {

@@ -10,7 +10,8 @@ import numpy as np
 from controlplane.evals import registry
 from controlplane.evals.bootstrap import interval
 from controlplane.evals.control import fit_control
-from controlplane.evals.engine import Engine, Scores
+from controlplane.evals.engine import Scores
+from controlplane.evals.engines import Engines
 from controlplane.evals.evaluation import Value
 from controlplane.evals.inputs import columns_of, input_of
 from controlplane.evals.metrics import Floats, Ints
@@ -64,12 +65,12 @@ class Measured:
 
 def engine_answers(
     task: TaskSpec,
-    worker: Engine,
+    worker: Engines,
     digests: Mapping[str, str],
     parts: Mapping[str, Sequence[Example]],
     timed: Collection[str],
 ) -> dict[str, dict[str, Measured]]:
-    """Have a worker answer every part with every bundle, parts in ``timed`` also one by one; by part and model."""
+    """Have engines answer every part with every bundle, parts in ``timed`` also one by one; by part and model."""
     measured: dict[str, dict[str, Measured]] = {part: {} for part in parts}
     for model, digest in digests.items():
         worker.load(digest)

@@ -7,7 +7,8 @@ import numpy as np
 
 from controlplane.datasets.rows import Columns, DataInvalid, read_rows
 from controlplane.evals.bootstrap import interval, resample_weights
-from controlplane.evals.engine import Engine, Scores
+from controlplane.evals.engine import Scores
+from controlplane.evals.engines import Engines
 from controlplane.evals.labelled_run import CANDIDATE, CONTROL, TIMED, LabelledRun, Progress, quantiles, through_gateway
 from controlplane.evals.metrics import Floats
 from controlplane.packs.clinical_note.note import OMITTED, Turn, request_of, turns_of
@@ -40,10 +41,11 @@ def run_notes(asked: LabelledRun, progress: Progress = lambda share, what: None)
     task = BundleStore(asked.bundles_dir).manifest(asked.bundle).task
     rows = read(asked.data)
     inputs = [request_of(turn).input for dialogue, _ in rows for turn in turns_of(dialogue)]
-    with Engine(asked.bundles_dir) as worker:
+    with Engines(asked.bundles_dir, asked.engines) as worker:
         worker.load(asked.bundle)
         scores = worker.score(asked.bundle, inputs, progress=lambda n: progress(n / len(inputs), CANDIDATE))
         alone = worker.score(asked.bundle, inputs[:TIMED], window=1).latencies_ms
+        servers = worker.elsewhere_of({CANDIDATE: asked.bundle})
     ways: Mapping[str, Chooser] = {CANDIDATE: _chooser(task, scores), CONTROL: list}
     figures = {
         name: {
@@ -73,6 +75,7 @@ def run_notes(asked: LabelledRun, progress: Progress = lambda share, what: None)
         "recorded": {},
         "stability": None,
         "worker": {"timed_cases": len(alone), "latency_ms": quantiles(alone)},
+        "elsewhere": servers,
         "gateway": gateway,
     }
 

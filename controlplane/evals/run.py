@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from controlplane.evals.bootstrap import resample_weights
-from controlplane.evals.engine import WORKER, Engine
+from controlplane.evals.engine import WORKER
+from controlplane.evals.engines import Engines
 from controlplane.evals.evaluation import Evaluation, GateResult
 from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.inputs import input_of
@@ -16,6 +17,7 @@ from controlplane.evals.metrics import Floats
 from controlplane.evals.suite import LIVE, Callers, Suite
 from controlplane.packs.example import Example
 from protos import decide_pb2
+from protos.contract.servers import RemoteSettings
 from protos.contract.task import TaskSpec
 
 MOST_IDS = 1000
@@ -42,27 +44,30 @@ def evaluate(
     *,
     cause: str = "operator",
     is_partial: bool = False,
+    engines: Sequence[RemoteSettings] = (),
     command: Sequence[str] = WORKER,
-    gateway: Callable[[Path, str], AbstractContextManager[Caller]] = GatewayTrial,
+    gateway: Callable[..., AbstractContextManager[Caller]] = GatewayTrial,
 ) -> Evaluation:
     """Compare a candidate with the primary and the control on every part, and apply the suite.
 
     Args:
         cause: Why the candidate was made, one of ``suite.CAUSES``.
+        engines: Servers elsewhere that are declared, for bundles that belong there.
         is_partial: What the suite asks of parts that are not given is left open, instead of refusing them.
     Raises:
-        EngineFailed: A worker or gateway could not be started, loaded or asked.
+        EngineFailed: A worker, server or gateway could not be started, reached, loaded or asked.
         ValueError: A part the suite names is missing or empty.
     """
     _check_parts(suite, parts, is_partial)
     digests = {"candidate": candidate} | ({"primary": primary} if primary is not None else {})
-    with Engine(bundles, command) as worker:
+    with Engines(bundles, engines, command) as worker:
         measured = engine_answers(task, worker, digests, parts, {g.part for g in suite.gates if g.metric == "p99_ms"})
         changed = [
             robust(one, task, worker, candidate, parts[one.part], measured[one.part]["candidate"])
             for one in suite.robustness
             if one.part in parts
         ]
+        elsewhere = worker.elsewhere_of(digests)
     for part, answers in control_answers(task, parts, training).items():
         measured[part]["control"] = answers
     draws = {part: resample_weights(len(examples), suite.rounds, suite.seed) for part, examples in parts.items()}
@@ -71,7 +76,7 @@ def evaluate(
         fair(one, measured[one.part]["candidate"], parts[one.part]) for one in suite.fairness if one.part in parts
     ]
     if suite.gateway is not None and suite.gateway.part in parts:
-        with gateway(bundles, candidate) as trial:
+        with gateway(bundles, candidate, engines=engines) as trial:
             gates += _of_callers(task, suite.gateway, parts[suite.gateway.part], trial)
     lost = None
     if primary is not None:
@@ -95,6 +100,7 @@ def evaluate(
         regressions=None if lost is None else len(lost.ids),
         regression_ids=() if lost is None else lost.ids[:MOST_IDS],
         reliability={part: {name: one.reliability() for name, one in m.items()} for part, m in measured.items()},
+        elsewhere=elsewhere,
     )
 
 

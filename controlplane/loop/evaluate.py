@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.datasets.fence import Fence
-from controlplane.errors import UnknownBundle
+from controlplane.errors import StepRefused, UnknownBundle
 from controlplane.evals.suite import LIVE, SuiteInvalid
 from controlplane.loop import advance
 from controlplane.loop.deployment import LOOP, Deployment
@@ -17,6 +17,7 @@ from controlplane.store.store import Unit
 from controlplane.training.dataset import read_dataset, text_key, write_dataset
 from protos.contract.bundle import BundleInvalid
 from protos.contract.digest import canonical_json, digest_json, parse_json_object
+from protos.contract.servers import NotDeclared, servers_of
 
 CORE, SHIFTED = "core", "shifted"
 MOST_DEV = 200  # held-out cases that a training looks at, and that judge nobody
@@ -40,6 +41,7 @@ def ask(
 
     Raises:
         UnknownBundle: The bundle is missing, altered, or made for another task.
+        StepRefused: It belongs on a server elsewhere, and none that is declared holds it.
     """
     task = deployment.pack(specialist).task
     try:
@@ -48,6 +50,10 @@ def ask(
         raise UnknownBundle(str(error)) from error
     if manifest.task != task:
         raise UnknownBundle(f"bundle {bundle} is for another task than {specialist!r} has now")
+    try:
+        servers_of(manifest, deployment.settings.engines)
+    except NotDeclared as error:
+        raise StepRefused(str(error)) from error
     rollouts.add_bundle(unit, bundle, specialist, cause, manifest.author)
     request = {"bundle": bundle, "suite": deployment.pack(specialist).suite.digest, "start_rollout": start_rollout}
     return jobs.queue(
@@ -93,6 +99,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "primary": None if primary == bundle else primary,
         "cause": job.cause,
         "bundles_dir": str(deployment.bundles.root),
+        "engines": [one.to_json() for one in deployment.settings.engines],
         "out_file": str(folder / "evaluation.json"),
     }
 

@@ -70,6 +70,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
         "primary": None,
         "cause": "schedule",
         "bundles_dir": str(deployment.bundles.root),
+        "engines": [one.to_json() for one in deployment.settings.engines],
         "out_file": str(folder / "evaluation.json"),
     }
 

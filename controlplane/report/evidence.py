@@ -82,6 +82,7 @@ def _judged(evaluation: dict[str, Any]) -> list[str]:
     curves = candidate.calibration(evaluation)
     return [
         "<h2>Scores on cases kept away from training</h2>",
+        candidate.answered_elsewhere(evaluation),
         candidate.scores(evaluation),
         *(["<h2>Does it know when it is right?</h2><p>Of cases where a model was 80 % sure, 80 % should be right: then "
            "dots lie on the dashed line. Larger dots are more cases.</p>", curves] if curves else []),

@@ -8,7 +8,7 @@ from typing import Any
 from controlplane.report.files import read_json
 from controlplane.report.sheet import table
 from controlplane.report.svg import COLOURS, Span, legend, reliability, spans
-from controlplane.report.words import between, compact, nan_for_none, number
+from controlplane.report.words import answered, between, compact, nan_for_none, number
 from protos.contract.digest import parse_json_object
 
 MODELS = ("primary", "candidate", "control")
@@ -40,6 +40,12 @@ def scores(evaluation: dict[str, Any]) -> str:
         told = [(name, *(_told(models[m].get(name)) for m in present)) for name in names]
         parts.append(table(("metric", *(NAMES[m] for m in present)), told))
     return "".join(parts)
+
+
+def answered_elsewhere(evaluation: dict[str, Any]) -> str:
+    """Tell for which models servers elsewhere answered; a worker, started for the evaluation, did for the others."""
+    told = [answered(NAMES[model], about) for model, about in sorted(evaluation.get("elsewhere", {}).items())]
+    return "".join(f"<p>{html.escape(one)}</p>" for one in told)
 
 
 def demands(evaluation: dict[str, Any]) -> str:

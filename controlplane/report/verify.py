@@ -17,6 +17,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from controlplane.report.claims import ClaimFalse, check_claims
+from controlplane.report.words import answered
 from protos.contract.attestation import (
     Approval,
     AttestationInvalid,
@@ -26,6 +27,7 @@ from protos.contract.attestation import (
     verify_approval,
 )
 from protos.contract.digest import DigestMalformed, JsonMalformed, canonical_json, digest_bytes, parse_json_object
+from protos.contract.engines import REMOTE_KINDS
 from protos.contract.envelope import Signature, SignedPayload, native, signer_of
 from protos.contract.fields import FieldInvalid
 from protos.contract.ledger_proof import EntryProof, LedgerRefused, Recorded, recorded, signed_head
@@ -169,7 +171,8 @@ class _Evidence:
                 raise EvidenceInvalid(f"{step}: the evaluation did not accept the bundle")
             if bundle["lineage"].get("suite") not in (None, self._manifest["suite"]):
                 raise EvidenceInvalid(f"{step}: the bundle was trained under another suite")
-        return f"accepted by suite {self._manifest['suite'][:19]}"
+            told = _elsewhere(step, bundle, body)
+        return f"accepted by suite {self._manifest['suite'][:19]}{told}"
 
     def statements(self) -> str:
         """Check what is stated of the bundle's training, evaluation and materials against the files it is stated of."""
@@ -270,6 +273,14 @@ class _Evidence:
             more = f"; and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
             raise EvidenceInvalid("; ".join(wrong[:MOST_NAMED]) + more)
         return manifest
+
+
+def _elsewhere(step: str, bundle: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """Check that an evaluation says which servers answered for a bundle that belongs on one, and for no other."""
+    backend, said = bundle["engine"]["backend"], evaluation.get("elsewhere", {}).get("candidate")
+    if (said is None) == (backend in REMOTE_KINDS) or (said is not None and said["backend"] != backend):
+        raise EvidenceInvalid(f"{step}: the bundle is for {backend!r}, and the evaluation says {said} answered for it")
+    return "" if said is None else f". {answered('candidate', said)}"
 
 
 def _in_time(approvals: list[Approval]) -> list[Approval]:

@@ -4,6 +4,8 @@ import html
 from datetime import UTC, datetime
 from typing import Any
 
+_NAMED = ("model", "model_version"), ("server", "server_version")
+
 
 def number(value: float | None) -> str:
     """Write a figure with four digits; nothing where there is none."""
@@ -46,6 +48,16 @@ def compact(value: Any) -> str:
         return ", ".join(f"{name} {compact(one)}" for name, one in value.items())
     text = str(value)
     return text[:19] if text.startswith("sha256:") else text[:200]
+
+
+def answered(model: str, about: dict[str, Any]) -> str:
+    """Say which servers elsewhere answered for a model in its evaluation, and whose its weights are."""
+    protocol = f"{about['backend']}, {about['preset']}" if "preset" in about else about["backend"]
+    servers = []
+    for one in about["servers"]:
+        parts = (" ".join(one[n] for n in names if n in one) for names in _NAMED)
+        servers.append(f"{one['engine']} ({protocol}): {' on '.join(filter(None, parts)) or 'it told no name'}")
+    return f"The {model} was answered for by {'; '.join(servers)}. {about['weights']}"
 
 
 def nan_for_none(value: float | None) -> float:

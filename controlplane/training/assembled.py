@@ -12,6 +12,7 @@ from protos.contract.base import FOLDER, BaseInvalid, BaseStore
 from protos.contract.bundle import SUFFIXES, BundleStore, Manifest
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.probe import PROBES, Probe, probes_json, read_probes
+from protos.contract.servers import RemoteSettings
 from protos.contract.task import TaskSpec
 from protos.contract.url_store import UrlStore, bases_of
 
@@ -54,14 +55,17 @@ class Assembled:
         except BaseInvalid as error:
             raise FieldInvalid(str(error)) from error
 
-    def probed(self, store: BundleStore, texts: Sequence[str]) -> Self:
+    def probed(self, store: BundleStore, texts: Sequence[str], declared: Sequence[RemoteSettings] = ()) -> Self:
         """Serve the bundle for a moment and keep what it answers, to be asked again before it serves elsewhere.
+
+        One that belongs on a server elsewhere is served by the ``declared`` ones it belongs to.
 
         Raises:
             FieldInvalid: The task has other fields than one text.
-            EngineFailed: No worker answered.
+            EngineFailed: No worker or server answered.
         """
-        from controlplane.evals.engine import WORKER, Engine
+        from controlplane.evals.engine import WORKER
+        from controlplane.evals.engines import Engines
         from protos.decide_pb2 import Input
 
         if len(self.task.fields) != 1 or self.task.fields[0].kind != "text":
@@ -70,7 +74,7 @@ class Assembled:
             digest = self.add_to(BundleStore(Path(scratch))).digest
             bases = ["--bases", str((store.root / FOLDER).resolve())]
             command = [*WORKER, *(["--bundles-url", store.url] if isinstance(store, UrlStore) else bases)]
-            with Engine(Path(scratch), command) as engine:
+            with Engines(Path(scratch), declared, command) as engine:
                 engine.load(digest)
                 scores = engine.score(digest, [Input(text=text) for text in texts])
         rendered = [self.task.template.format_map({self.task.fields[0].name: text}) for text in texts]

@@ -14,6 +14,7 @@ from gateway.engines.ports import (
     Broken,
     EngineProblem,
     GenerateJob,
+    Identity,
     InputRefused,
     LabelScores,
     OutOfTime,
@@ -67,6 +68,10 @@ class Gathering:
     async def load(self, served: Served) -> Capabilities:
         """Check a bundle with the server."""
         return await self._engine.load(served)
+
+    async def identify(self, served: Served) -> Identity:
+        """Ask what answers for a bundle."""
+        return await self._engine.identify(served)
 
     async def unload(self, served: Served) -> None:
         """Have the server forget a bundle."""

@@ -122,6 +122,16 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What a server calls a bundle's model and itself, as far as it tells: its own word, checked by nobody."""
+
+    model: str = ""
+    model_version: str = ""
+    server: str = ""
+    server_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a remote engine is and how to get in.
 
@@ -151,6 +161,9 @@ class RemoteEngine(Protocol):
             BundleRefused: The bundle's settings, the server's model or its labels do not fit.
             EngineProblem: The server could not be asked.
         """
+
+    async def identify(self, served: Served) -> Identity:
+        """Ask the server what it calls a loaded bundle's model and itself. Raises EngineProblem."""
 
     async def unload(self, served: Served) -> None:
         """Have the server forget what ``load`` made it keep."""

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator
+from dataclasses import astuple
 
 import structlog
 
@@ -15,6 +16,7 @@ from gateway.engines.ports import (
     Busy,
     EngineProblem,
     GenerateJob,
+    Identity,
     InputRefused,
     LabelScores,
     OutOfTime,
@@ -31,6 +33,7 @@ from protos.contract.engines import EngineInexact, check_exactness
 from protos.contract.given import Given
 from protos.contract.head import Head
 from protos.contract.probe import ProbeFailed, check_probes
+from protos.contract.servers import belongs
 from protos.contract.task import InputInvalid, check_input, render
 
 log = structlog.get_logger()
@@ -97,8 +100,7 @@ class RemoteLink:
 
     def serves(self, manifest: Manifest) -> bool:
         """Say whether the bundle asks for this protocol and for a model that is here."""
-        model = manifest.engine.get("model", "")
-        return manifest.backend == self._kind and (not self._models or model in self._models)
+        return belongs(manifest, self._kind, self._models)
 
     def health(self) -> Health:
         """Return what the server said when last asked."""
@@ -193,6 +195,15 @@ class RemoteLink:
         self.ready.add(bundle)
         if found.can_generate:
             self.generators.add(bundle)
+
+    async def identify(self, bundle: str) -> Identity:
+        """Ask what the server calls a ready bundle's model and itself; one that tells nothing of it is left unnamed."""
+        try:
+            found = await self._engine.identify(self._served[bundle][0])
+        except EngineProblem as error:
+            log.info("remote_engine_unnamed", engine=self._name, error=str(error))
+            return Identity()
+        return Identity(*(_in_short(said) for said in astuple(found)))
 
     async def _probe(self, served: Served, head: Head) -> None:
         """Ask the bundle's recorded probes before it may serve, all at once: an engine that gathers does so here."""
@@ -348,8 +359,11 @@ def _score_job(id: str, served: Served, text: str) -> ScoreJob:
 
 
 def _failed(number: int, bundle: str, status: "engine_pb2.ResultStatus", message: str) -> engine_pb2.Result:
-    short = " ".join(message.split())[:MAX_MESSAGE]
-    return engine_pb2.Result(id=number, bundle_digest=bundle, status=status, message=short)
+    return engine_pb2.Result(id=number, bundle_digest=bundle, status=status, message=_in_short(message))
+
+
+def _in_short(text: str) -> str:
+    return " ".join(text.split())[:MAX_MESSAGE]
 
 
 def _result(

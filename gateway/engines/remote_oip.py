@@ -21,6 +21,7 @@ from gateway.engines.ports import (
     Endpoint,
     EngineProblem,
     GenerateJob,
+    Identity,
     InputRefused,
     LabelScores,
     Piece,
@@ -103,6 +104,15 @@ class OipEngine:
         self._kept[served.digest] = settings, inputs
         is_llm = settings.preset == "triton-llmapi"
         return Capabilities(label_logprobs=TOPK if is_llm else EXACT, can_generate=is_llm)
+
+    async def identify(self, served: Served) -> Identity:
+        """Ask for the names and versions of model and server."""
+        settings, _ = self._kept[served.digest]
+        stub, options = self._stubs.next(), self._options(UNARY_TIMEOUT_S)
+        named = oip_pb2.ModelMetadataRequest(name=settings.model, version=settings.version)
+        model = await ask(stub.ModelMetadata(named, **options))
+        server = await ask(stub.ServerMetadata(oip_pb2.ServerMetadataRequest(), **options))
+        return Identity(model.name, settings.version or ", ".join(model.versions), server.name, server.version)
 
     async def unload(self, served: Served) -> None:
         """Forget what was found; the server's models are its operator's affair."""

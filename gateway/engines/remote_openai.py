@@ -35,6 +35,7 @@ from gateway.engines.ports import (
     Endpoint,
     EngineProblem,
     GenerateJob,
+    Identity,
     InputRefused,
     LabelScores,
     OutOfTime,
@@ -53,6 +54,7 @@ MAX_ANSWER_BYTES = 8 << 20
 DEFAULT_TOP = 20  # vLLM's own limit unless its operator raises it
 MAX_TOP = 1000
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked for ids  # noqa: S105
+TELLS_VERSION = ("trtllm-serve", "vllm")
 LOADS_ADAPTERS = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 UNLOADS_ADAPTERS = {"vllm": "/v1/unload_lora_adapter", "sglang": "/unload_lora_adapter"}
 _STATUS: Mapping[int, type[EngineProblem]] = {
@@ -148,6 +150,18 @@ class OpenAiEngine:
             # vLLM refuses a name it has: then the adapter is there.
             if "already" not in str(error):
                 raise BundleRefused(f"the server refuses adapter {settings.adapter!r}: {error}") from error
+
+    async def identify(self, served: Served) -> Identity:
+        """Ask what the model's name stands for, as vLLM tells, and the server's version where it can be asked."""
+        settings, version = self._kept[served.digest], ""
+        answer = await self._call("GET", "/v1/models", None, QUESTION_TIMEOUT_S)
+        with reading("/v1/models"):
+            listed = {model["id"]: model for model in answer["data"]}[settings.model]
+        if settings.preset in TELLS_VERSION:
+            said = await self._call("GET", "/version", None, QUESTION_TIMEOUT_S)
+            with reading("/version"):
+                version = str(said["version"])
+        return Identity(str(listed.get("root") or settings.model), "", str(listed.get("owned_by") or ""), version)
 
     async def unload(self, served: Served) -> None:
         """Have the server forget the bundle's adapter, unless another bundle uses it."""

@@ -17,6 +17,7 @@ from gateway.engines.ports import (
     Endpoint,
     EngineProblem,
     GenerateJob,
+    Identity,
     LabelScores,
     Piece,
     ScoreJob,
@@ -99,6 +100,14 @@ class SglangEngine:
         if not answer.success:
             raise BundleRefused(f"the server refuses adapter {name!r}: {answer.message[:160]}")
         return name
+
+    async def identify(self, served: Served) -> Identity:
+        """Ask for the names and versions of weights and server."""
+        stub, options = self._stubs.next(), self._options(UNARY_TIMEOUT_S)
+        model = await ask(stub.GetModelInfo(pb.GetModelInfoRequest(), **options))
+        server = await ask(stub.GetServerInfo(pb.GetServerInfoRequest(), **options))
+        name = model.served_model_name or model.model_path
+        return Identity(name, model.weight_version, "sglang", server.sglang_version)
 
     async def unload(self, served: Served) -> None:
         """Have the server forget the bundle's adapter."""

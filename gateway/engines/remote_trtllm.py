@@ -18,6 +18,7 @@ from gateway.engines.ports import (
     Endpoint,
     EngineProblem,
     GenerateJob,
+    Identity,
     LabelScores,
     Piece,
     ScoreJob,
@@ -83,6 +84,13 @@ class TrtllmEngine:
             can_generate=True,
             vocabulary_mass=True,
         )
+
+    async def identify(self, served: Served) -> Identity:
+        """Ask for the model's name and the server's version; it tells no version of the model."""
+        stub, options = self._stubs.next(), self._options(UNARY_TIMEOUT_S)
+        model = await ask(stub.GetModelInfo(pb.GetModelInfoRequest(), **options))
+        server = await ask(stub.GetServerInfo(pb.GetServerInfoRequest(), **options))
+        return Identity(model.model_id, "", server.backend, server.version)
 
     async def unload(self, served: Served) -> None:
         """Forget the bundle; the server has one model and keeps it."""

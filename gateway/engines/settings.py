@@ -1,84 +1,27 @@
-"""Remote engines as the gateway's settings declare them, ``[[gateway.engines]]``, and how each is made."""
+"""How an engine is made for each server that ``[[gateway.engines]]`` declares (``protos/contract/servers.py``)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from gateway.engines.gathering import BatchEngine, Gathering
 from gateway.engines.ports import Endpoint, RemoteEngine
 from gateway.engines.remote import RemoteLink
 from protos.contract.bundle import BundleStore
-from protos.contract.engines import REMOTE_KINDS
-from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.fields import FieldInvalid
+from protos.contract.servers import RemoteSettings
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteSettings:
-    """One server.
-
-    Attributes:
-        name: In logs and metrics; each once.
-        kind: Its protocol, one of REMOTE_KINDS; bundles whose ``engine.backend`` says the same belong to it.
-        address: ``host:port`` for gRPC kinds, a URL for HTTP.
-        credentials: File with a bearer token, and nothing else; must not be readable by others.
-        ca: PEM of the authority to trust; without it gRPC goes in plaintext.
-        models: Bundles for these models belong here; empty: all of the kind.
-        max_in_flight: Calls open at once; more are refused here.
-        connections: Connections kept open; calls spread over them.
-        max_batch: Texts in one request. Above 1, ``connections`` requests are open at once; what waits goes together.
-    """
-
-    name: str
-    kind: str
-    address: str
-    credentials: Path | None
-    ca: Path | None
-    models: tuple[str, ...]
-    max_in_flight: int
-    connections: int
-    max_batch: int
-
-    @classmethod
-    def from_json(cls, value: Any, where: str, root: Path) -> Self:
-        """Read and check one table; raises FieldInvalid."""
-        read = Reader(value, where)
-
-        def maybe_path(name: str) -> Path | None:
-            found = read.maybe_text(name)
-            return root / found if found else None
-
-        settings = cls(
-            name=read.text("name"),
-            kind=read.text("kind", choices=REMOTE_KINDS),
-            address=read.text("address"),
-            credentials=maybe_path("credentials"),
-            ca=maybe_path("ca"),
-            models=read.texts("models", []),
-            max_in_flight=read.integer("max_in_flight", 1, 100_000, 256),
-            connections=read.integer("connections", 1, 256, 4),
-            max_batch=read.integer("max_batch", 1, 1024, 1),
-        )
-        read.done()
-        is_url = settings.address.startswith(("http://", "https://"))
-        if is_url != (settings.kind == "openai-http"):
-            expected = "an http or https URL" if settings.kind == "openai-http" else "HOST:PORT"
-            raise FieldInvalid(f"{where}.address is {settings.address!r}, expected {expected}")
-        if settings.max_batch > 1 and settings.kind not in _TAKE_BATCHES:
-            raise FieldInvalid(f"{where}.max_batch is {settings.max_batch}, expected 1: {settings.kind} takes one text")
-        return settings
-
-    def endpoint(self) -> Endpoint:
-        """Read the files it names; raises FieldInvalid."""
-        token = ""
-        if self.credentials is not None:
-            token = _read(self.credentials, "credentials").decode(errors="replace").strip()
-            if not token or any(c.isspace() for c in token):
-                raise FieldInvalid(f"{self.credentials} has no token, expected one word")
-            if self.credentials.stat().st_mode & 0o077:
-                raise FieldInvalid(f"{self.credentials} is readable by others, expected mode 600")
-        ca = None if self.ca is None else _read(self.ca, "ca")
-        return Endpoint(self.address, token, ca, self.connections)
+def endpoint_of(settings: RemoteSettings) -> Endpoint:
+    """Read the files that a server's settings name; raises FieldInvalid."""
+    token = ""
+    if settings.credentials is not None:
+        token = _read(settings.credentials, "credentials").decode(errors="replace").strip()
+        if not token or any(c.isspace() for c in token):
+            raise FieldInvalid(f"{settings.credentials} has no token, expected one word")
+        if settings.credentials.stat().st_mode & 0o077:
+            raise FieldInvalid(f"{settings.credentials} is readable by others, expected mode 600")
+    ca = None if settings.ca is None else _read(settings.ca, "ca")
+    return Endpoint(settings.address, token, ca, settings.connections)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -123,7 +66,7 @@ _MAKE: Mapping[str, Callable[[Endpoint], RemoteEngine]] = {
 
 def make_engine(settings: RemoteSettings) -> RemoteEngine:
     """Make what speaks to a server; raises FieldInvalid for a file that cannot be read."""
-    endpoint = settings.endpoint()
+    endpoint = endpoint_of(settings)
     if settings.max_batch == 1:
         return _MAKE[settings.kind](endpoint)
     engine = _TAKE_BATCHES[settings.kind](endpoint)

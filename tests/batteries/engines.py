@@ -16,10 +16,9 @@ from gateway.engines import settings
 from gateway.engines.link import WorkerLink
 from gateway.engines.ports import RemoteEngine
 from gateway.engines.remote import RemoteLink
-from gateway.engines.settings import RemoteSettings
-from gateway.serving.ports import EngineLink
 from protos import oip_pb2_grpc
 from protos.contract.bundle import BundleStore
+from protos.contract.servers import RemoteSettings
 from protos.contract.task import TaskSpec
 from tests.gateway.engines.fake_grpc import FakeSglang, FakeTrtllm, serve
 from tests.gateway.engines.fake_model import MODEL, FakeModel, tokenizer_json
@@ -146,7 +145,7 @@ CASES |= {
 class Rig:
     """A link to a running engine, with the model behind it and a store of bundles."""
 
-    def __init__(self, case: Case, link: EngineLink, store: BundleStore, model: FakeModel) -> None:
+    def __init__(self, case: Case, link: RemoteLink, store: BundleStore, model: FakeModel) -> None:
         self.case = case
         self.link = link
         self.store = store

@@ -17,7 +17,7 @@ from protos.contract.given import Given
 from protos.contract.head import Head
 from protos.contract.probe import Probe, probes_json
 from tests.batteries.engines import CASES, PATIENCE_S, TOKENIZER, Rig, remote, worker
-from tests.gateway.engines.fake_model import ANSWER
+from tests.gateway.engines.fake_model import ANSWER, MODEL
 from tests.tasks import TASK
 
 OK = engine_pb2.RESULT_STATUS_OK
@@ -57,6 +57,10 @@ def test_an_engine_says_what_it_can_and_that_is_what_its_bundle_promised(name: s
         assert found.label_logprobs == rig.case.exactness == label_logprobs_of(rig.case.engine)
         assert found.can_generate == rig.case.generates == (bundle in rig.link.generators)
         assert found.vocabulary_mass == (rig.case.scale == "vocabulary")
+        says = await rig.link.identify(bundle)
+        assert says.model == MODEL
+        assert says.model_version == ("3" if rig.case.kind in ("oip", "sglang-grpc") else "")
+        assert says.server_version == ("" if rig.case.engine.get("preset") == "sglang" else "1.2")
 
     run(name, tmp_path, story)
 

@@ -84,8 +84,10 @@ class Governed:
         """Bring the control plane back on its port."""
         self.run(self._serve(f"127.0.0.1:{self.port}"))
 
-    def start_gateway(self, token: Path | None = None, tls: tuple[Path, Path, Path] | None = None) -> CurrentPlan:
-        """Start, or restart, a gateway that follows this control plane."""
+    def start_gateway(
+        self, token: Path | None = None, tls: tuple[Path, Path, Path] | None = None, pool: Any = None
+    ) -> CurrentPlan:
+        """Start, or restart, a gateway that follows this control plane; without a pool its engines load all."""
         self.stop_gateway()
         key = read_public(self.root / "plan.key.pub")
         state, metrics, counters = self.root / "gw", Metrics(), Counters()
@@ -99,7 +101,7 @@ class Governed:
                 key=key,
                 operators=Operators.read(self.root / "operators.json"),
                 store=self.deployment.bundles,
-                pool=LoadsAll(),  # type: ignore[arg-type]
+                pool=pool or LoadsAll(),
                 lanes=Lanes(LaneSettings(), 16),
                 cache=DecisionCache(0),
                 state_dir=state,

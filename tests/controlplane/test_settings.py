@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from controlplane.settings import ControlSettings
 from protos.contract.fields import FieldInvalid
+from protos.contract.servers import read_servers
 
 LEAST: dict[str, Any] = {
     "deployment": "d",
@@ -24,6 +26,32 @@ def test_paths_and_a_relative_database_are_relative_to_the_file(tmp_path: Path) 
     assert found.plan_key == tmp_path / "plan.key"
     url = "postgresql+psycopg://me@db/interlock"
     assert ControlSettings.from_json(LEAST | {"database": url}, tmp_path).database == url
+
+
+def test_servers_elsewhere_are_those_of_the_gateways_tables_in_the_same_file(tmp_path: Path) -> None:
+    # As on a machine without a gateway: nothing else is said of one.
+    file = tmp_path / "interlock.toml"
+    engine = 'name = "far"\nkind = "oip"\naddress = "10.0.0.5:8001"\ncredentials = "far.token"\n'
+    least = "".join(f"{k} = {json.dumps(v)}\n" for k, v in LEAST.items() if k != "specialists")
+    text = f'[controlplane]\n{least}specialists = [{{ pack = "brand-safety" }}]\n'
+    file.write_text(f"{text}[[gateway.engines]]\n{engine}")
+    (found,) = ControlSettings.read(file).engines
+    assert (found.name, found.credentials) == ("far", tmp_path / "far.token")
+    assert read_servers([found.to_json()], Path("/elsewhere")) == (found,), "a child process reads the same"
+    file.write_text(text)
+    assert ControlSettings.read(file).engines == ()
+    for line, words in (
+        ("max_batch = 0\n", "max_batch is 0"),
+        ("models = 1\n", "models is 1"),
+        (engine, "not a readable TOML file"),
+    ):
+        file.write_text(f"{text}[[gateway.engines]]\n{engine}{line}")
+        with pytest.raises(FieldInvalid, match=words):
+            ControlSettings.read(file)
+    url = "https://me:secret@10.0.0.5/v1"
+    with pytest.raises(FieldInvalid, match="has a user or password in it") as failed:
+        read_servers([{"name": "far", "kind": "openai-http", "address": url}], tmp_path)
+    assert "secret" not in str(failed.value)
 
 
 @pytest.mark.parametrize(

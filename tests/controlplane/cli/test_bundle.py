@@ -23,6 +23,7 @@ from protos.contract.cached_store import cached, cached_bases
 from protos.contract.digest import canonical_json
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.url_store import UrlStore, bases_of, open_store
+from tests.controlplane.elsewhere import ENGINE, elsewhere
 from tests.tasks import TASK
 
 SAFETENSORS = struct.pack("<Q", 2) + b"{}"
@@ -82,6 +83,30 @@ def test_probes_are_answered_by_the_engine_and_recorded(tmp_path: Path, store: s
     kept = json.loads(BundleStore(Path(store)).load(digest).contents["probes.json"])
     assert [p["text"] for p in kept["probes"]] == ["label:unsafe page", "a page"]
     assert kept["probes"][0]["probabilities"][1] > 0.9
+
+
+def test_a_bundle_of_a_server_elsewhere_is_probed_and_measured_there(tmp_path: Path, store: str) -> None:
+    rows = {f"{label} page {i}": label for i in range(12) for label in TASK.labels}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": t, "label": v}) + "\n" for t, v in rows.items()))
+    folder = definition(tmp_path / "one", "".join(f"{k} = {json.dumps(v)}\n" for k, v in ENGINE.items()))
+    build = ("bundle", "build", str(folder), "--author", "ann", "--store", store, "--probe", "unsafe page 3")
+    with elsewhere(tmp_path, TASK, rows) as far:
+        table = "".join(f"{k} = {json.dumps(v)}\n" for k, v in far.declared[0].to_json().items())
+        (tmp_path / "interlock.toml").write_text(f"[[gateway.engines]]\n{table}")
+        config = ("--config", str(tmp_path / "interlock.toml"))
+        digest = run(*build, *config)["digest"]
+        probes = json.loads(BundleStore(Path(store)).load(digest).contents["probes.json"])["probes"]
+        assert probes[0]["probabilities"] == pytest.approx([0.04, 0.96], abs=1e-6)
+        few = ("--gateway-cases", "0", "--robustness-cases", "0", "--rounds", "100")
+        measure = ("eval", "run", TASK.name, "--bundle", digest, "--bundles", store)
+        found = run(*measure, "--data", str(tmp_path / "rows.jsonl"), *few, *config)
+        assert found["models"]["bundle"]["accuracy"]["value"] == 1.0
+        assert found["elsewhere"]["bundle"]["servers"][0]["model"] == "tiny/decoder"
+        assert "they declare none" in run(*build, code=1)["error"]["message"]
+        far.model.known["unsafe page 3"] = "safe"
+        assert (
+            "self-test 0" in run(*measure, "--data", str(tmp_path / "rows.jsonl"), *config, code=1)["error"]["message"]
+        )
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def run(
     parts = {"core": rows, "shifted": rows}
     gateway = more.pop("trial", None)
     suite = Suite.from_json({**pack.suite.to_json(), **more})
-    asked = {"gateway": lambda *_: gateway} if gateway else {}
+    asked = {"gateway": lambda *_, **__: gateway} if gateway else {}
     return evaluate(pack.task, suite, parts, rows, candidate, primary, tmp_path, cause=cause, command=command, **asked)
 
 

@@ -35,6 +35,9 @@ class FakeTrtllm(trtllm_service_pb2_grpc.TrtllmServiceServicer):
     async def GetModelInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self.pb.GetModelInfoResponse(model_id=MODEL, max_input_len=512, vocab_size=self._vocabulary)
 
+    async def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self.pb.GetServerInfoResponse(version="1.2", backend="tensorrt-llm")
+
     async def Abort(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.model.abort(request.request_id)
         return self.pb.AbortResponse(success=True)
@@ -93,8 +96,15 @@ class FakeSglang(sglang_scheduler_pb2_grpc.SglangSchedulerServicer):
 
     async def GetModelInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self.pb.GetModelInfoResponse(
-            model_path=MODEL, served_model_name=MODEL, vocab_size=self.model.vocabulary, max_context_length=512
+            model_path=MODEL,
+            served_model_name=MODEL,
+            weight_version="3",
+            vocab_size=self.model.vocabulary,
+            max_context_length=512,
         )
+
+    async def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self.pb.GetServerInfoResponse(sglang_version="1.2")
 
     async def ListLoadedLoRAAdapters(self, request: Any, context: Any) -> Any:  # noqa: N802
         answer = self.pb.ListLoadedLoRAAdaptersResponse()

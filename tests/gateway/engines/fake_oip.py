@@ -20,30 +20,37 @@ class FakeOip(oip_pb2_grpc.GRPCInferenceServiceServicer):
         self.preset = preset
         self.scores = scores
         self.is_model_ready = True
+        self.model_version = "3"
+        self.authorizations: set[str] = set()
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         # OpenVINO Model Server is ready although a model is not.
         return oip_pb2.ServerReadyResponse(ready=self.model.is_up)
 
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return oip_pb2.ServerMetadataResponse(name="fake server", version="1.2")
+
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         return oip_pb2.ModelReadyResponse(ready=self.is_model_ready and request.name == MODEL)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        answer = oip_pb2.ModelMetadataResponse(name=MODEL)
+        answer = oip_pb2.ModelMetadataResponse(name=MODEL, versions=[self.model_version], platform="fake")
+        width = len(self.model.label_ids)
         if self.preset == "triton-llmapi":
             answer.inputs.add(name="text_input", datatype="BYTES", shape=[-1])
             answer.outputs.add(name="text_output", datatype="BYTES", shape=[-1])
         elif self.preset == "ovms":
             for name in ("input_ids", "attention_mask"):
                 answer.inputs.add(name=name, datatype="INT64", shape=[-1, -1])
-            answer.outputs.add(name=self.scores, datatype="FP32", shape=[-1, 2])
+            answer.outputs.add(name=self.scores, datatype="FP32", shape=[-1, width])
         else:
             answer.inputs.add(name="text", datatype="BYTES", shape=[-1, 1])
-            answer.outputs.add(name=self.scores, datatype="FP32", shape=[-1, 2])
+            answer.outputs.add(name=self.scores, datatype="FP32", shape=[-1, width])
         return answer
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.model.requests.append(request)
+        self.authorizations |= {str(v) for k, v in context.invocation_metadata() if k == "authorization"}
         texts = self._texts(request)
         try:
             for text in texts:

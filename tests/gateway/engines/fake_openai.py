@@ -27,6 +27,8 @@ class FakeOpenAi:
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
+        if self.preset != "sglang":
+            app.router.add_get("/version", self._version)
         app.router.add_post("/v1/completions", self._completions)
         paths = {
             "vllm": (("/classify", self._classify),),
@@ -57,6 +59,9 @@ class FakeOpenAi:
     async def _models(self, request: web.Request) -> web.Response:
         names = [MODEL, *(self.adapters if self.preset == "vllm" else ())]
         return web.json_response({"data": [{"id": name, "max_model_len": 512} for name in names]})
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": "1.2"})
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -9,10 +9,10 @@ import pytest
 
 from gateway.engines.gathering import BatchEngine, Gathering
 from gateway.engines.ports import Broken, Busy, EngineProblem, InputRefused, LabelScores, OutOfTime, ScoreJob, Served
-from gateway.engines.settings import RemoteSettings
 from protos import engine_pb2
 from protos.contract.fields import FieldInvalid
 from protos.contract.given import Given
+from protos.contract.servers import RemoteSettings
 from tests.batteries.engines import CASES, PATIENCE_S, Rig, remote
 from tests.tasks import TASK
 
