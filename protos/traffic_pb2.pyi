@@ -190,7 +190,7 @@ class ShadowCounters(_message.Message):
     def __init__(self, specialist: _Optional[str] = ..., salt: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., offered: _Optional[int] = ..., sent: _Optional[int] = ..., paired: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class GatewayReport(_message.Message):
-    __slots__ = ("gateway_id", "run_id", "generation", "latency_bounds_us", "arms", "drops", "at_unix_ms", "shadows", "rollbacks")
+    __slots__ = ("gateway_id", "run_id", "generation", "latency_bounds_us", "arms", "drops", "at_unix_ms", "shadows", "rollbacks", "plan_digest")
     class DropsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -207,6 +207,7 @@ class GatewayReport(_message.Message):
     AT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     SHADOWS_FIELD_NUMBER: _ClassVar[int]
     ROLLBACKS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     gateway_id: str
     run_id: str
     generation: int
@@ -216,7 +217,8 @@ class GatewayReport(_message.Message):
     at_unix_ms: int
     shadows: _containers.RepeatedCompositeFieldContainer[ShadowCounters]
     rollbacks: _containers.RepeatedCompositeFieldContainer[LocalRollback]
-    def __init__(self, gateway_id: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., latency_bounds_us: _Optional[_Iterable[int]] = ..., arms: _Optional[_Iterable[_Union[ArmCounters, _Mapping]]] = ..., drops: _Optional[_Mapping[str, int]] = ..., at_unix_ms: _Optional[int] = ..., shadows: _Optional[_Iterable[_Union[ShadowCounters, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[LocalRollback, _Mapping]]] = ...) -> None: ...
+    plan_digest: str
+    def __init__(self, gateway_id: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., latency_bounds_us: _Optional[_Iterable[int]] = ..., arms: _Optional[_Iterable[_Union[ArmCounters, _Mapping]]] = ..., drops: _Optional[_Mapping[str, int]] = ..., at_unix_ms: _Optional[int] = ..., shadows: _Optional[_Iterable[_Union[ShadowCounters, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[LocalRollback, _Mapping]]] = ..., plan_digest: _Optional[str] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("generation", "recorded")

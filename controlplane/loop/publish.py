@@ -162,15 +162,13 @@ def acknowledged(unit: Unit, said: traffic_pb2.Acknowledgement) -> None:
         log.warning("plan_refused", generation=row.generation, gateway=said.gateway_id, reason=said.reason)
 
 
-def found_applied(unit: Unit, gateway: str, generation: int) -> None:
-    """Take back that a plan was refused, where a gateway turns out to be on it whose word of that was lost."""
-    row = plans.get(unit, generation)
-    if row is None or row.state != REFUSED:
-        return
-    if all(word["applied"] for word in plans.acknowledgements(unit, generation) if word["gateway"] == gateway):
-        plans.settle(unit, generation, APPLIED)
-        detail = {"generation": generation, "digest": row.digest, "gateway": gateway, "rollout": row.rollout}
-        unit.record(gateway, "plan.applied", detail)
+def found_applied(unit: Unit, gateway: str, digest: str) -> None:
+    """Take back that a plan was refused, where a gateway turns out to be on it: its word of that was lost."""
+    row = plans.by_digest(unit, digest)
+    if row is not None and row.state == REFUSED:
+        said = traffic_pb2.Acknowledgement(gateway_id=gateway, plan_digest=digest, applied=True)
+        said.generation_in_force = row.generation
+        acknowledged(unit, said)
 
 
 def settle_refused(unit: Unit) -> None:

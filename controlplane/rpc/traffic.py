@@ -105,7 +105,7 @@ class TrafficService(traffic_pb2_grpc.TrafficServiceServicer):
     def _report(self, report: traffic_pb2.GatewayReport) -> traffic_pb2.ReportResponse:
         with self._deployment.store.writing(self._deployment.clock()) as unit:
             plans.see_gateway(unit, report.gateway_id, report.generation)
-            found_applied(unit, report.gateway_id, report.generation)
+            found_applied(unit, report.gateway_id, report.plan_digest)
             counters.keep(unit, report)
             told = [made for made in report.rollbacks if reconcile(unit, self._deployment, report.gateway_id, made)]
             standing = plans.standing(unit)

@@ -105,6 +105,7 @@ class PlanWatch:
                 gateway_id=self._gateway_id,
                 run_id=self._run_id,
                 generation=self._plan.generation,
+                plan_digest=self._plan.digest,
                 latency_bounds_us=LATENCY_BOUNDS_US,
                 arms=self._counters.report(),
                 shadows=self._counters.shadow_report(),

@@ -95,6 +95,11 @@ class CurrentPlan:
         return self.routes.plan.generation if self.routes is not None else 0
 
     @property
+    def digest(self) -> str:
+        """Digest of the plan that stands, as it was signed; empty when there is none."""
+        return self._standing.plan.digest if self._standing.plan is not None else ""
+
+    @property
     def operators(self) -> Operators:
         """The list of people this gateway goes by now."""
         return self._judge.operators

@@ -460,7 +460,11 @@ class Plant:
         if is_heard:
             told = server._report(
                 traffic_pb2.GatewayReport(
-                    gateway_id=gate.name, run_id="r", generation=gate.plan.generation, rollbacks=gate.plan.to_tell
+                    gateway_id=gate.name,
+                    run_id="r",
+                    generation=gate.plan.generation,
+                    plan_digest=gate.plan.digest,
+                    rollbacks=gate.plan.to_tell,
                 )
             )
             gate.plan.note_newest(told.generation)
