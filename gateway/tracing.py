@@ -152,19 +152,23 @@ class _TracedGateway:
         """Whether the gateway is stopping."""
         return self._gateway.draining
 
-    def decide(self, question: Question, deadline: float | None) -> Coroutine[Any, Any, Decision]:
+    def decide(
+        self, question: Question, deadline: float | None, arrived: float | None
+    ) -> Coroutine[Any, Any, Decision]:
         """Decide one input."""
         parent = _span.get()
         if parent is None:
-            return self._gateway.decide(question, deadline)
-        return self._traced(parent, question, deadline)
+            return self._gateway.decide(question, deadline, arrived)
+        return self._traced(parent, question, deadline, arrived)
 
-    async def _traced(self, parent: Span, question: Question, deadline: float | None) -> Decision:
+    async def _traced(
+        self, parent: Span, question: Question, deadline: float | None, arrived: float | None
+    ) -> Decision:
         began = time.time_ns()
         span = self._tracer.start_span("decide", context=set_span_in_context(parent), start_time=began)
         span.set_attribute("interlock.specialist", question.specialist)
         try:
-            answer = await self._gateway.decide(question, deadline)
+            answer = await self._gateway.decide(question, deadline, arrived)
         except BaseException as error:
             _fail(span, error)
             span.end()

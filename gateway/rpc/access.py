@@ -35,10 +35,10 @@ class Scoped:
         """Whether the gateway is stopping."""
         return self._gateway.draining
 
-    async def decide(self, question: Question, deadline: float | None) -> Decision:
+    async def decide(self, question: Question, deadline: float | None, arrived: float | None) -> Decision:
         """Decide one input of a specialist that is the caller's; raises as the request path does."""
         self._check("caller", question.specialist)
-        return await self._gateway.decide(question, deadline)
+        return await self._gateway.decide(question, deadline, arrived)
 
     def generate(
         self, request: decide_pb2.GenerateRequest, deadline: float | None

@@ -47,13 +47,13 @@ class ArtfService:
 
     async def get_mutations(self, call: Call, payload: bytes) -> bytes:
         """Answer one auction within its ``tmax``."""
-        arrived = time.monotonic()
+        arrived = time.monotonic() if call.arrived is None else call.arrived
         request = parse(artf_pb2.RTBRequest, payload)
         return (await self._answer(call, request, arrived)).SerializeToString()
 
     async def get_mutations_json(self, call: Call, payload: bytes) -> bytes:
         """Answer one auction whose OpenRTB is JSON."""
-        arrived = time.monotonic()
+        arrived = time.monotonic() if call.arrived is None else call.arrived
         said = parse(rtb_pb2.JsonRequest, payload)
         request = artf_pb2.RTBRequest(
             lifecycle=said.lifecycle, id=said.id, tmax=said.tmax, applicable_intents=said.applicable_intents
@@ -111,7 +111,7 @@ class ArtfService:
         units = list(units_of(self._rules, request))
         for unit in units[MAX_UNITS:]:
             self._note(unit.rule.specialist, "over_limit")
-        answers = await self._decide(units[:MAX_UNITS], request, until)
+        answers = await self._decide(units[:MAX_UNITS], request, until, arrived)
         return artf_pb2.RTBResponse(
             id=request.id,
             mutations=[m for unit, answer in answers for m in mutations_of(unit, answer, request)],
@@ -127,7 +127,7 @@ class ArtfService:
         return min(ends, default=None)
 
     async def _decide(
-        self, units: Sequence[Unit], request: artf_pb2.RTBRequest, until: float | None
+        self, units: Sequence[Unit], request: artf_pb2.RTBRequest, until: float | None, arrived: float
     ) -> list[tuple[Unit, Decision]]:
         """Ask for every unit at the same time; return what engines answered, in the order of the units."""
         answers: dict[int, Decision] = {}
@@ -135,7 +135,7 @@ class ArtfService:
 
         async def ask(i: int) -> None:
             name = units[i].rule.specialist
-            answer, result = await self._ask(units[i], request, key, until)
+            answer, result = await self._ask(units[i], request, key, until, arrived)
             self._note(name, result)
             if answer is not None:
                 answers[i] = answer
@@ -157,7 +157,7 @@ class ArtfService:
         return [(units[i], answers[i]) for i in sorted(answers)]
 
     async def _ask(
-        self, unit: Unit, request: artf_pb2.RTBRequest, key: str, until: float | None
+        self, unit: Unit, request: artf_pb2.RTBRequest, key: str, until: float | None, arrived: float
     ) -> tuple[Decision | None, str]:
         name = unit.rule.specialist
         try:
@@ -171,7 +171,7 @@ class ArtfService:
                 decision_id=decision_id(request.id, request.originator, name, unit.key),
                 test=request.bid_request.test,
             )
-            answer = await self._gateway.decide(question, until)
+            answer = await self._gateway.decide(question, until, arrived)
         except (NoPlanYet, Draining):
             raise
         except UnknownSpecialist:

@@ -15,9 +15,7 @@ SERVICE = "interlock.v1.DecisionService"
 MAX_BATCH = 256
 
 
-async def decide_all(
-    gateway: Gateway, questions: Sequence[Question], deadline: float | None, noun: str
-) -> list[Decision]:
+async def decide_all(gateway: Gateway, questions: Sequence[Question], call: Call, noun: str) -> list[Decision]:
     """Decide questions at the same time, answers in order; the first failure ends them all and names its question.
 
     Every question is checked before any is started, so that a bad one costs no engine time.
@@ -32,7 +30,7 @@ async def decide_all(
 
     async def decide(i: int) -> Decision:
         try:
-            return await gateway.decide(questions[i], deadline)
+            return await gateway.decide(questions[i], call.deadline, call.arrived)
         except GatewayError as error:
             raise error.at(f"{noun}[{i}]") from error.__cause__
 
@@ -61,7 +59,8 @@ class DecisionService:
 
     async def decide(self, call: Call, payload: bytes) -> bytes:
         """Decide one input."""
-        answer = await self._gateway.decide(read_question(parse(decide_pb2.DecideRequest, payload)), call.deadline)
+        question = read_question(parse(decide_pb2.DecideRequest, payload))
+        answer = await self._gateway.decide(question, call.deadline, call.arrived)
         return write_decision(answer).SerializeToString()
 
     async def decide_batch(self, call: Call, payload: bytes) -> bytes:
@@ -69,7 +68,7 @@ class DecisionService:
         requests = parse(decide_pb2.DecideBatchRequest, payload).requests
         if len(requests) > MAX_BATCH:
             raise PromptRejected(f"requests has {len(requests)} items, expected at most {MAX_BATCH}")
-        answers = await decide_all(self._gateway, [*map(read_question, requests)], call.deadline, "requests")
+        answers = await decide_all(self._gateway, [*map(read_question, requests)], call, "requests")
         return decide_pb2.DecideBatchResponse(responses=map(write_decision, answers)).SerializeToString()
 
     async def generate(self, call: Call, payload: bytes) -> AsyncIterator[bytes]:

@@ -239,7 +239,7 @@ class _Exchange(Stream):
             if now >= deadline:
                 self._end(LATE)  # nobody waits any more, and others do
                 return
-        self._call = Call(asked.path, asked.metadata, deadline, "", asked.identity)
+        self._call = Call(asked.path, asked.metadata, deadline, "", asked.identity, began)
         if method.kind is Kind.BIDI_STREAM:
             if deadline is None:
                 self.give_up_at = None

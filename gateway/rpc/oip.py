@@ -111,7 +111,7 @@ class InferenceService:
         if row is None:
             return await self._infer(call, parse(oip_pb2.ModelInferRequest, payload))
         try:
-            answer = await self._gateway.decide(row.question, call.deadline)
+            answer = await self._gateway.decide(row.question, call.deadline, call.arrived)
         except GatewayError as error:
             raise error.at("row[0]") from error.__cause__
         return write_row(row, answer)
@@ -148,11 +148,11 @@ class InferenceService:
         asked = read_question(request, task)
         if len(asked.questions) == 1:  # no task of its own, no check before the check
             try:
-                answers = [await self._gateway.decide(asked.questions[0], call.deadline)]
+                answers = [await self._gateway.decide(asked.questions[0], call.deadline, call.arrived)]
             except GatewayError as error:
                 raise error.at("row[0]") from error.__cause__
         else:
-            answers = await decide_all(self._gateway, asked.questions, call.deadline, "row")
+            answers = await decide_all(self._gateway, asked.questions, call, "row")
         return write_answer(request.id, task, asked, answers)
 
     def _task(self, name: str, version: str) -> TaskSpec:

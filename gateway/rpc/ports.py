@@ -12,10 +12,11 @@ from protos.contract.task import TaskSpec
 class Gateway(Protocol):
     """Answers calls from the plan in force. Every method may raise a GatewayError.
 
-    Deadlines are seconds of ``time.monotonic``, None when the caller set none.
+    Times are seconds of ``time.monotonic``: deadlines are None when the caller set none, and ``arrived``, from which
+    the specialist's own time counts, where that is now.
     """
 
-    async def decide(self, question: Question, deadline: float | None) -> Decision:
+    async def decide(self, question: Question, deadline: float | None, arrived: float | None) -> Decision:
         """Decide one input."""
         ...
 

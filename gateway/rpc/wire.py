@@ -23,8 +23,9 @@ T = TypeVar("T")
 class Call(NamedTuple):
     """One call as a handler sees it.
 
-    ``deadline`` is in seconds of ``time.monotonic``, None without one. ``identity`` is what the
-    caller's verified TLS certificate names (its URI, else its DNS name, else its subject), "" without one.
+    Times are seconds of ``time.monotonic``: ``deadline`` is None without one, and ``arrived``, when the front had the
+    call, where that is now. ``identity`` is what the caller's verified TLS certificate names (its URI, else its DNS
+    name, else its subject), "" without one.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Call(NamedTuple):
     deadline: float | None = None
     peer: str = ""
     identity: str = ""
+    arrived: float | None = None
 
 
 Unary = Callable[[Call, bytes], Awaitable[bytes]]

@@ -25,7 +25,7 @@ class Asking:
         self._shadow = shadow
         self._max_in_flight = max_in_flight
         self._hedger = hedger
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
         self.in_flight = 0  # calls, the dispatcher's to count
 
     async def recall(self, cache: TaskCache, call: Underway) -> Result:
@@ -92,7 +92,7 @@ class Asking:
             number, future = link.submit(bundle, call.question.input, remaining_us, call.lane.priority)
         except WorkerAway:
             raise unavailable(call) from None
-        self._deadlines.add(future, call.respond_by)
+        self.deadlines.add(future, call.respond_by)
         hedge: Hedge | None = None
         if self._hedger is not None and call.times.hedge_us:
             hedge = self._hedger.watch(

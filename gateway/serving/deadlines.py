@@ -8,6 +8,8 @@ from typing import Any
 
 TICKS_A_SECOND = 1000  # as finely as the event loop's own timers
 SWEEP_TICKS = 100  # answers are held no longer than this for the sake of their deadline
+FORGOTTEN_S = 2.0  # after which lateness that was seen once counts half
+MOST_LATE = 0.5  # of a call's time; engines have the rest however late this process is
 
 
 class Deadlines:
@@ -22,6 +24,8 @@ class Deadlines:
         self._order: list[int] = []  # a heap of the buckets' ticks
         self._armed = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._late_s = 0.0
+        self._rang = 0.0
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -38,6 +42,16 @@ class Deadlines:
         if tick < self._armed:
             self._arm(tick)
 
+    def respond_by(self, now: float, until: float, reserve_s: float) -> float:
+        """Return when to ring for what has to be on its way by ``until``: sooner on a loop that has been late.
+
+        Such a loop comes late to the bell, and once more to whom it wakes.
+        """
+        return until - reserve_s - min(2 * self._late_by(now), MOST_LATE * (until - now))
+
+    def _late_by(self, now: float) -> float:
+        return self._late_s * math.exp2((self._rang - now) / FORGOTTEN_S)
+
     def _arm(self, tick: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -47,8 +61,10 @@ class Deadlines:
 
     def _ring(self) -> None:
         """End what is late, forget what was answered, and wait for the next."""
-        self._timer, self._armed = None, math.inf
-        now = time.monotonic() * TICKS_A_SECOND
+        moment = time.monotonic()
+        self._late_s = max(self._late_by(moment), moment - self._armed / TICKS_A_SECOND)
+        self._timer, self._armed, self._rang = None, math.inf, moment
+        now = moment * TICKS_A_SECOND
         order, buckets = self._order, self._buckets
         while order:
             open_ones = [future for future in buckets[order[0]] if not future.done()]

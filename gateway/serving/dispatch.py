@@ -51,17 +51,20 @@ class Dispatcher:
         """How many calls are being decided."""
         return self._asking.in_flight
 
-    async def decide(self, question: Question, deadline: float | None, wanted: str = "") -> Decision:
+    async def decide(
+        self, question: Question, deadline: float | None, arrived: float | None = None, wanted: str = ""
+    ) -> Decision:
         """Answer one question.
 
         Args:
             deadline: Monotonic seconds from the transport; None when the caller set none.
+            arrived: When the front had the call, from which the task's own time counts; None where that is now.
             wanted: The bundle that an authorised tester named; empty lets the draw decide.
         Raises:
             GatewayError: What the caller did wrong, or why there is no answer where the route
                 asks for errors instead of fallbacks.
         """
-        call = self._begin(question, deadline, wanted)
+        call = self._begin(question, deadline, arrived, wanted)
         if call.assignment.arm is Arm.HOLDBACK:
             return self._hold_back(call)
         asking = self._asking
@@ -90,8 +93,10 @@ class Dispatcher:
             call.pair.primary_answered(answer)
         return answer
 
-    def _begin(self, question: Question, deadline: float | None, wanted: str) -> Underway:
-        arrived = time.monotonic()
+    def _begin(self, question: Question, deadline: float | None, arrived: float | None, wanted: str) -> Underway:
+        now = time.monotonic()
+        if arrived is None:
+            arrived = now
         specialist, given, routing_key, decision_id, budget_us, _ = question
         route = self.route(specialist)
         task, size = route.task, len(given.raw)
@@ -106,9 +111,9 @@ class Dispatcher:
             raise PromptRejected(f"{name} has {length} characters, expected at most {MAX_ID_BYTES}")
         until = arrived + min(budget_us or task.deadline_us, task.deadline_us) / 1e6
         if deadline is not None:
+            if deadline <= now:  # nobody is there for a fallback
+                raise DeadlinePassed(0)
             until = min(until, deadline)
-        if until <= arrived:
-            raise DeadlinePassed(0)
         decision_id = decision_id or f"{self._run}{next(self._numbers):016x}"
         unit = routing_key or decision_id
         if wanted:
@@ -117,9 +122,10 @@ class Dispatcher:
             assignment = assign(route.split, unit)
             count = self._counters.of(task.name, route.split.salt, assignment.arm, assignment.bundle)
         lane = route.lanes[assignment.bundle]
+        respond_by = self._asking.deadlines.respond_by(now, until, task.reserve_us / 1e6)
         return Underway(
             question, route, assignment, lane, lane.times.of(size), decision_id, unit, arrived, until,
-            until - task.reserve_us / 1e6, count, self._statistics.of(task.name),
+            respond_by, int((respond_by - now) * 1e6), count, self._statistics.of(task.name),
         )  # fmt: skip
 
     def _hold_back(self, call: Underway) -> Decision:
@@ -137,7 +143,7 @@ class Dispatcher:
         question = Question(
             request.specialist, Given.of(request.input), request.routing_key, request.decision_id, request.budget_us
         )
-        return generation.generate(self._pool, self._begin(question, deadline, wanted), request)
+        return generation.generate(self._pool, self._begin(question, deadline, None, wanted), request)
 
     def report_outcome(self, request: decide_pb2.ReportOutcomeRequest) -> bool:
         """Record what really happened; false when the capture lane is full."""

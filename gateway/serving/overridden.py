@@ -30,9 +30,9 @@ class Overridden:
         """Whether the gateway is stopping."""
         return self._dispatcher.draining
 
-    async def decide(self, question: Question, deadline: float | None) -> Decision:
+    async def decide(self, question: Question, deadline: float | None, arrived: float | None) -> Decision:
         """Decide one input with the bundle named; raises as the dispatcher does, and OverrideRefused."""
-        return await self._dispatcher.decide(question, deadline, self._wanted)
+        return await self._dispatcher.decide(question, deadline, arrived, self._wanted)
 
     def generate(
         self, request: decide_pb2.GenerateRequest, deadline: float | None

@@ -50,7 +50,8 @@ class Underway:
     unit: str
     arrived: float
     until: float
-    respond_by: float  # when the fallback must be on its way: all but the reserve is the engine's
+    respond_by: float  # when the fallback must be on its way
+    engine_budget_us: int  # what is left until then
     count: ArmCount
     statistics: SpecialistStatistics
     pair: Pair | None = None
@@ -60,11 +61,6 @@ class Underway:
     def budget_us(self) -> int:
         """What the caller could spend in all."""
         return int((self.until - self.arrived) * 1e6)
-
-    @property
-    def engine_budget_us(self) -> int:
-        """What of it an engine could spend: all but the reserve."""
-        return int((self.respond_by - self.arrived) * 1e6)
 
 
 def late(call: Underway) -> NoAnswer:

@@ -46,7 +46,7 @@ class Answers:
         self.answer = Decision("d-1", decide_pb2.ARM_CANARY, "", 7, 0, "allow", 0.5, queue_us=3, engine_us=5)
         self.error: BaseException | None = None
 
-    async def decide(self, question: Question, deadline: float | None) -> Decision:
+    async def decide(self, question: Question, deadline: float | None, arrived: float | None) -> Decision:
         if self.error is not None:
             raise self.error
         await asyncio.sleep(0)
@@ -72,12 +72,12 @@ class Traced:
         async def unary(call: Call, payload: bytes) -> bytes:
             async with asyncio.TaskGroup() as group:
                 for _ in payload:
-                    group.create_task(gateway.decide(question, None))
+                    group.create_task(gateway.decide(question, None, None))
             return payload
 
         async def stream(call: Call, payload: bytes) -> AsyncIterator[bytes]:
             for _ in payload:
-                await gateway.decide(question, None)
+                await gateway.decide(question, None, None)
                 yield b"x"
 
         rows = (Method("/s.S/Unary", Kind.UNARY, unary), Method("/s.S/Stream", Kind.SERVER_STREAM, stream))

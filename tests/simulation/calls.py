@@ -63,23 +63,24 @@ class InvariantBroken(AssertionError):
 
 
 class PaperSelector(selectors.SelectSelector):
-    """Waits for nothing: time jumps instead."""
+    """Waits for nothing: time jumps instead, and by ``turn_s`` in every turn of the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn_s: float) -> None:
         super().__init__()
         self.now = 1_000.0
+        self._turn_s = turn_s
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise InvariantBroken("3: nothing is left to happen and somebody still waits")
-        self.now += max(0.0, timeout)
+        self.now += max(0.0, timeout) + self._turn_s
         return super().select(0)
 
 
 @contextmanager
-def on_paper() -> Iterator[asyncio.AbstractEventLoop]:
+def on_paper(turn_s: float = 0.0) -> Iterator[asyncio.AbstractEventLoop]:
     """Run an event loop, and everybody's monotonic clock, on virtual time."""
-    selector = PaperSelector()
+    selector = PaperSelector(turn_s)
     loop = asyncio.SelectorEventLoop(selector)
     loop._clock_resolution = 1e-9  # type: ignore[attr-defined]
     real = time.monotonic
@@ -220,9 +221,11 @@ def play(seed: int, root: Path, *, aside_fails: bool = False) -> Run:
             given = Given.of(decide_pb2.Input(fields=fields))
             began = loop.time()
             until = began + draw_of(number).choice((0.01, 0.05, 0.15, 0.25))
-            ended = Ended(number, began, min(until, began + task.deadline_us / 1e6), 0.0)
+            arrived = began - draw_of(number + CALLS).choice((0.0, 0.0, 0.03, 1.0))
+            ended = Ended(number, began, max(began, min(until, arrived + task.deadline_us / 1e6)), 0.0)
+            question = Question("brand", given, f"u-{number}", f"d-{number}")
             try:
-                ended.answer = await dispatcher.decide(Question("brand", given, f"u-{number}", f"d-{number}"), until)
+                ended.answer = await dispatcher.decide(question, until, arrived)
             except GatewayError as error:
                 ended.error = type(error).__name__
             ended.at = loop.time()
@@ -286,7 +289,7 @@ def check_released(asking: Asking, shadow: ShadowLane, lanes: Lanes, engines: li
         "calls": asking.in_flight,
         "shadow copies": shadow.in_flight,
         "engine jobs": sum(engine.in_flight for engine in engines),
-        "deadlines": len(asking._deadlines),
+        "deadlines": len(asking.deadlines),
     }
     for bundle, lane in lanes.all().items():
         if lane.gate is not None:

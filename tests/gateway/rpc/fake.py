@@ -30,7 +30,7 @@ class FakeGateway:
     counted: Statistics = field(default_factory=Statistics)
     draining: bool = False
 
-    async def decide(self, question: Question, deadline: float | None) -> Decision:
+    async def decide(self, question: Question, deadline: float | None, arrived: float | None) -> Decision:
         try:
             check_input(self.served, question.input, len(question.input.raw))
         except InputInvalid as error:

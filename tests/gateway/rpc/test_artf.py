@@ -62,7 +62,7 @@ class Specialists:
     cancelled: list[str] = field(default_factory=list)
     met: asyncio.Barrier | None = None
 
-    async def decide(self, question: Question, deadline: float | None) -> Decision:
+    async def decide(self, question: Question, deadline: float | None, arrived: float | None) -> Decision:
         name = question.specialist
         task = self.task(name)
         check_input(task, question.input, len(question.input.raw))

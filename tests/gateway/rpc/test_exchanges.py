@@ -261,6 +261,23 @@ def test_the_deadline_counts_from_when_the_front_had_the_call(waited_s: float, s
     serve(story)
 
 
+def test_a_handler_is_told_when_the_front_had_its_call() -> None:
+    waited: list[float] = []
+
+    async def note(call: Call, payload: bytes) -> bytes:
+        assert call.arrived is not None
+        waited.append(time.monotonic() - call.arrived)
+        return payload
+
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        stamp = f"{int(1000 * (time.time() - 5)) % 60_000:05d}"
+        peer.say(HELLO + request(1, ECHO, message(b""), stamp=stamp) + request(3, ECHO, message(b"")))
+        await turns()
+        assert waited[0] >= 4.9 > waited[1] >= 0.0
+
+    serve(story, (Method(ECHO, Kind.UNARY, note),))
+
+
 def test_a_step_cancelled_while_it_waits_ends_cancelled_and_one_that_refuses_goes_on() -> None:
     told: list[object] = []
 
