@@ -140,7 +140,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
     )
     truth = np.array([labels.names.index(case.label) for case in cases])
     learned = _learned(asked, task, labels)
-    models, changed, speed, moved, servers = _scores(asked, task, cases, learned, progress)
+    models, changed, about, moved = _scores(asked, task, cases, learned, progress)
     others, recorded = _recorded(asked, task, cases)
     answers = {name: labels.answers(task, cases, truth, scores) for name, scores in (models | others).items()}
     if asked.train is not None:
@@ -187,8 +187,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
         "confusion": {"labels": list(labels.names), "counts": _confusion(answers[CANDIDATE])},
         "recorded": recorded,
         "stability": moved,
-        "worker": speed,
-        "elsewhere": servers,
+        **about,
         "gateway": through_gateway(asked, task, [case.given for case in cases], answers[CANDIDATE], progress)
         if asked.gateway_cases
         else None,
@@ -197,9 +196,8 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
 
 def _scores(
     asked: LabelledRun, task: TaskSpec, cases: Sequence[Case], learned: Sequence[Case], progress: Progress
-) -> tuple[dict[str, Scores], list[_Changed], dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
-    """Return what bundles answer, also to changed cases, how fast, how far cases are from those learned from, and
-    which servers elsewhere answered."""
+) -> tuple[dict[str, Scores], list[_Changed], dict[str, Any], dict[str, Any] | None]:
+    """Return what bundles answer, also to changed cases, where and how fast, and how far cases are from the learned."""
     inputs = [case.given for case in cases]
     digests = {CANDIDATE: asked.bundle} | ({RIVAL: asked.rival} if asked.rival else {})
     models, moved = {}, None
@@ -215,8 +213,9 @@ def _scores(
             scores = worker.score(asked.bundle, [case.given for case in before]).probabilities[:, task.score_index]
             ours = models[CANDIDATE].probabilities[:, task.score_index]
             moved = stability(task, [case.text for case in before], scores, [case.text for case in cases], ours)
-        servers = worker.elsewhere_of(digests)
-    return models, changed, {"timed_cases": len(alone), "latency_ms": quantiles(alone)}, moved, servers
+        speed = {"timed_cases": len(alone), "latency_ms": quantiles(alone)}
+        about = {"worker": speed, "elsewhere": worker.elsewhere_of(digests)}
+    return models, changed, about, moved
 
 
 def _changed(

@@ -98,15 +98,14 @@ def test_a_bundle_of_a_server_elsewhere_is_probed_and_measured_there(tmp_path: P
         probes = json.loads(BundleStore(Path(store)).load(digest).contents["probes.json"])["probes"]
         assert probes[0]["probabilities"] == pytest.approx([0.04, 0.96], abs=1e-6)
         few = ("--gateway-cases", "0", "--robustness-cases", "0", "--rounds", "100")
-        measure = ("eval", "run", TASK.name, "--bundle", digest, "--bundles", store)
-        found = run(*measure, "--data", str(tmp_path / "rows.jsonl"), *few, *config)
+        data = ("--data", str(tmp_path / "rows.jsonl"))
+        measure = ("eval", "run", TASK.name, "--bundle", digest, "--bundles", store, *data, *config)
+        found = run(*measure, *few)
         assert found["models"]["bundle"]["accuracy"]["value"] == 1.0
         assert found["elsewhere"]["bundle"]["servers"][0]["model"] == "tiny/decoder"
         assert "they declare none" in run(*build, code=1)["error"]["message"]
         far.model.known["unsafe page 3"] = "safe"
-        assert (
-            "self-test 0" in run(*measure, "--data", str(tmp_path / "rows.jsonl"), *config, code=1)["error"]["message"]
-        )
+        assert "self-test 0" in run(*measure, code=1)["error"]["message"]
 
 
 @pytest.mark.parametrize(
