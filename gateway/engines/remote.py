@@ -86,6 +86,9 @@ class RemoteLink:
         self._results: dict[int, tuple[asyncio.Future[Result], asyncio.Task[None]]] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._unloads: set[asyncio.Task[None]] = set()
+        self._turn = (
+            asyncio.Lock()
+        )  # what the server holds changes in the order it was asked to; bundles share adapters
         self._problems: dict[str, str] = {}
 
     @property
@@ -180,7 +183,8 @@ class RemoteLink:
             self._served[bundle] = prepare(opened)
         served, head = self._served[bundle]
         try:
-            found = await self._engine.load(served)
+            async with self._turn:
+                found = await self._engine.load(served)
             check_exactness(served.task, found.label_logprobs, self._kind)
             await self._probe(served, head)
         except EngineInexact as error:
@@ -243,7 +247,8 @@ class RemoteLink:
 
     async def _unload(self, served: Served) -> None:
         try:
-            await self._engine.unload(served)
+            async with self._turn:
+                await self._engine.unload(served)
         except EngineProblem as error:
             log.warning("unload_failed", engine=self._name, bundle=served.digest, error=str(error))
 
