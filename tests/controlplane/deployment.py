@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import copy
 import itertools
 import json
 import os
-import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import grpc
 import grpc.aio
 
 from controlplane import worker_socket
-from controlplane.packs.labelled_file import LabelledFilePack
+from controlplane.packs.registry import load_pack
 from protos import control_pb2, control_pb2_grpc, decide_pb2, decide_pb2_grpc
 from protos.contract.attestation import Approval, generate_key, read_private, sign_approval
 from protos.contract.bundle import BundleStore
@@ -28,31 +29,8 @@ from protos.contract.digest import canonical_json, digest_bytes, parse_json_obje
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300.0
-SPECIALIST = "labelled-file"
-TOPICS = ("harbour ferry tide", "oven flour butter", "goal keeper match", "bond yield bank", "moss trail ridge")
-
-
-SUITE = """
-version = 1
-bootstrap = { rounds = 200, confidence = 0.95, seed = 1 }
-regressions = { part = "core", max_share = 0.3 }
-gates = [
-  { metric = "macro_f1", part = "core", min = 0.6 },
-  { metric = "macro_f1", part = "core", vs = "primary", margin = -0.05 },
-]
-"""
-
-
-def write_rows(path: Path, n: int = 1500) -> None:
-    """Texts whose label a simulated engine can read off them."""
-    draw = random.Random(1)
-    with path.open("w") as file:
-        for i in range(n):
-            label = draw.choice(("fine", "fine", "foul"))
-            words = draw.choice(TOPICS).split()
-            draw.shuffle(words)
-            text = f"label:{label} {' '.join(words)} {label} item {i}"
-            file.write(json.dumps({"text": text, "label": label}) + "\n")
+SPECIALIST = "topics"
+PACK = f"{Path(__file__).parent / SPECIALIST}/"  # reads nothing, and imports nothing that takes seconds
 
 
 class Deployment:
@@ -60,12 +38,10 @@ class Deployment:
 
     def __init__(self, root: Path, **control: Any) -> None:
         self.root = root
-        write_rows(root / "rows.jsonl")
-        self.pack = LabelledFilePack(root / "rows.jsonl")
+        self.pack = load_pack(PACK)
         self.store = BundleStore(root / "bundles")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ports: dict[str, int] = {"control": 0, "gateway": 0}
-        (root / "suite.toml").write_text(SUITE)
         generate_key(root / "plan.key")
         generate_key(root / "ann.key")
         person = {"person": "ann", "roles": ["approver"], "keys": [(root / "ann.key.pub").read_text().strip()]}
@@ -74,6 +50,14 @@ class Deployment:
         self.control_settings = {"database": "sqlite:///control.db", "tick_s": 0.1, "lease_s": 4.0, **control}
         self._examples = itertools.cycle(self.pack.held_out(200, 7) + self.pack.held_out_shifted(100, 7))
         self._callers = itertools.count()
+
+    def copied(self, root: Path) -> "Deployment":
+        """Return another that goes on from where this one, whose processes have ended, stands."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock", "*.log"))
+        made = copy.copy(self)
+        made.root, made.store = root, BundleStore(root / "bundles")
+        made.processes, made.ports = {}, {"control": 0, "gateway": 0}
+        return made
 
     def bundle(self, accuracy: float, seed: int = 0, author: str = "trainer") -> str:
         """Add a simulated bundle that was trained on data this control plane keeps."""
@@ -126,10 +110,10 @@ operators = "operators.json"
 plan_key = "plan.key"
 """ + "".join(f"{name} = {json.dumps(value)}\n" for name, value in self.control_settings.items())
         text += "\n[controlplane.rollout]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in rollout.items())
-        text += "\n[controlplane.training]\nheld_out = 60\n"
+        text += "\n[controlplane.training]\nheld_out = 60\nforeground = true\n"
         # No window is ever complete: drift has tests of its own, and embedding texts would take a core from these.
         text += "\n[controlplane.drift]\nreference = 100000\n"
-        text += '\n[[controlplane.specialists]]\npack = "labelled-file"\ndata = "rows.jsonl"\nsuite = "suite.toml"\n'
+        text += f"\n[[controlplane.specialists]]\npack = {json.dumps(PACK)}\n"
         (self.root / "interlock.toml").write_text(text)
 
     async def __aenter__(self) -> Self:
@@ -286,6 +270,12 @@ plan_key = "plan.key"
         await self.approve(name)
         await self.in_force()
         return bundle
+
+    async def serving(self) -> None:
+        """Wait until engines answer."""
+        async with asyncio.timeout(PATIENCE_S):
+            while any(answer.fallback.used for answer in await self.drive(20)):
+                await asyncio.sleep(0.1)
 
     async def drive(self, n: int, *, report: bool = True) -> list[decide_pb2.DecideResponse]:
         """Send requests with their outcomes, a few at a time."""

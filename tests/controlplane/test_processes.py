@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from controlplane.report.verify import verify_evidence
-from controlplane.store import ledger_audit, plans
+from controlplane.store import plans
 from controlplane.store.store import Store
 from protos import control_pb2, engine_pb2
 from protos.contract.attestation import Operators, read_private, read_public
@@ -22,26 +22,15 @@ from protos.contract.plan import TrafficPlan
 from protos.contract.plan_rules import sign_plan
 from tests.controlplane.cli.fake import interlock
 from tests.controlplane.deployment import SPECIALIST, Deployment
-
-Story = Callable[[Deployment], Awaitable[None]]
-
-
-def run(root: Path, story: Story) -> None:
-    async def whole() -> None:
-        async with Deployment(root) as deployment:
-            await story(deployment)
-
-    asyncio.run(whole())
+from tests.controlplane.ready import Ready
 
 
-def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(tmp_path: Path) -> None:
+def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(ready: Ready, tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
-        old = await deployment.first_primary()
+        old, new = ready.old, ready.new
         answers = await deployment.drive(40)
         assert {a.bundle_digest for a in answers} == {old}
 
-        new = deployment.bundle(1.0)
-        await deployment.evaluated(new)
         name = await deployment.begun(new)
         shadowed = await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
         assert (shadowed.phase, shadowed.canary_bp) == ("shadow", 0)
@@ -78,14 +67,12 @@ def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(tmp
         for expected in ("Promoted: the candidate answers all traffic", "Verified: every check", "looks right"):
             assert expected in written
 
-    run(tmp_path, story)
+    ready.run(tmp_path, story)
 
 
-def test_a_canary_that_turns_bad_is_rolled_back_without_anybody(tmp_path: Path) -> None:
+def test_a_canary_that_turns_bad_is_rolled_back_without_anybody(ready: Ready, tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
-        old = await deployment.first_primary()
-        new = deployment.bundle(1.0)
-        await deployment.evaluated(new)
+        old, new = ready.old, ready.new
         name = await deployment.begun(new)
         await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
         await deployment.approved_into("canary", name)
@@ -95,41 +82,36 @@ def test_a_canary_that_turns_bad_is_rolled_back_without_anybody(tmp_path: Path) 
         await deployment.in_force()
         assert {a.bundle_digest for a in await deployment.drive(40)} == {old}
 
-    run(tmp_path, story)
+    ready.run(tmp_path, story)
 
 
-def test_the_evidence_of_a_promotion_verifies_offline_and_a_changed_byte_does_not(tmp_path: Path) -> None:
+def test_the_evidence_of_a_promotion_verifies_offline_and_a_changed_byte_does_not(ready: Ready, tmp_path: Path) -> None:
+    folder, key = tmp_path / "evidence", read_public(ready.root / "plan.key.pub")
+    shutil.copytree(ready.evidence, folder)
+    operators = Operators.read(ready.root / "operators.json")
+    checks = verify_evidence(folder, key, operators, "test")
+    names = "signature files operators evaluation statements approvals plans ledger"
+    assert [c.name for c in checks] == names.split()
+    assert all(c.ok for c in checks), checks
+    assert digest_bytes((folder / "manifest.json").read_bytes()) == ready.evidence_digest
+
+    stranger = read_public(ready.root / "ann.key.pub")
+    assert {c.name for c in verify_evidence(folder, stranger, operators, "test") if not c.ok} == {"signature"}
+    assert not all(c.ok for c in verify_evidence(folder, key, operators, "another"))
+    nobody = Operators(2, 1, ())
+    assert "approvals" in {c.name for c in verify_evidence(folder, key, nobody, "test") if not c.ok}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+        assert not all(c.ok for c in verify_evidence(folder, key, operators, "test")), path
+        path.write_bytes(data)
+
+
+def test_a_plan_smuggled_into_the_database_is_refused_by_the_gateway_and_left_behind(
+    ready: Ready, tmp_path: Path
+) -> None:
     async def story(deployment: Deployment) -> None:
-        await deployment.first_primary()
-        rows = (await deployment.ask("ListRollouts", control_pb2.ListRolloutsRequest())).rollouts
-        found = await deployment.ask("GetEvidence", control_pb2.GetEvidenceRequest(rollout=rows[0].id))
-        # Its own copy: the control plane writes the folder anew whenever the rollout goes on.
-        folder, key = tmp_path / "evidence", read_public(tmp_path / "plan.key.pub")
-        shutil.copytree(found.path, folder)
-        operators = Operators.read(tmp_path / "operators.json")
-        checks = verify_evidence(folder, key, operators, "test")
-        names = "signature files operators evaluation statements approvals plans ledger"
-        assert [c.name for c in checks] == names.split()
-        assert all(c.ok for c in checks), checks
-        assert digest_bytes((folder / "manifest.json").read_bytes()) == found.digest
-
-        stranger = read_public(tmp_path / "ann.key.pub")
-        assert {c.name for c in verify_evidence(folder, stranger, operators, "test") if not c.ok} == {"signature"}
-        assert not all(c.ok for c in verify_evidence(folder, key, operators, "another"))
-        nobody = Operators(2, 1, ())
-        assert "approvals" in {c.name for c in verify_evidence(folder, key, nobody, "test") if not c.ok}
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            data = path.read_bytes()
-            path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
-            assert not all(c.ok for c in verify_evidence(folder, key, operators, "test")), path
-            path.write_bytes(data)
-
-    run(tmp_path, story)
-
-
-def test_a_plan_smuggled_into_the_database_is_refused_by_the_gateway_and_left_behind(tmp_path: Path) -> None:
-    async def story(deployment: Deployment) -> None:
-        old = await deployment.first_primary()
+        old, new = ready.old, ready.new
         evil = deployment.bundle(0.0, seed=9)
         standing = TrafficPlan.from_json(json.loads((await deployment.in_force()).plans[-1].plan_json))
         split = replace(standing.splits[0], candidate=evil, canary_bp=10_000)
@@ -146,50 +128,10 @@ def test_a_plan_smuggled_into_the_database_is_refused_by_the_gateway_and_left_be
         assert status.gateways[0].refusals == 1
         assert {a.bundle_digest for a in await deployment.drive(20)} == {old}
 
-        new = deployment.bundle(1.0)
-        await deployment.evaluated(new)
         await deployment.rollout(await deployment.begun(new), lambda r: r.phase == "shadow")
         assert (await deployment.in_force()).plans[-1].generation == forged.generation + 1
 
-    run(tmp_path, story)
-
-
-@pytest.mark.parametrize("victim", ["control", "gateway", "worker"])
-@pytest.mark.parametrize("moment", ["shadow", "canary"])
-def test_a_kill_at_any_stage_loses_nothing_that_was_approved(tmp_path: Path, victim: str, moment: str) -> None:
-    async def story(deployment: Deployment) -> None:
-        old = await deployment.first_primary()
-        new = deployment.bundle(1.0)
-        await deployment.evaluated(new)
-        name = await deployment.begun(new)
-        await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
-        if moment == "canary":
-            await deployment.approve(name)
-        deployment.kill(victim)
-        if victim == "worker":
-            deployment.start_worker()
-        else:
-            await deployment.start(victim)
-        if moment == "shadow":
-            found = await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
-            assert (found.phase, found.canary_bp) == ("shadow", 0)
-            await deployment.approve(name)
-        await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
-        await deployment.approved_into("primary", name)
-        status = await deployment.in_force()
-        generations = [p.generation for p in status.plans]
-        assert generations == sorted(set(generations))
-        answers = [a for a in await deployment.drive(40) if not a.fallback.used]
-        assert {a.bundle_digest for a in answers} == {new}
-        assert old != new
-        deployment.kill("control")
-        store = Store(f"sqlite:///{tmp_path / 'control.db'}")
-        with store.reading() as unit:
-            report = ledger_audit.verify(unit.connection, read_public(tmp_path / "plan.key.pub"), "interlock/test")
-        store.close()
-        assert report.is_intact, report.problem
-
-    run(tmp_path, story)
+    ready.run(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -213,20 +155,10 @@ def test_an_approval_that_does_not_fit_is_refused_and_leaves_no_trace(
 
 
 class Refusals:
-    """One deployment whose canary waits for an approval, shared by cases that must not change it."""
+    """A deployment whose canary waits for an approval, shared by cases that must not change it."""
 
-    def __init__(self, root: Path) -> None:
-        self._runner = asyncio.Runner()
-        self._deployment = Deployment(root)
-        self._runner.run(self._begin())
-
-    async def _begin(self) -> None:
-        await self._deployment.__aenter__()
-        await self._deployment.first_primary()
-        new = self._deployment.bundle(1.0)
-        await self._deployment.evaluated(new)
-        self._name = await self._deployment.begun(new)
-        await self._deployment.driven_until(self._name, lambda r: r.needs_approval_for == "canary")
+    def __init__(self, runner: asyncio.Runner, deployment: Deployment, name: str) -> None:
+        self._runner, self._deployment, self._name = runner, deployment, name
 
     def submit(self, changes: dict[str, Any]) -> tuple[str, int, int]:
         """Submit an approval; return the status and the number of approvals known before and after."""
@@ -240,41 +172,26 @@ class Refusals:
 
         return self._runner.run(whole())
 
-    def end(self) -> None:
-        """End the processes."""
-        self._runner.run(self._deployment.__aexit__())
-        self._runner.close()
-
 
 @pytest.fixture(scope="module")
-def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusals]:
-    shared = Refusals(tmp_path_factory.mktemp("refusals"))
-    yield shared
-    shared.end()
+def refusals(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusals]:
+    async def begin() -> str:
+        name = await deployment.begun(ready.new)
+        await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
+        return name
+
+    with asyncio.Runner() as runner:
+        running = ready.copy(tmp_path_factory.mktemp("refusals"))
+        deployment = runner.run(running.__aenter__())
+        try:
+            yield Refusals(runner, deployment, runner.run(begin()))
+        finally:
+            runner.run(running.__aexit__(None, None, None))
 
 
-def test_a_job_whose_control_plane_was_killed_is_done_by_the_next_one(tmp_path: Path) -> None:
+def test_people_may_hold_reject_and_go_back_after_a_promotion(ready: Ready, tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
-        bundle = deployment.bundle(0.9)
-        request = control_pb2.EvaluateRequest(specialist=SPECIALIST, bundle_digest=bundle, operation_id="op-1")
-        job = await deployment.ask("Evaluate", request)
-        wanted = control_pb2.GetJobRequest(id=job.id)
-        await deployment.until("GetJob", wanted, lambda j: j.state == "running")
-        deployment.kill("control")
-        await deployment.start("control")
-        again = await deployment.ask("Evaluate", request)
-        assert again.id == job.id
-        found = await deployment.until("GetJob", wanted, lambda j: j.state in ("done", "failed"))
-        assert (found.state, found.attempt) == ("done", 2), found.message
-
-    run(tmp_path, story)
-
-
-def test_people_may_hold_reject_and_go_back_after_a_promotion(tmp_path: Path) -> None:
-    async def story(deployment: Deployment) -> None:
-        old = await deployment.first_primary()
-        new = deployment.bundle(1.0)
-        await deployment.evaluated(new)
+        old, new = ready.old, ready.new
         said = {"person": "ops", "reason": "second thoughts"}
 
         rejected = await deployment.begun(new)
@@ -316,4 +233,4 @@ def test_people_may_hold_reject_and_go_back_after_a_promotion(tmp_path: Path) ->
             "rollout.rolled_back",
         ]
 
-    run(tmp_path, story)
+    ready.run(tmp_path, story)
