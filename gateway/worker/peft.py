@@ -1,6 +1,7 @@
 """PEFT's adapter configuration: what every engine here asks of it, each applying the weights in its own way."""
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -49,3 +50,38 @@ def check_config(
     if not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise BackendFailed(f"{CONFIG}: lora_alpha is {alpha!r}, expected a number")
     return rank, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def check_targets(config: Mapping[str, Any], modules: Collection[str]) -> None:
+    """Refuse weights of modules that an adapter does not target, and targets without weights, as PEFT names them.
+
+    Args:
+        modules: The base's modules that there are weights for.
+
+    Raises:
+        BackendFailed: PEFT would have ignored some of the weights, so the adapter was not trained with them.
+    """
+    targets = config.get("target_modules")
+    if targets is None or targets == "all-linear":
+        return
+    if isinstance(targets, str):
+        try:
+            is_target = re.compile(targets).fullmatch
+        except re.error as error:
+            raise BackendFailed(
+                f"{CONFIG}: target_modules is {targets!r}, expected a regular expression: {error}"
+            ) from error
+        unnamed = [module for module in modules if not is_target(module)]
+    elif isinstance(targets, list) and all(isinstance(target, str) for target in targets):
+        for target in targets:
+            if not any(_is_called(module, target) for module in modules):
+                raise BackendFailed(f"{CONFIG} targets {target!r}, which {WEIGHTS} has no weights for")
+        unnamed = [module for module in modules if not any(_is_called(module, target) for target in targets)]
+    else:
+        raise BackendFailed(f"{CONFIG}: target_modules is {targets!r}, expected names of modules or a pattern of them")
+    if unnamed:
+        raise BackendFailed(f"{WEIGHTS} holds {min(unnamed)}, which target_modules {targets!r} does not name")
+
+
+def _is_called(module: str, target: str) -> bool:
+    return module == target or module.endswith("." + target)

@@ -207,7 +207,7 @@ class Workshop:
     def _tensorrt_llm(self) -> None:
         folder = self.root / "toy"
         folder.mkdir()
-        config = {"hidden_size": 8, "vocab_size": 300, "max_position_embeddings": 512}
+        config = {"hidden_size": 8, "num_hidden_layers": 1, "vocab_size": 300, "max_position_embeddings": 512}
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "tokenizer.json").write_text(tokenizer_json())
         (folder / "model.safetensors").write_bytes(save_numpy({"w": np.zeros(2, np.float32)}))

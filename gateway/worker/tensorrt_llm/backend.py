@@ -88,7 +88,11 @@ class TensorRtLlmBackend:
             )
         self._tokenizer = tokenizer
         has_adapter = check_adapter(
-            bundle.contents, (base.name, digest), int(config.get("hidden_size", 0)), host.max_rank
+            bundle.contents,
+            (base.name, digest),
+            hidden=int(config.get("hidden_size", 0)),
+            layers=int(config.get("num_hidden_layers", 0)),
+            max_rank=host.max_rank,
         )
         if has_adapter and not settings.shared["enable_lora"]:
             raise BackendFailed(f"the bundle has an adapter, expected merged weights: {settings.mode} mode takes none")

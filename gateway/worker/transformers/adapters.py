@@ -17,7 +17,7 @@ from safetensors.torch import load as read_safetensors
 from torch import Tensor, nn
 
 from gateway.worker.backend import BackendFailed
-from gateway.worker.peft import CONFIG, WEIGHTS, check_config
+from gateway.worker.peft import CONFIG, WEIGHTS, check_config, check_targets
 from gateway.worker.transformers.fp8 import Fp8Linear
 from protos.contract.digest import JsonMalformed, parse_json_object
 
@@ -71,11 +71,7 @@ def read_adapter(contents: Mapping[str, bytes], base_name: str, base_digest: str
         weights[module] = (a, (b * scale).T.contiguous())
     if not weights:
         raise BackendFailed(f"{WEIGHTS} is empty")
-    targets = config.get("target_modules")
-    if isinstance(targets, list):
-        for target in targets:
-            if not any(module == target or module.endswith("." + target) for module in weights):
-                raise BackendFailed(f"{CONFIG} targets {target!r}, which {WEIGHTS} has no weights for")
+    check_targets(config, weights)
     return Adapter(rank, weights)
 
 

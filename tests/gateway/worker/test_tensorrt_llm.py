@@ -43,7 +43,13 @@ class Rig:
     def add_base(self, **config: Any) -> str:
         folder = self.store.root.parent / f"base-{len(config)}"
         folder.mkdir(exist_ok=True)
-        settings = {"hidden_size": 8, "vocab_size": 300, "max_position_embeddings": 512, **config}
+        settings = {
+            "hidden_size": 8,
+            "num_hidden_layers": 2,
+            "vocab_size": 300,
+            "max_position_embeddings": 512,
+            **config,
+        }
         (folder / "config.json").write_text(json.dumps(settings))
         (folder / "tokenizer.json").write_text(tokenizer_json())
         (folder / "model.safetensors").write_bytes(save({"w": np.zeros(2, np.float32)}))
@@ -103,13 +109,16 @@ def run_alone(root: Path, story: Callable[[Rig], Awaitable[None]], band: str) ->
     asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 
 
-def adapter(rank: int = 2, inputs: int = 8, value: float = 0.5, **config: Any) -> dict[str, bytes]:
+def adapter(
+    rank: int = 2, inputs: int = 8, value: float = 0.5, layers: tuple[int, ...] = (0,), lacks: str = "", **config: Any
+) -> dict[str, bytes]:
     targets = ["q_proj", "k_proj", "v_proj"]
     about = {"peft_type": "LORA", "target_modules": targets, "base_model_name_or_path": "tiny"}
     settings = {**about, "r": rank, "lora_alpha": 4, **config}
     tensors = {}
-    for target in targets:
-        name = f"base_model.model.model.layers.0.self_attn.{target}"
+    for name in [f"base_model.model.model.layers.{i}.self_attn.{target}" for i in layers for target in targets]:
+        if lacks and lacks in name:
+            continue
         tensors[f"{name}.lora_A.weight"] = np.full((rank, inputs), value, np.float32)
         tensors[f"{name}.lora_B.weight"] = np.full((inputs, rank), value, np.float32)
     weights = save(tensors)
@@ -214,6 +223,13 @@ def test_what_does_not_fit_is_refused_when_it_is_loaded(home: Path) -> None:
             "'up_proj', which": rig.bundle(adapter=adapter(target_modules=["q_proj", "k_proj", "v_proj", "up_proj"])),
             "targets 'lm_head'": rig.bundle(adapter=adapter(target_modules=["q_proj", "k_proj", "v_proj", "lm_head"])),
             "q_proj, k_proj, v_proj together": rig.bundle(adapter=adapter(target_modules=["q_proj"])),
+            r"layers\.2\.\S+\.weight, expected one of the 2 layers that the base has": rig.bundle(
+                adapter=adapter(layers=(0, 2))
+            ),
+            "layer 1 has no v_proj, expected q_proj, k_proj, v_proj together": rig.bundle(
+                adapter=adapter(layers=(0, 1), lacks="layers.1.self_attn.v_proj")
+            ),
+            "target_modules is '.*_proj', expected a list": rig.bundle(adapter=adapter(target_modules=".*_proj")),
             "expected 8 inputs as the base has": rig.bundle(adapter=adapter(inputs=16)),
             "is not finite": rig.bundle(adapter=adapter(value=float("nan"))),
             "adapter_model.safetensors:": rig.bundle(adapter=corrupt),

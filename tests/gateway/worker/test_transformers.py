@@ -311,6 +311,11 @@ def _halve(tensors: dict[str, Any]) -> None:
         (lambda f: _config(f, modules_to_save=["lm_head"]), "modules_to_save"),
         (lambda f: _config(f, peft_type="IA3"), "peft_type is 'IA3'"),
         (lambda f: _config(f, target_modules=["q_proj", "conv"]), "targets 'conv', which"),
+        (lambda f: _config(f, target_modules=["q_proj"]), "proj, which target_modules .* does not name"),
+        (lambda f: _config(f, target_modules=r".*\.q_proj"), "proj, which target_modules .* does not name"),
+        (lambda f: _config(f, target_modules="_proj"), "proj, which target_modules .* does not name"),
+        (lambda f: _config(f, target_modules="(proj"), "target_modules is '\\(proj', expected a regular expression"),
+        (lambda f: _config(f, target_modules=[1]), r"target_modules is \[1\], expected names"),
         (lambda f: {**f, "adapter/adapter_config.json": b"{"}, "adapter_config.json: not JSON"),
         (lambda f: {**f, "adapter/adapter_model.safetensors": b"\x10" + b"\0" * 9}, "adapter_model.safetensors"),
         (lambda f: {k: v for k, v in f.items() if "config" in k}, "adapter_model.safetensors is missing"),
@@ -325,6 +330,14 @@ def test_an_adapter_that_would_not_do_what_it_was_trained_to_is_refused(qwen: Ba
     with pytest.raises(BackendFailed, match=message):
         open_engine(qwen.bundle(contents=change(qwen.files[A])), host)
     assert host.residency.share("") == 1 and not host.residency._bases  # nothing of it stays
+
+
+@pytest.mark.parametrize("targets", [r"model\.layers\.\d+\.(self_attn|mlp)\..*_proj", "all-linear", None])
+def test_targets_that_all_weights_are_among_change_no_answer(qwen: Base, targets: str | None) -> None:
+    host = qwen.host()
+    expected = qwen.open(host, A)
+    found = open_engine(qwen.bundle(contents=_config(qwen.files[A], target_modules=targets)), host)
+    close(*(engine.probabilities([prepare(engine, "news")]) for engine in (found, expected)))
 
 
 @pytest.mark.parametrize(
