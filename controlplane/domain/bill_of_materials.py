@@ -33,8 +33,8 @@ def bill_of_materials(
         made_by: What its training said of code and libraries; empty where it was made elsewhere.
         finished: When the training ended, RFC 3339; None leaves the time out.
     """
-    base, lineage = bundle["base"], bundle["lineage"]
-    sets = _data_sets(data, lineage)
+    base = bundle["base"]
+    sets = _data_sets(data, bundle["lineage"])
     packages = [
         {"type": "library", "bom-ref": uri, "name": uri.split("/")[-1].split("@")[0], "purl": uri,
          "version": uri.split("@")[-1].replace("%2B", "+")}
@@ -50,6 +50,28 @@ def bill_of_materials(
                 "hashes": _hashes(base["digest"]),
             }
         ]
+    tool = {"type": "application", "name": "interlock", "version": str(made_by.get("version", "unknown"))}
+    metadata: dict[str, Any] = {
+        "tools": {"components": [tool]},
+        "component": _model(digest, bundle, evaluation, sets),
+    }
+    if finished:
+        metadata["timestamp"] = finished
+    others = [*bases, *sets, *packages]
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": SPEC_VERSION,
+        "serialNumber": uuid.uuid5(uuid.NAMESPACE_URL, f"{digest} {evaluation['suite_digest']}").urn,
+        "version": 1,
+        "metadata": metadata,
+        "components": others,
+        "dependencies": [{"ref": _MODEL, "dependsOn": [one["bom-ref"] for one in others]}],
+    }
+
+
+def _model(
+    digest: str, bundle: Mapping[str, Any], evaluation: Mapping[str, Any], sets: list[dict[str, Any]]
+) -> dict[str, Any]:
     files = [
         {"type": "file", "bom-ref": FILE + name, "name": name, "hashes": _hashes(found)}
         for name, found in sorted(bundle["files"].items())
@@ -65,23 +87,10 @@ def bill_of_materials(
         "modelCard": _card(bundle, evaluation, sets),
         "properties": [{"name": "interlock:suite", "value": evaluation["suite_digest"]}],
     }
-    if lineage.get("parent"):
-        ancestor = {"type": "machine-learning-model", "name": bundle["task"]["name"], "version": str(lineage["parent"])}
-        model["pedigree"] = {"ancestors": [ancestor | {"hashes": _hashes(str(lineage["parent"]))}]}
-    tool = {"type": "application", "name": "interlock", "version": str(made_by.get("version", "unknown"))}
-    metadata: dict[str, Any] = {"tools": {"components": [tool]}, "component": model}
-    if finished:
-        metadata["timestamp"] = finished
-    others = [*bases, *sets, *packages]
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": SPEC_VERSION,
-        "serialNumber": uuid.uuid5(uuid.NAMESPACE_URL, f"{digest} {evaluation['suite_digest']}").urn,
-        "version": 1,
-        "metadata": metadata,
-        "components": others,
-        "dependencies": [{"ref": _MODEL, "dependsOn": [one["bom-ref"] for one in others]}],
-    }
+    if parent := bundle["lineage"].get("parent"):
+        ancestor = {"type": "machine-learning-model", "name": bundle["task"]["name"], "version": str(parent)}
+        model["pedigree"] = {"ancestors": [ancestor | {"hashes": _hashes(str(parent))}]}
+    return model
 
 
 def _card(bundle: Mapping[str, Any], evaluation: Mapping[str, Any], sets: list[dict[str, Any]]) -> dict[str, Any]:

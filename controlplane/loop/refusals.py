@@ -10,6 +10,8 @@ from controlplane.loop import succession
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import publish, standing_split
 from controlplane.store import plans, rollouts
+from controlplane.store.store import Unit
+from protos.contract.plan import Split
 
 log = structlog.get_logger()
 
@@ -28,12 +30,8 @@ def offer_again(deployment: Deployment) -> None:
         split = row.plan.split_for(found.state.specialist) if found else None
         if found is None or split is None or unit.now_ms - (row.settled_ms or 0) < OFFER_AGAIN_MS:
             return
-        try:
-            generation = publish(unit, deployment, split, row.rollout).generation
-        except StepRefused as refused:
-            log.error("plan_not_offered_again", rollout=row.rollout, reason=str(refused))
-            return
-        if found.stage_generation == row.generation:
+        generation = _offered(unit, deployment, split, row.rollout)
+        if generation is not None and found.stage_generation == row.generation:
             rollouts.save(unit, replace(found, stage_generation=generation))
 
 
@@ -50,13 +48,19 @@ def undo_promotions(deployment: Deployment) -> None:
         generation = None
         if split is not None and split.candidate == found.state.candidate:
             back = replace(split, candidate=None, canary_bp=0, shadow_bp=0)
-            try:
-                generation = publish(unit, deployment, back, row.rollout).generation
-            except StepRefused as refused:
-                # The plan that stands was written by others; it is tried again, and keeps nothing else up.
-                log.error("promotion_not_undone", rollout=row.rollout, reason=str(refused))
+            generation = _offered(unit, deployment, back, row.rollout)
+            if generation is None:
                 return
         said = f"gateways refused the promotion: {row.reason}: {row.message}"
         after = replace(rollouts.moved(found, phase=Phase.ROLLED_BACK), end_reason=said)
         rollouts.move(unit, found, after, LOOP, "rollout.rolled_back", {"reason": said, "generation": generation})
         succession.restore(unit, after)
+
+
+def _offered(unit: Unit, deployment: Deployment, split: Split, rollout: str) -> int | None:
+    """Offer a split and return its generation; None where the rules refuse it: it is tried again."""
+    try:
+        return publish(unit, deployment, split, rollout).generation
+    except StepRefused as refused:
+        log.error("not_offered_again", rollout=rollout, reason=str(refused))
+        return None
