@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,25 @@ def config(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def start(path: Path, value: Any) -> subprocess.Popen[str]:
+HERE = ("controlplane.training", "--foreground")
+ON_RAY = ("controlplane.training.on_ray", "--address", "local")
+
+
+def start(path: Path, value: Any, module: tuple[str, ...] = HERE) -> subprocess.Popen[str]:
     path.write_text(json.dumps(value))
     return subprocess.Popen(
-        [sys.executable, "-m", "controlplane.training", "--foreground", "--config", str(path)],
+        [sys.executable, "-m", *module, "--config", str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
     )
 
 
-def run(path: Path, value: Any, *, close: bool = False) -> tuple[int, list[dict[str, Any]]]:
-    child = start(path, value)
+def run(
+    path: Path, value: Any, *, module: tuple[str, ...] = HERE, close: bool = False
+) -> tuple[int, list[dict[str, Any]]]:
+    child = start(path, value, module)
     assert child.stdin and child.stdout
     if close:
         child.stdin.close()
@@ -118,6 +125,19 @@ def test_the_same_seed_gives_the_same_bundle_also_after_a_kill(
     assert result["losses"] == expected["losses"] and result["looks"] == expected["looks"]
     assert result["bundle_digest"] == expected["bundle_digest"]
     assert not (tmp_path / "c").exists(), "a finished training leaves no checkpoint"
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra 'ray' is not installed")
+def test_a_training_on_a_one_machine_ray_cluster_brings_home_the_bundle_made_here(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, expected = whole
+    given = config(folder, bundles_dir=str(tmp_path / "bundles"))
+    status, events = run(tmp_path / "c.json", given, module=ON_RAY)
+    assert (status, [event["event"] for event in events][-2:]) == (0, ["progress", "done"]), events[-1]
+    assert events[-1]["result"]["executor"] == "ray"
+    assert events[-1]["result"]["bundle_digest"] == expected["bundle_digest"]
+    assert BundleStore(tmp_path / "bundles").load(expected["bundle_digest"]).manifest.author == "alice"
 
 
 def test_a_training_is_told_with_its_curve_and_everything_it_was_made_by(whole: tuple[Path, dict[str, Any]]) -> None:

@@ -1,42 +1,9 @@
-"""The same training job through a real one-machine Ray cluster."""
+"""Which jobs go to a Ray cluster; ``test_child`` has one trained there."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
 from controlplane.loop.work import Worker
-from protos.contract.bundle import BundleStore
 from tests.controlplane.loop.fixture import world
-from tests.controlplane.training.test_child import TINY, config
-
-pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-
-
-def test_a_training_on_ray_brings_home_the_bundle_it_would_make_here(tmp_path: Path) -> None:
-    given = config(tmp_path, search={}, recipe={**TINY, "rank": 4, "rate": 0.01})
-    path = tmp_path / "c.json"
-    path.write_text(json.dumps(given))
-    digests = []
-    for module in (["controlplane.training", "--foreground"], ["controlplane.training.on_ray", "--address", "local"]):
-        child = subprocess.Popen(
-            [sys.executable, "-m", *module, "--config", str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
-        )
-        assert child.stdout
-        events = [json.loads(line) for line in child.stdout]
-        assert child.wait(120) == 0, events[-1]
-        assert [event["event"] for event in events][-2:] == ["progress", "done"]
-        digests.append(events[-1]["result"]["bundle_digest"])
-    assert events[-1]["result"]["executor"] == "ray"
-    assert digests[0] == digests[1]
-    assert BundleStore(tmp_path / "bundles").load(digests[1]).manifest.author == "alice"
 
 
 def test_only_trainings_go_to_the_cluster_and_only_when_the_settings_say_so(tmp_path: Path) -> None:
