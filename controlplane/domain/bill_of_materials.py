@@ -87,6 +87,8 @@ def _model(
         "modelCard": _card(bundle, evaluation, sets),
         "properties": [{"name": "interlock:suite", "value": evaluation["suite_digest"]}],
     }
+    if (about := evaluation.get("elsewhere", {}).get("candidate")) is not None:  # its weights are no component here
+        model["properties"].append({"name": "interlock:weights", "value": about["weights"]})
     if parent := bundle["lineage"].get("parent"):
         ancestor = {"type": "machine-learning-model", "name": bundle["task"]["name"], "version": str(parent)}
         model["pedigree"] = {"ancestors": [ancestor | {"hashes": _hashes(str(parent))}]}

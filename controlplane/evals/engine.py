@@ -21,7 +21,7 @@ from protos.contract import frames
 
 WINDOW = 64  # jobs in flight: enough to fill batches, and within any worker's queue
 _JOB_US = 60_000_000
-_STALL_S = 60.0
+_STALL_S = 90.0  # a server elsewhere has half a minute for an adapter and another for the probes
 _START_S = 60.0
 _TELL = 32  # answers between two words on progress
 WORKER = (sys.executable, "-m", "gateway.worker")

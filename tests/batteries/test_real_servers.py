@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from controlplane.evals.engines import Engines
 from gateway.engines.remote import RemoteLink
 from gateway.serving.ports import BundleRefused
 from perf.peers import label_models, mlserver, triton
@@ -21,6 +23,8 @@ from perf.request import MODEL
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
 from protos.contract.given import Given
+from protos.contract.servers import read_servers
+from protos.decide_pb2 import Input
 from tests.batteries.engines import make_engine
 from tests.tasks import TASK
 
@@ -114,3 +118,21 @@ def test_a_real_server_keeps_the_contract(peer: Peer, max_batch: int, tmp_path: 
 
     with running(peer, tmp_path / "server") as port:
         asyncio.run(asyncio.wait_for(story(port), 3 * START_S))
+        _check_evaluation(peer, tmp_path / "bundles", port, max_batch)
+
+
+def _check_evaluation(peer: Peer, bundles: Path, port: int, max_batch: int) -> None:
+    """Hold an evaluation to the same answers, and to the names the server goes by."""
+    engine = {"backend": "oip", "preset": label_models.PRESETS[peer.name], "model": MODEL}
+    digest = BundleStore(bundles).add(task=TASK, engine=engine, contents={}, base={}, lineage={}).digest
+    table = {"name": "far", "kind": "oip", "address": f"127.0.0.1:{port}", "max_batch": max_batch}
+    with Engines(bundles, read_servers([table], bundles)) as engines:
+        engines.load(digest)
+        scores = engines.score(digest, [Input(text="x" * n) for n in range(1, 21)])
+        about = engines.elsewhere(digest)
+    firsts = [(n % 10 + 1) / 12 for n in range(1, 21)]
+    assert scores.probabilities == pytest.approx(np.array([[p, 1 - p] for p in firsts]), abs=1e-5)
+    assert about is not None
+    (server,) = about["servers"]
+    assert (server["engine"], server["model"], server["server"]) == ("far", MODEL, peer.name)
+    assert server["server_version"]

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import html
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -135,6 +136,9 @@ def test_a_bundle_elsewhere_is_evaluated_rolled_out_to_primary_and_its_evidence_
         assert named in judged
         assert interlock("evidence", "report", str(folder), "--out", str(tmp_path / "page.html"), *keys)[0] == 0
         assert named in html.unescape((tmp_path / "page.html").read_text("utf-8"))
+
+        bill = json.loads(next(folder.glob("steps/*/mlbom.cdx.json")).read_bytes())
+        assert sentence in str(bill["metadata"]["component"]["properties"])
 
         read = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "engine.token"]
         assert any(path.name.startswith("log.") for path in read)
