@@ -121,11 +121,17 @@ class OpenAiEngine:
         longest = models[settings.model]
         if longest is not None and longest < served.task.max_tokens:
             raise BundleRefused(f"the server reads {longest} tokens, expected {served.task.max_tokens}")
-        if settings.adapter and settings.preset in LOADS_ADAPTERS and settings.adapter not in models:
-            await self._load_adapter(settings)
         if settings.adapter and settings.preset == "trtllm-serve" and not settings.adapter_path:
             raise BundleRefused("manifest.engine.adapter.path is missing, expected where the server finds the adapter")
-        self._kept[served.digest] = settings
+        self._kept[served.digest] = (
+            settings  # first: what a load that is taken back left at the server is forgotten too
+        )
+        if settings.adapter and settings.preset in LOADS_ADAPTERS and settings.adapter not in models:
+            try:
+                await self._load_adapter(settings)
+            except BundleRefused:
+                del self._kept[served.digest]
+                raise
         return Capabilities(
             label_logprobs=TOPK if settings.method == "completions" else EXACT,
             lora="none" if settings.method in ("score", "embeddings") else "per_request",

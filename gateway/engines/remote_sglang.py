@@ -75,7 +75,12 @@ class SglangEngine:
         if 0 < info.max_context_length < served.task.max_tokens:
             raise BundleRefused(f"the server reads {info.max_context_length} tokens, expected {served.task.max_tokens}")
         if name:
-            self._adapters[served.digest] = await self._load_adapter(name, path)
+            self._adapters[served.digest] = name  # also of a load that is taken back, to be forgotten
+            try:
+                self._adapters[served.digest] = await self._load_adapter(name, path)
+            except BundleRefused:
+                del self._adapters[served.digest]
+                raise
         return Capabilities(
             label_logprobs=EXACT,
             lora="per_request",

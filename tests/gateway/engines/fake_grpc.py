@@ -116,6 +116,8 @@ class FakeSglang(sglang_scheduler_pb2_grpc.SglangSchedulerServicer):
         if "missing" in request.lora_path:
             return self.pb.LoadLoRAAdapterResponse(success=False, message=f"no such path {request.lora_path}")
         self.adapters[request.lora_name] = request.lora_path
+        if "slow" in request.lora_path:
+            await self.model.begin("adapter", "please hang")
         return self.pb.LoadLoRAAdapterResponse(success=True)
 
     async def UnloadLoRAAdapter(self, request: Any, context: Any) -> Any:  # noqa: N802

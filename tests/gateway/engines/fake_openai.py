@@ -68,6 +68,8 @@ class FakeOpenAi:
         if "missing" in body["lora_path"]:
             return web.json_response({"error": f"no adapter at {body['lora_path']}"}, status=400)
         self.adapters[body["lora_name"]] = body["lora_path"]
+        if "slow" in body["lora_path"]:
+            await self.model.begin("adapter", "please hang")
         return web.Response(text="Success")
 
     async def _unload(self, request: web.Request) -> web.Response:

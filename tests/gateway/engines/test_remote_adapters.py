@@ -51,6 +51,27 @@ def test_an_adapter_that_the_server_does_not_find_is_refused_when_it_is_loaded(n
                 await rig.link.load(rig.bundle(adapter={"name": "gone", "path": "/missing/adapter"}))
             with pytest.raises(BundleRefused, match=r"adapter\.path"):
                 await rig.link.load(rig.bundle(adapter={"name": "gone"}))
+            if name != "openai sglang":  # which lists no adapters
+                there = rig.bundle(adapter={"name": "gone", "path": PATH})
+                await rig.link.load(there)
+                rig.link.unload(there)  # those that were refused do not hold it
+                with pytest.raises(BundleRefused, match=r"adapter\.path"):
+                    await rig.link.load(rig.bundle(adapter={"name": "gone"}))
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("name", ["openai vllm", "sglang-grpc"])
+def test_an_adapter_whose_load_is_taken_back_does_not_stay_at_the_server(name: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote(name, tmp_path) as rig:
+            slow = rig.bundle(adapter={"name": "one", "path": "/slow/adapter"})
+            loading = asyncio.create_task(rig.link.load(slow))
+            await rig.model.until(started=1)  # the server has it, and has not said so
+            rig.link.unload(slow)
+            await asyncio.gather(loading, return_exceptions=True)
+            with pytest.raises(BundleRefused, match=r"'one' is not loaded .*adapter\.path"):
+                await rig.link.load(rig.bundle(adapter={"name": "one"}))
 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
