@@ -1,7 +1,7 @@
 """Additive models: boosted steps for numbers, weighted terms for texts. The classical control, fit to be served."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,14 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from controlplane.packs.example import Example
 from controlplane.training.classical import Fitted
 from protos.contract.features import ANALYSERS, read_fields, read_number
 from protos.contract.fields import FieldInvalid
+from protos.contract.head import Head
 from protos.contract.task import Field, TaskSpec
 
 Floats = NDArray[np.float64]
@@ -26,6 +27,9 @@ SMALL = 2000  # cases: below, the fit is held back more
 CASES_PER_BIN = 40
 LEAST_OF_CATEGORY = 5
 STRENGTHS = (0.05, 0.4, 2.0)
+LINE_STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.5)
+PARTS, MOST_COMPARED = 3, 8000  # choices are made by that many parts of at most so many cases
+LEAST_TOLD = 1e-6  # probability that a log loss is taken of
 MOST_TERMS = 60_000
 DECIMALS = 6
 
@@ -40,7 +44,9 @@ def fit(
     weights: Sequence[float] | None = None,
     is_balanced: bool = False,
 ) -> Fitted:
-    """Fit on rendered texts; numbers alone by boosted steps, with texts by logistic regression on both.
+    """Fit on rendered texts: texts by logistic regression, tables by boosted steps or straight lines.
+
+    Which of the two, three parts of the training cases say: steps find bends and thresholds, lines need fewer cases.
 
     Args:
         dev: Cases that only the calibration is fitted on; none leaves the model as it is.
@@ -52,15 +58,21 @@ def fit(
     """
     columns = _Columns.of(task, training, analysers or {})
     labels = np.array([task.labels.index(example.label) for example in training])
-    weight = np.ones(len(training)) if weights is None else np.asarray(weights, dtype=np.float64)
+    weight = even(weights, len(training))
     if is_balanced:
         totals = np.bincount(labels, weight, minlength=len(task.labels))
         weight = weight * (weight.sum() / (np.count_nonzero(totals) * totals[labels]))
-    made = _boosted if not columns.texts else _linear
     with threadpool_limits(1):  # threads of these libraries wait for each other by spinning, on cores that others use
+        made = _linear if columns.texts else _of_tables(task, training, labels, weight, seed, analysers or {})
         fields, intercept = made(task, columns, labels, weight, seed)
     body = {"version": 1, "intercept": _rounded(intercept), "fields": fields}
     return Fitted("additive", body).calibrated(task, dev)
+
+
+def even(weights: Sequence[float] | None, count: int) -> Floats:
+    """Return weights whose mean is 1: what holds a fit back counts against their sum."""
+    found: Floats = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    return found / float(found.mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,7 @@ class _Columns:
     """Training cases by field: numbers as bin codes, categories as their own, texts as TF-IDF."""
 
     numbers: dict[str, tuple[list[float], NDArray[np.int64]]]  # edges, codes [cases]
+    centres: dict[str, Floats]  # mean of each bin, standardised; 0 where a value is missing
     categories: dict[str, tuple[list[str], NDArray[np.int64]]]  # values, codes [cases]; one more code for any other
     texts: dict[str, tuple[str, TfidfVectorizer, csr_matrix]]  # analyser, vocabulary, rows [cases, terms]
 
@@ -75,13 +88,14 @@ class _Columns:
     def of(cls, task: TaskSpec, training: Sequence[Example], analysers: Mapping[str, str]) -> "_Columns":
         names = [field.name for field in task.fields]
         parsed = [read_fields(example.text, names) for example in training]
-        numbers, categories, texts = {}, {}, {}
+        numbers, centres, categories, texts = {}, {}, {}, {}
         for field in task.fields:
             values = [fields.get(field.name, "") for fields in parsed]
             if _is_number(field):
                 found = np.array([read_number(value) for value in values])
                 edges = _edges(found)
                 numbers[field.name] = (edges, _codes(found, edges))
+                centres[field.name] = _centres(found, numbers[field.name][1], len(edges) + 2)
                 continue
             analyser = analysers.get(field.name, "words")
             if analyser == "whole":
@@ -97,7 +111,10 @@ class _Columns:
                 min_df=2 if len(values) > 2000 else 1,
             )
             texts[field.name] = (analyser, vectorizer, vectorizer.fit_transform(values))
-        return cls(numbers, categories, texts)
+        return cls(numbers, centres, categories, texts)
+
+
+_Maker = Callable[[TaskSpec, _Columns, NDArray[np.int64], Floats, int], tuple[list[dict[str, Any]], Floats]]
 
 
 def _is_number(field: Field) -> bool:
@@ -130,6 +147,43 @@ def _codes(values: Floats, edges: Sequence[float]) -> NDArray[np.int64]:
     return np.where(np.isnan(values), len(edges) + 1, codes).astype(np.int64)
 
 
+def _centres(values: Floats, codes: NDArray[np.int64], count: int) -> Floats:
+    """Return what a straight line is drawn through: each bin's mean, in standard deviations from that of all."""
+    present = ~np.isnan(values)
+    if not present.any():
+        return np.zeros(count)
+    cases = np.bincount(codes[present], minlength=count)
+    means = np.bincount(codes[present], values[present], minlength=count) / np.maximum(cases, 1)
+    spread = float(values[present].std()) or 1.0
+    return np.where(cases > 0, (means - values[present].mean()) / spread, 0.0)
+
+
+def _of_tables(
+    task: TaskSpec,
+    training: Sequence[Example],
+    labels: NDArray[np.int64],
+    weight: Floats,
+    seed: int,
+    analysers: Mapping[str, str],
+) -> _Maker:
+    """Choose between steps and lines by the log loss over three parts, each judged by the rest's model."""
+    drawn = np.random.default_rng(seed).permutation(len(labels))[:MOST_COMPARED]
+    if np.bincount(labels[drawn])[np.unique(labels[drawn])].min() < PARTS:
+        return _boosted
+    losses = dict.fromkeys((_boosted, _lines), 0.0)
+    for rest, part in StratifiedKFold(PARTS, shuffle=True, random_state=seed).split(drawn, labels[drawn]):
+        inside, outside = drawn[rest], drawn[part]
+        columns = _Columns.of(task, [training[i] for i in inside], analysers)
+        texts = [training[i].text for i in outside]
+        for made in losses:
+            fields, intercept = made(task, columns, labels[inside], weight[inside], seed)
+            body = {"version": 1, "intercept": _rounded(intercept), "fields": fields}
+            logits = Fitted("additive", body).model(task).logits(texts)
+            told = Head().probabilities(logits)[np.arange(len(part)), labels[outside]]
+            losses[made] -= float(weight[outside] @ np.log(np.maximum(told, LEAST_TOLD)))
+    return min(losses, key=lambda made: losses[made])
+
+
 def _boosted(
     task: TaskSpec, columns: _Columns, labels: NDArray[np.int64], weight: Floats, seed: int
 ) -> tuple[list[dict[str, Any]], Floats]:
@@ -143,10 +197,12 @@ def _boosted(
     model = HistGradientBoostingClassifier(
         max_leaf_nodes=2,
         learning_rate=0.1,
-        max_iter=(200 if len(task.labels) == 2 else 60) if is_small else 600,
+        # As many as cross-validation in the train parts of published tables asked for; a rare label that few cases of
+        # great weight stand against leaves too little to stop early by.
+        max_iter=(200 if is_small else 400) if len(task.labels) == 2 else (60 if is_small else 200),
         min_samples_leaf=10 if is_small else 20,
-        early_stopping=not is_small,
-        n_iter_no_change=25,
+        l2_regularization=1.0,
+        early_stopping=False,
         random_state=seed,
     )
     present = np.unique(labels)
@@ -179,6 +235,35 @@ def _all_labels(decision: Floats, present: NDArray[np.int64], count: int) -> Flo
     else:
         logits[:, present] = decision
     return logits
+
+
+def _lines(
+    task: TaskSpec, columns: _Columns, labels: NDArray[np.int64], weight: Floats, seed: int
+) -> tuple[list[dict[str, Any]], Floats]:
+    """Fit a straight line per number, through the means of its bins, and a value per category and missing number."""
+    blocks: list[Floats] = []
+    for name, (edges, codes) in columns.numbers.items():
+        blocks.append(np.column_stack([columns.centres[name], np.arange(len(edges) + 2) == len(edges) + 1])[codes])
+    blocks += [np.eye(len(known) + 1)[codes] for known, codes in columns.categories.values()]
+    matrix = csr_matrix(np.hstack(blocks))
+    strength = _strength(matrix, labels, weight, seed, LINE_STRENGTHS)
+    model = LogisticRegression(C=strength, max_iter=300, random_state=seed).fit(matrix, labels, sample_weight=weight)
+    present, share = np.unique(labels), weight / weight.sum()
+    coefficients = _all_weights(model.coef_, present, len(task.labels))
+    intercept = _all_weights(np.atleast_2d(model.intercept_).T, present, len(task.labels), missing=-20.0)[0]
+    at, fields = 0, []
+    for name, (edges, _) in columns.numbers.items():
+        slope, missing = coefficients[at], coefficients[at + 1]
+        values = np.outer(columns.centres[name], slope)
+        values[len(edges) + 1] = missing
+        fields.append(_coded(columns, name, values, share)[0])
+        at += 2
+    for name, (known, _) in columns.categories.items():
+        part, rest = _coded(columns, name, coefficients[at : at + len(known) + 1], share)
+        fields.append(part)
+        intercept += rest
+        at += len(known) + 1
+    return fields, intercept
 
 
 def _linear(
@@ -225,20 +310,22 @@ def _linear(
     return fields, intercept
 
 
-def _strength(matrix: Any, labels: NDArray[np.int64], weight: Floats, seed: int) -> float:
+def _strength(
+    matrix: Any, labels: NDArray[np.int64], weight: Floats, seed: int, strengths: Sequence[float] = STRENGTHS
+) -> float:
     """Choose how freely to fit few cases: the least log loss over three parts, each judged by the rest's model."""
     losses = []
-    for strength in STRENGTHS:
+    for strength in strengths:
         total = 0.0
-        for rest, part in KFold(3, shuffle=True, random_state=seed).split(labels):
+        for rest, part in KFold(PARTS, shuffle=True, random_state=seed).split(labels):
             model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, random_state=seed)
             model.fit(matrix[rest], labels[rest], sample_weight=weight[rest])
             # A label that only the part has is as good as impossible to the rest's model.
             told = np.zeros((len(part), labels.max() + 1))
             told[:, model.classes_] = model.predict_proba(matrix[part])
-            total -= float(weight[part] @ np.log(np.maximum(told[np.arange(len(part)), labels[part]], 1e-6)))
+            total -= float(weight[part] @ np.log(np.maximum(told[np.arange(len(part)), labels[part]], LEAST_TOLD)))
         losses.append(total)
-    return STRENGTHS[int(np.argmin(losses))]
+    return strengths[int(np.argmin(losses))]
 
 
 def _all_weights(weights: Floats, present: NDArray[np.int64], count: int, missing: float = 0.0) -> Floats:

@@ -218,3 +218,32 @@ def test_a_rare_label_is_guessed_more_often_when_labels_count_the_same() -> None
         logits = Additive.from_json(MIXED, made.body, "m").logits([case.text for case in cases])
         told[balanced] = np.mean(logits[:, 1] > logits[:, 0])
     assert told[True] > told[False]
+
+
+def bends(n: int, seed: int, bend: bool) -> list[Example]:
+    rng = random.Random(seed)
+    found = []
+    for _ in range(n):
+        amount, count = rng.gauss(0, 1), rng.randrange(6)
+        odds = 4 * (abs(amount) - 0.7) if bend else amount + 0.3 * (count - 2.5)
+        text = f"amount: {amount:.3f}\ncount: {count}\nknown: {rng.random() < 0.5}\ncountry: {rng.choice(['aa', 'bb'])}"
+        found.append(Example(text, "unsafe" if rng.random() < 1 / (1 + math.exp(-odds)) else "safe"))
+    return found
+
+
+@pytest.mark.parametrize("bend", [False, True], ids=["a line", "a bend"])
+def test_a_table_is_learned_by_lines_where_they_tell_as_much_as_steps(bend: bool) -> None:
+    body = fit(TABLE, bends(500, 1, bend), [], seed=1, analysers=WHOLE).body
+    values = next(np.array(field["values"])[:-1, 1] for field in body["fields"] if field["name"] == "amount")
+    is_rising = bool((np.diff(values) > 0).all())
+    assert is_rising != bend
+
+
+def test_a_weight_says_how_cases_compare_and_not_how_many_there_are() -> None:
+    cases = table(400, 1)
+    weights = [1.0 if case.label == "unsafe" else 20.0 for case in cases]
+    bodies = [
+        fit(TABLE, cases, [], seed=1, analysers=WHOLE, weights=[factor * weight for weight in weights]).body
+        for factor in (1.0, 64.0)
+    ]
+    assert bodies[0] == bodies[1]
