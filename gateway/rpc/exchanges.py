@@ -1,7 +1,7 @@
 """gRPC over HTTP/2: the method table as Envoy or callers see it. Every path ends a call with exactly one status.
 
-A unary call costs no task (``rpc/step.py``): its handler runs as soon as the request is whole, on the
-spot, and goes on when what it waits for is there.
+A unary call costs no task (``rpc/step.py``): its handler begins once all that has come is read, so that calls
+beyond the limit are refused before any work is done, and goes on when what it waits for is there.
 """
 
 import asyncio

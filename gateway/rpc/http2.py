@@ -2,7 +2,7 @@
 
 The peer is our own Envoy, which holds strangers to the limits of its bootstrap, or a caller itself, held to
 ``Limits``. Every byte that breaks the protocol ends the connection. All frames of one read are handled together
-and everything they give rise to leaves in one write.
+and everything they give rise to at once leaves in one write.
 """
 
 import asyncio
@@ -112,6 +112,7 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._window = 65_535
         self._outgoing: list[bytes] = []
+        self._is_reading = False
         self._unpaused: asyncio.Future[None] | None = None
         self.stream_window = 65_535
         self.blocked: dict[int, Stream] = {}
@@ -155,11 +156,15 @@ class Connection(asyncio.Protocol):
             await asyncio.shield(self._unpaused)
 
     def data_received(self, data: bytes) -> None:
-        """Handle every frame that is whole."""
+        """Handle every frame that is whole; what that gives rise to leaves at once."""
+        self._is_reading = True
         try:
             self._pending = self._frames(self._pending + data if self._pending else data)
             if self.noise > self._limits.noise:
                 raise PeerBroken(f"{self._limits.noise} frames more than calls that were answered")
+            if self._received > self._limits.window >> 4:
+                self.write(window_update(0, self._received))
+                self._received = 0
         except (PeerBroken, BlockBroken) as error:
             if self._table is None:
                 log.error("http2_peer_broken", error=str(error))
@@ -167,16 +172,15 @@ class Connection(asyncio.Protocol):
                 self._flush()
                 self._transport.write(goaway(self._last, PROTOCOL_ERROR))
                 self._transport.close()
-            return
-        if self._received > self._limits.window >> 4:
-            self.write(window_update(0, self._received))
-            self._received = 0
+        finally:
+            self._is_reading = False
+            self._flush()
 
     # What streams call
 
     def write(self, data: bytes) -> None:
-        """Send bytes at the end of this turn of the loop."""
-        if not self._outgoing:
+        """Send bytes: at the end of the read that gave rise to them, else of this turn of the loop."""
+        if not self._outgoing and not self._is_reading:
             self.loop.call_soon(self._flush)
         self._outgoing.append(data)
 

@@ -13,9 +13,9 @@ def _nobody(payload: bytes | None, error: BaseException | None) -> None:
 class Step:
     """A coroutine on its way.
 
-    It begins on the spot and its answer is told on the spot, where a task costs two turns of the loop. Inside, it is
-    the current task, as asyncio lets other implementations be (its manual, "Extending"), so timeouts and task groups
-    work.
+    It begins on the next turn of the loop and its answer is told on the spot, where a task costs one turn more.
+    Inside, it is the current task, as asyncio lets other implementations be (its manual, "Extending"), so timeouts
+    and task groups work.
     """
 
     __slots__ = ("_context", "_done", "_is_cancelled", "_loop", "_requests", "_waits_for", "_work")
@@ -35,11 +35,8 @@ class Step:
         self._requests = 0
 
     def begin(self) -> None:
-        """Run until the first wait; from inside another task, on the next turn."""
-        if asyncio.current_task(self._loop) is None:
-            self._context.run(self._run)
-        else:
-            self._loop.call_soon(self._run, context=self._context)
+        """Run until the first wait, once all that has come is read."""
+        self._loop.call_soon(self._run, context=self._context)
 
     # As of asyncio.Task.
 

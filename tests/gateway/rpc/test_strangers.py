@@ -114,9 +114,10 @@ def test_calls_beyond_the_limit_are_refused_unread_and_room_is_given_back() -> N
     async def story(peer: Peer, server: GrpcServer) -> None:
         server.max_calls = 2
         peer.say(HELLO + b"".join(request(number, WAIT, message(b"")) for number in (1, 3, 5)))
-        await turns()
-        headers, _ = peer.answer(5)
+        headers, _ = peer.answer(5)  # written before any work begins
         assert (headers["grpc-status"], headers["grpc-retry-pushback-ms"]) == ("8", "100")
+        assert echo.waiting == 0
+        await turns()
         assert echo.waiting == 2
         peer.say(frame(RST_STREAM, 0, 1, CANCEL) + request(7, ECHO, message(b"next")))
         await turns()
