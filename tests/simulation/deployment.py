@@ -158,12 +158,24 @@ class Simulation:
             said = {gate.name: plant.deliver(gate) for gate in plant.gates}
             self.log += said.values()
         if self.is_honest:
+            self.reinstall([g for g in plant.gates if g.is_misled and "approval_" in said[g.name]])
             return check_liveness(plant)
         content = [g for g in plant.gates if said[g.name].endswith("no news") or "applied" in said[g.name]]
         alike = {gate.plan.generation for gate in content if not gate.is_diverted}
         states = [(gate.name, gate.plan.generation, gate.is_diverted) for gate in plant.gates]
         assert len(alike) <= 1, f"2: gateways stay on plans {states}"
         return f"plan {alike}"
+
+    def reinstall(self, misled: list[Gate]) -> None:
+        """Set gateways up anew that an old database told that nothing newer stood.
+
+        What people approved had lapsed by then, so that what the newest database had already made of it is refused,
+        as it would be if somebody with the plan key dated a plan back.
+        """
+        for gate in misled:
+            self.log.append(self.plant.new_gateway(gate))
+            (fresh,) = (g for g in self.plant.gates if g.name == gate.name)
+            self.log.append(self.plant.deliver(fresh))
 
     # What else happens
 

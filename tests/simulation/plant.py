@@ -120,6 +120,7 @@ class Gate:
     is_diverted: bool = False  # it followed a ledger that a thief forked
     current_s: int = 0  # when it last knew of no newer plan than its own
     judged_from_s: int = 0  # the same, at the last look at it
+    is_misled: bool = False  # an old database told it that nothing newer stood
 
 
 class Plant:
@@ -473,6 +474,7 @@ class Plant:
                 gate.orders -= set(told.recorded)  # by a database that is not the one that stays
             if 0 < told.generation <= gate.plan.generation:
                 gate.current_s = self.now_ms // 1000
+                gate.is_misled |= self.newest is not None
         return f"{gate.name}: {', '.join(said) or 'no news'}"
 
     def roll_back_locally(self, gate: Gate, name: str) -> str:

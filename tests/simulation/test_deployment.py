@@ -32,7 +32,7 @@ from tests.simulation.plant import Plant, Refused
 SEEDS = int(os.environ.get("INTERLOCK_SEEDS", "2"))
 # An edited database stopped the loop: by a weight that is no stage, by a way back that nobody approved.
 # So did a plan of an earlier rollout of the same bundle, where gateways had refused all of this one's.
-REGRESSIONS = (5202, 10280, 20057, 20390)
+REGRESSIONS = (5202, 10280, 20057, 20390, 21267)
 BUNDLES = st.integers(0, 3)
 GATES = st.integers(0, 1)
 PEOPLE = st.sampled_from(("ann", "bob", "eve", "oli"))
