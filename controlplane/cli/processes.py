@@ -16,7 +16,10 @@ from protos.contract.servers import RemoteSettings, servers_in
 ConfigOption = Annotated[Path, typer.Option("--config", help="Settings of all three processes, one TOML table each.")]
 CONFIG = Path("interlock.toml")
 ServersOption = Annotated[
-    Path | None, typer.Option("--config", help="Settings whose [[gateway.engines]] hold bundles for servers elsewhere.")
+    Path | None,
+    typer.Option(
+        "--config", help="Settings whose tables gateway.engines declare the servers elsewhere that hold bundles."
+    ),
 ]
 
 gateway = typer.Typer(help="The gateway: answers callers from a verified plan.", no_args_is_help=True)

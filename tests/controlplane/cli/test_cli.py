@@ -41,7 +41,7 @@ def test_every_command_offers_json_and_says_what_it_and_its_options_do(path: tup
 def test_the_commands_a_user_was_promised_exist() -> None:
     promised = (
         "access add, access remove, access list, "
-        "bundle build, bundle diff, bundle export, bundle gc, bundle inspect, bundle verify, "
+        "bundle build, bundle diff, bundle export, bundle gc, bundle inspect, bundle train, bundle verify, "
         "approval request, approval sign, approval submit, decision show, rollout drill, rollout watch, "
         "ledger prove, ledger cosign, "
         "ledger export, operator enrol, operator revoke, operator sign, operator publish, "
