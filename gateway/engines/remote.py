@@ -86,9 +86,8 @@ class RemoteLink:
         self._results: dict[int, tuple[asyncio.Future[Result], asyncio.Task[None]]] = {}
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._unloads: set[asyncio.Task[None]] = set()
-        self._turn = (
-            asyncio.Lock()
-        )  # what the server holds changes in the order it was asked to; bundles share adapters
+        # What the server holds changes in the order it was asked to; bundles share adapters.
+        self._turn = asyncio.Lock()
         self._problems: dict[str, str] = {}
 
     @property

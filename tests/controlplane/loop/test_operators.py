@@ -46,4 +46,6 @@ def test_a_list_that_asks_for_more_people_than_approved_what_stands_stops_it_too
 def test_one_whose_key_was_revoked_does_not_stop_it(standing: World) -> None:
     key = Operators.read(standing.root / "operators.json").people[0].keys[0]
     edit(standing, revoked=(Revoked(key, 0),))
-    build(standing.deployment.settings, lambda: None).store.close()
+    started = build(standing.deployment.settings, lambda: None)
+    assert started.operators().revoked_since(key) == 0
+    started.store.close()

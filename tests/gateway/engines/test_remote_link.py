@@ -76,17 +76,22 @@ def story(root: Path, told: Callable[[RemoteLink, Server, list[str]], Awaitable[
     asyncio.run(asyncio.wait_for(whole(), 30))
 
 
+async def loaded_while_forgetting(link: RemoteLink, server: Server, forgotten: str, wanted: str) -> None:
+    """Have a bundle wanted while the server is slow to forget one, and then let the server go on."""
+    await link.load(forgotten)
+    server.slow = {"unload"}
+    link.unload(forgotten)
+    loading = asyncio.create_task(link.load(wanted))
+    await server.until("load", "unload")
+    await time_to_go_wrong()
+    server.let_go.set()
+    await loading
+    await time_to_go_wrong()
+
+
 def test_a_bundle_wanted_again_while_it_is_being_forgotten_is_held_in_the_end(tmp_path: Path) -> None:
     async def told(link: RemoteLink, server: Server, bundles: list[str]) -> None:
-        await link.load(bundles[0])
-        server.slow = {"unload"}
-        link.unload(bundles[0])
-        again = asyncio.create_task(link.load(bundles[0]))
-        await server.until("load", "unload")
-        await time_to_go_wrong()
-        server.let_go.set()
-        await again
-        await time_to_go_wrong()
+        await loaded_while_forgetting(link, server, bundles[0], bundles[0])
         assert bundles[0] in link.ready and server.held
         assert server.begun == ["load", "unload", "load"]
 
@@ -95,15 +100,7 @@ def test_a_bundle_wanted_again_while_it_is_being_forgotten_is_held_in_the_end(tm
 
 def test_another_bundle_of_the_same_adapter_waits_until_it_is_forgotten(tmp_path: Path) -> None:
     async def told(link: RemoteLink, server: Server, bundles: list[str]) -> None:
-        await link.load(bundles[0])
-        server.slow = {"unload"}
-        link.unload(bundles[0])
-        other = asyncio.create_task(link.load(bundles[1]))
-        await server.until("load", "unload")
-        await time_to_go_wrong()
-        server.let_go.set()
-        await other
-        await time_to_go_wrong()
+        await loaded_while_forgetting(link, server, bundles[0], bundles[1])
         assert bundles[1] in link.ready and server.held
 
     story(tmp_path, told)
