@@ -35,7 +35,7 @@ class DemoFailed(Exception):
 class Scale:
     """How large the story is: the whole one, or one that fits into a test."""
 
-    rate: float  # requests a second
+    rate: float  # requests a second, on a machine that can take them
     examples: int
     live_examples: int
     held_out: int
@@ -184,7 +184,6 @@ bundles_dir = "bundles"
 capture_dir = "capture"
 operators = "operators.json"
 plan_key = "keys/plan.key"
-tick_s = 0.2
 
 [[controlplane.specialists]]
 {chr(10).join(f"{name} = {json.dumps(value)}" for name, value in source.items())}

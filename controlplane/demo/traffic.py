@@ -1,11 +1,13 @@
 """Live traffic at a constant arrival rate, and what its callers saw."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import grpc
 import grpc.aio
@@ -18,6 +20,9 @@ from protos import decide_pb2, decide_pb2_grpc
 DEADLINE_S = 0.5  # a caller's own patience; the task's deadline is shorter and ends in a fallback
 RECENT_S = 5.0
 CALLERS = 5_000
+PACING_CALLS = 40
+BUSY = 0.25  # share of the time that callers keep an engine busy; shadows, training and evaluation want theirs
+LEAST_RATE = 10.0
 
 
 @dataclass(slots=True)
@@ -34,6 +39,7 @@ class Traffic:
     """Callers that do not wait for each other: a slow answer delays no later request."""
 
     def __init__(self, address: str, pack: Pack, rate: float) -> None:
+        """Take the gateway's address and the most requests a second."""
         self._address = address
         self._pack = pack
         self._rate = rate
@@ -54,6 +60,22 @@ class Traffic:
         """Return a percentile of the callers' latencies in ms; NaN without any."""
         values = [one[1] for one in self.recent()] if recent else self.seen.latencies_ms
         return float(np.percentile(values, q)) if values else float("nan")
+
+    async def pace(self) -> float:
+        """Ask one call after the other, and return the requests a second that this machine can take all along."""
+        pack, took = self._pack, []
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            stub = decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
+            for example in islice(pack.stream(3, 0.0), PACING_CALLS):
+                asked = decide_pb2.DecideRequest(
+                    specialist=pack.task.name, input=decide_pb2.Input(text=example.text), test=True
+                )
+                began = time.perf_counter()
+                with contextlib.suppress(grpc.aio.AioRpcError):  # as slow as its caller's patience
+                    await stub.Decide(asked, timeout=DEADLINE_S)
+                took.append(time.perf_counter() - began)
+        self._rate = max(LEAST_RATE, min(self._rate, BUSY / float(np.median(took))))
+        return self._rate
 
     async def run(self) -> None:
         """Send until cancelled."""
