@@ -283,7 +283,7 @@ def decide(rollout: Rollout, evidence: Evidence, approvals: Approvals, now: date
     if rollout.phase is Phase.CANDIDATE and rollout.evaluation is Verdict.FAIL:
         return Reject("the candidate's evaluation rejects it")
     if rollout.phase in OPEN and rollout.evaluation is not Verdict.PASS:
-        return Hold("the candidate's evaluation has not accepted it")
+        return Hold("waiting for the candidate's evaluation")
     approvals = approvals.in_force(now)
     match rollout.phase:
         case Phase.CANDIDATE:

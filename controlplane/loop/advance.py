@@ -34,7 +34,7 @@ from controlplane.loop.gates import ArmCount, arm, canary_gates, shadow_gates
 from controlplane.loop.maturity import matured_before
 from controlplane.loop.publish import publish, settle_refused, standing_split
 from controlplane.loop.shadow_report import stage_pairs
-from controlplane.store import counters, plans, rollouts, samples
+from controlplane.store import counters, jobs, plans, rollouts, samples
 from controlplane.store.rollouts import RolloutRow
 from controlplane.store.store import Unit
 from protos.contract.plan import Split
@@ -69,7 +69,7 @@ def step(unit: Unit, deployment: Deployment, row: RolloutRow) -> RolloutRow:
     now = datetime.fromtimestamp(unit.now_ms / 1000, UTC)
     decision = decide(row.state, Evidence(row.gates), given, now)
     if isinstance(decision, Hold):
-        row = replace(row, waiting_for=decision.reason)
+        row = replace(row, waiting_for=_failure(unit, row) or decision.reason)
         if decision.awaits_approval and row.evidence is None:
             row = _ask(unit, deployment, row)
         rollouts.save(unit, row)
@@ -216,6 +216,15 @@ def start(
         },
     )
     return row
+
+
+def _failure(unit: Unit, row: RolloutRow) -> str:
+    """Say why a candidate is not judged: an evaluation that failed is asked again by a person or by nobody."""
+    state = row.state
+    if state.phase is not Phase.CANDIDATE or state.held:
+        return ""
+    job = jobs.last_evaluation(unit, state.specialist, state.candidate)
+    return f"its evaluation failed, job {job.id}: {job.message}" if job is not None and job.state == jobs.FAILED else ""
 
 
 def _judged(unit: Unit, row: RolloutRow) -> RolloutRow:

@@ -37,7 +37,20 @@ def ask(
     start_rollout: bool,
     operation_id: str | None = None,
 ) -> str:
-    """Queue an evaluation and return its job's id; a bundle made elsewhere becomes known by it.
+    """Queue an evaluation and return its job's id.
+
+    Raises:
+        UnknownBundle, StepRefused: As ``admit``.
+    """
+    admit(unit, deployment, specialist, bundle, cause=cause)
+    request = {"bundle": bundle, "suite": deployment.pack(specialist).suite.digest, "start_rollout": start_rollout}
+    return jobs.queue(
+        unit, "evaluate", specialist, cause=cause, request=request, author=LOOP, operation_id=operation_id
+    )
+
+
+def admit(unit: Unit, deployment: Deployment, specialist: str, bundle: str, *, cause: str) -> None:
+    """Keep a bundle that may have been made elsewhere as one of the specialist's.
 
     Raises:
         UnknownBundle: The bundle is missing, altered, or made for another task.
@@ -55,10 +68,6 @@ def ask(
     except NotDeclared as error:
         raise StepRefused(str(error)) from error
     rollouts.add_bundle(unit, bundle, specialist, cause, manifest.author)
-    request = {"bundle": bundle, "suite": deployment.pack(specialist).suite.digest, "start_rollout": start_rollout}
-    return jobs.queue(
-        unit, "evaluate", specialist, cause=cause, request=request, author=LOOP, operation_id=operation_id
-    )
 
 
 def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:

@@ -32,8 +32,10 @@ class RolloutCalls(Transactions):
 
         def start(unit: Unit) -> Any:
             specialist, bundle = request.specialist, request.bundle_digest
+            if rollouts.bundle_row(unit, bundle) is None:
+                evaluate.admit(unit, self._deployment, specialist, bundle, cause="operator")
             row = advance.start(unit, self._deployment, specialist, bundle, request.started_by, request.operation_id)
-            if row.state.phase is Phase.CANDIDATE and jobs.unfinished(unit, specialist) is None:
+            if row.state.phase is Phase.CANDIDATE and not _is_under_way(unit, specialist, bundle):
                 evaluate.ask(unit, self._deployment, specialist, bundle, cause="operator", start_rollout=False)
             return self._rollout(unit, row)
 
@@ -216,3 +218,8 @@ def _said(given: Approval) -> dict[str, Any]:
         "expires": given.expires,
         "reason": given.reason,
     }
+
+
+def _is_under_way(unit: Unit, specialist: str, bundle: str) -> bool:
+    job = jobs.last_evaluation(unit, specialist, bundle)
+    return job is not None and job.state in (jobs.QUEUED, jobs.RUNNING)

@@ -62,6 +62,13 @@ def unfinished(unit: Unit, specialist: str, but: str = "") -> Any:
     return unit.connection.execute(query.order_by(job.c.created_ms)).first()
 
 
+def last_evaluation(unit: Unit, specialist: str, bundle: str) -> Any:
+    """Return the job of a bundle's newest evaluation, or None."""
+    query = select(job).where(job.c.specialist == specialist, job.c.kind == "evaluate")
+    newest = unit.connection.execute(query.order_by(job.c.created_ms.desc(), job.c.id))
+    return next((found for found in newest if found.request["bundle"] == bundle), None)
+
+
 def claim(unit: Unit, lease_ms: int) -> Any:
     """Take the oldest queued job, or a running one whose heartbeat stopped; None when there is none.
 

@@ -20,18 +20,40 @@ from protos.contract.attestation import Operators, read_private, read_public
 from protos.contract.digest import digest_bytes
 from protos.contract.plan import TrafficPlan
 from protos.contract.plan_rules import sign_plan
-from tests.controlplane.cli.fake import interlock
-from tests.controlplane.deployment import SPECIALIST, Deployment
+from tests.controlplane.cli.fake import interlock, said
+from tests.controlplane.deployment import PACK, SPECIALIST, Deployment
 from tests.controlplane.ready import Ready
 
 
-def test_a_candidate_becomes_primary_through_shadow_canary_and_two_approvals(ready: Ready, tmp_path: Path) -> None:
+def trained(deployment: Deployment) -> tuple[str, tuple[str, ...]]:
+    """Train a bundle on a file, as a person does; return its digest and the command that the training ends with."""
+    data = deployment.root / "cases.jsonl"
+    # Words of its own: the fence keeps out whatever is nearly one of the suite's cases.
+    rows = (
+        {"text": f"{label} {i * 7919:030b}", "label": label}
+        for i in range(100)
+        for label in deployment.pack.task.labels
+    )
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    where = ("--store", str(deployment.store.root), "--artifacts", str(deployment.root / "artifacts"))
+    code, made = said("bundle", "train", PACK, "--data", str(data), "--author", "trainer", *where)
+    assert code == 0, made
+    return made["bundle"], tuple(made["next"]["submit"].split()[1:])
+
+
+def test_a_bundle_trained_on_a_file_becomes_primary_through_shadow_canary_and_two_approvals(
+    ready: Ready, tmp_path: Path
+) -> None:
     async def story(deployment: Deployment) -> None:
-        old, new = ready.old, ready.new
+        old = ready.old
         answers = await deployment.drive(40)
         assert {a.bundle_digest for a in answers} == {old}
 
-        name = await deployment.begun(new)
+        new, submit = await asyncio.to_thread(trained, deployment)
+        control = ("--control", f"127.0.0.1:{deployment.ports['control']}")
+        code, started = await asyncio.to_thread(said, *submit, *control)
+        assert code == 0, started
+        name = started["id"]
         shadowed = await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
         assert (shadowed.phase, shadowed.canary_bp) == ("shadow", 0)
         assert {g.verdict for g in shadowed.gates} == {"pass"}

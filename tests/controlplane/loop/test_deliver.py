@@ -15,6 +15,8 @@ from controlplane.store import jobs, ledger, rollouts
 from protos.contract.base import BaseStore
 from protos.contract.digest import canonical_json
 from protos.contract.url_store import bases_of, open_store
+from tests.controlplane.cli.fake import said
+from tests.controlplane.governed import governed
 from tests.controlplane.loop.fixture import NAME, World, world
 
 
@@ -133,6 +135,22 @@ def test_without_a_store_elsewhere_nothing_is_delivered_and_nothing_waits(tmp_pa
     assert look(made, rollout)[0] is Phase.SHADOW
     with made.deployment.store.reading() as unit:
         assert jobs.listed(unit) == []
+
+
+def test_a_bundle_that_nobody_knew_is_judged_although_its_copy_waits_too_and_a_failure_to_judge_it_is_told(
+    tmp_path: Path,
+) -> None:
+    with governed(tmp_path, bundles_url=f"file://{tmp_path}/origin") as made:
+        control = ("--control", f"127.0.0.1:{made.port}")
+        code, started = said("rollout", "start", NAME, made.world.bundle(), "--as", "ops", *control)
+        assert code == 0, started
+        with made.deployment.store.writing(made.clock()) as unit:
+            found = {job.kind: job.id for job in jobs.listed(unit)}
+            assert set(found) == {"deliver", "evaluate"}
+            jobs.finish(unit, found["evaluate"], jobs.FAILED, "no core to run on", None)
+        advance.advance(made.deployment)
+        waiting = made.rollout(started["id"]).waiting_for
+        assert waiting == f"its evaluation failed, job {found['evaluate']}: no core to run on"
 
 
 def test_a_store_whose_protocol_is_unknown_stops_the_process_when_it_starts(tmp_path: Path) -> None:
