@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 from gateway.errors import FramingBroken, UnknownMethod
 from gateway.rpc.header_block import read_block, write_block
 from gateway.rpc.http2 import OUR_ENVOY, Connection, Limits
-from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, MOST_WINDOW
+from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, MOST_WINDOW, Refusal
 from gateway.rpc.http2_frames import frame as http2_frame
 from gateway.rpc.http2_stream import Stream
 from gateway.rpc.local import LOCAL, LOCAL_CALLS
@@ -56,9 +56,9 @@ _HEADERS = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grp
 _START = write_block(_HEADERS)
 _START_GZIPPED = write_block((*_HEADERS, (b"grpc-encoding", b"gzip")))
 _OK = write_block(((b"grpc-status", b"0"),))
-_NOT_GRPC = write_block(((b":status", b"415"),))
-_TOO_MANY_HEADERS = write_block(((b":status", b"431"),))
-_BUSY = write_block((*_HEADERS, *_status_fields(BUSY)))
+_NOT_GRPC = Refusal(write_block(((b":status", b"415"),)))
+_TOO_MANY_HEADERS = Refusal(write_block(((b":status", b"431"),)))
+_BUSY = Refusal(write_block((*_HEADERS, *_status_fields(BUSY))))
 # The three frames of an answer but for its bytes: headers; the head of the data and of the message in it; trailers.
 _BEFORE = struct.Struct(f">5sI{len(_START)}sBHHIBI")
 _AFTER = struct.Struct(f">5sI{len(_OK)}s")
@@ -117,9 +117,7 @@ class GrpcServer:
     def connect(self) -> Connection:
         """Make the protocol of one connection."""
         window = 2 * self.max_message_bytes + (1 << 16)  # a whole message fits however much of it is owed
-        connection = Connection(
-            lambda of, number: _Exchange(self, of, number), window, self.connections.discard, self._limits
-        )
+        connection = Connection(self._open, window, self.connections.discard, self._limits)
         self.connections.add(connection)
         return connection
 
@@ -132,7 +130,17 @@ class GrpcServer:
         for exchange in list(self.running):
             exchange.on_reset()
 
-    def asked(self, block: bytes) -> Asked:
+    def _open(self, connection: Connection, number: int, block: bytes) -> "_Exchange | Refusal":
+        """Make the exchange of a call, or refuse what can be refused now."""
+        if len(block) > MOST_HEADER_BYTES and not self.is_envoy:
+            return _TOO_MANY_HEADERS
+        asked = self._what_is_asked(block)
+        room = self.max_calls - len(self.running)
+        if room <= 0 and (room <= -LOCAL_CALLS or not asked.path.startswith(LOCAL)):
+            return _BUSY
+        return _Exchange(self, connection, number, asked) if asked.is_grpc else _NOT_GRPC
+
+    def _what_is_asked(self, block: bytes) -> Asked:
         """Read a request's header block, but for the stamp, which differs each time; what was read is kept."""
         key = unstamped(block) if self.is_envoy else block
         found = self._asked.get(key)
@@ -202,9 +210,10 @@ class _Exchange(Stream):
         "give_up_at",
     )
 
-    def __init__(self, server: GrpcServer, connection: Connection, number: int) -> None:
+    def __init__(self, server: GrpcServer, connection: Connection, number: int, asked: Asked) -> None:
         super().__init__(connection, number)
         self._server = server
+        self._asked = asked
         self._has_begun_answer = self._is_gzip = self._is_late = self._is_over = False
         self._reader: MessageReader | None = None
         self._work: asyncio.Task[None] | Step | None = None
@@ -212,21 +221,11 @@ class _Exchange(Stream):
     # What comes
 
     def on_headers(self, block: bytes, is_last: bool) -> None:
-        """Begin: refuse what can be refused now; a call with a stream of requests starts at once."""
-        server = self._server
-        if len(block) > MOST_HEADER_BYTES and not server.is_envoy:
-            self._refuse(_TOO_MANY_HEADERS)
-            return
-        asked = self._asked = server.asked(block)
-        if len(server.running) >= server.max_calls + (LOCAL_CALLS if asked.path.startswith(LOCAL) else 0):
-            self._refuse(_BUSY)
-            return
+        """Begin; a call with a stream of requests starts at once."""
+        server, asked = self._server, self._asked
         now = time.monotonic()
         self.began = began = now - waited_s(block) if server.is_envoy else now
         self.give_up_at: float | None = began + UPLOAD_S
-        if not asked.is_grpc:
-            self._refuse(_NOT_GRPC)
-            return
         server.began(self)
         method = asked.method
         if asked.error is not None or method is None:
@@ -247,11 +246,6 @@ class _Exchange(Stream):
             self._start(self._stream(cast(BidiStream, method.handler)(self._call, self._requests.messages())))
         elif is_last:
             self.on_data(b"", True)
-
-    def _refuse(self, block: bytes) -> None:
-        """End a call that was never begun."""
-        self._is_over = True
-        super().end(block)
 
     def on_data(self, data: bytes, is_last: bool) -> None:
         """Take a piece of the request; the last one of a unary request starts the work."""

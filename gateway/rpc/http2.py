@@ -35,6 +35,7 @@ from gateway.rpc.http2_frames import (
     SETTINGS,
     WINDOW_UPDATE,
     PeerBroken,
+    Refusal,
     frame,
     goaway,
     header_block,
@@ -75,11 +76,12 @@ STRANGER = Limits(streams=128, block_bytes=1 << 16, window=1 << 24, noise=1_000)
 OUR_ENVOY = Limits(streams=MOST_WINDOW, block_bytes=1 << 18, window=1 << 30, noise=MOST_WINDOW)
 
 
-Opened = Callable[["Connection", int], Stream]
+Opened = Callable[["Connection", int, bytes], Stream | Refusal]
 
 
 class Connection(asyncio.Protocol):
-    """One connection of the peer. ``opened(connection, number)`` makes the stream of a request that begins.
+    """One connection of the peer. ``opened(connection, number, block)`` makes the stream of a request that begins, or
+    says how it ends at once: what is refused for its headers is never a stream, and costs as little as can be.
 
     ``lost(connection)`` is called once, at its end.
 
@@ -324,9 +326,15 @@ class Connection(asyncio.Protocol):
             self.write(reset(number, REFUSED_STREAM))
             return
         is_last = bool(flags & END_STREAM)
-        stream = self._streams[number] = self._opened(self, number)
-        stream.is_asked = is_last
-        stream.on_headers(payload, is_last)
+        opened = self._opened(self, number, payload)
+        if isinstance(opened, Refusal):
+            if self.noise:
+                self.noise -= 1
+            self.write(opened.frames(number, is_last))
+            return
+        self._streams[number] = opened
+        opened.is_asked = is_last
+        opened.on_headers(payload, is_last)
 
     def _other(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if kind == WINDOW_UPDATE:

@@ -45,6 +45,23 @@ def goaway(last: int, code: int) -> bytes:
     return frame(GOAWAY, 0, 0, struct.pack(">II", last, code))
 
 
+class Refusal:
+    """An answer of one header block, the same for any stream."""
+
+    __slots__ = ("_block", "_frames", "_head", "_reset")
+
+    def __init__(self, block: bytes) -> None:
+        self._block = block
+        self._head = frame(HEADERS, END_STREAM | END_HEADERS, 0, block)[:5]
+        self._reset = reset(0, NO_ERROR)[:5]
+        self._frames = struct.Struct(f">5sI{len(block)}s5sII")
+
+    def frames(self, number: int, is_asked: bool) -> bytes:
+        """Write it for a stream; a peer that has not sent its whole request yet is told to stop."""
+        told = self._frames.pack(self._head, number, self._block, self._reset, number, NO_ERROR)
+        return told[: 9 + len(self._block)] if is_asked else told
+
+
 def last_headers(number: int, block: bytes) -> bytes:
     """Write the header block that ends a stream, in as many frames as it takes."""
     pieces = [block[at : at + FRAME_BYTES] for at in range(0, max(len(block), 1), FRAME_BYTES)]
