@@ -63,6 +63,7 @@ _BUSY = Refusal(write_block((*_HEADERS, *_status_fields(BUSY))))
 _BEFORE = struct.Struct(f">5sI{len(_START)}sBHHIBI")
 _AFTER = struct.Struct(f">5sI{len(_OK)}s")
 _START_HEAD = http2_frame(HEADERS, END_HEADERS, 0, _START)[:5]
+_Unary = Callable[[Call, bytes], Coroutine[Any, Any, bytes]]  # written here once: to make such a type takes 4 us
 _OK_HEAD = http2_frame(HEADERS, END_HEADERS | END_STREAM, 0, _OK)[:5]
 
 
@@ -269,7 +270,7 @@ class _Exchange(Stream):
         if method.kind is Kind.SERVER_STREAM:
             self._start(self._stream(cast(ServerStream, method.handler)(call, payload)))
             return
-        handler = cast(Callable[[Call, bytes], Coroutine[Any, Any, bytes]], method.handler)
+        handler = cast(_Unary, method.handler)
         step = self._work = Step(handler(call, payload), self._answered, self.connection.loop)
         step.begin()
 

@@ -33,6 +33,7 @@ from gateway.rpc.http2_frames import (
     REFUSED_STREAM,
     RST_STREAM,
     SETTINGS,
+    SURROUNDED,
     WINDOW_UPDATE,
     PeerBroken,
     Refusal,
@@ -298,7 +299,8 @@ class Connection(asyncio.Protocol):
         return data[at:]
 
     def _headers(self, flags: int, number: int, payload: bytes) -> None:
-        payload = header_block(flags, payload)
+        if flags & SURROUNDED:
+            payload = header_block(flags, payload)
         if len(payload) > self._limits.block_bytes:
             raise PeerBroken(f"headers of more than {self._limits.block_bytes} bytes")
         if not flags & END_HEADERS:
