@@ -20,6 +20,7 @@ from gateway.rpc.http2 import STRANGER
 from gateway.rpc.http2_frames import (
     DATA,
     END_HEADERS,
+    END_STREAM,
     GOAWAY,
     HEADERS,
     PING,
@@ -126,6 +127,21 @@ def test_calls_beyond_the_limit_are_refused_unread_and_room_is_given_back() -> N
         await turns()
 
     serve(story, echo)
+
+
+def test_a_refused_call_is_never_a_stream_and_is_told_to_stop_only_where_it_goes_on() -> None:
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        server.max_calls = 0
+        peer.say(HELLO + frame(HEADERS, END_HEADERS | END_STREAM, 1, block(ECHO)) + request(3, ECHO, message(b"x")))
+        assert peer.kinds(1) == [HEADERS]
+        assert peer.kinds(3) == [HEADERS, RST_STREAM]
+        assert peer.answer(1) == peer.answer(3)
+        server.max_calls = 1
+        peer.say(frame(DATA, END_STREAM, 1, b"never asked for") + request(5, ECHO, message(b"now")))
+        await turns()
+        assert peer.answer(5)[1] == message(b"now")
+
+    serve(story)
 
 
 def test_more_streams_than_a_connection_may_have_are_refused_one_by_one() -> None:
