@@ -9,7 +9,8 @@ BUCKETS = 82
 MEMORY = 256  # answers that make up most of what is remembered
 LEAST = 10  # answers before anything is refused on their account
 REFRESH = 16  # answers between two readings of the quantiles
-SURPRISE = 0.2  # share of all that is remembered which an answer weighs that contradicts a refusal
+SURPRISE = 0.2  # share of all that is remembered which an answer weighs that contradicts a refusal; a silence too
+IN_A_ROW = 4  # calls that got no answer, and none between them that did, until that is a silence
 SIZE_CLASSES = 12
 _GROWTH = 1.0 + 1.0 / MEMORY
 _TOO_HEAVY = 1e12
@@ -33,41 +34,57 @@ class FinishTime:
     _seen: int = 0
     _unrefused_us: float = 0.0  # the estimate before any refusal
     _refused_us: float = 0.0  # the largest budget refused since the last answer
+    _trial_until: float = 0.0
+    _unanswered: int = 0  # calls that gave up since the last answer
+
+    def admits(self, left_us: float, now: float) -> bool:
+        """Say whether a call that has so much time left may begin, at ``now`` in seconds of one monotonic clock.
+
+        A refusal has the estimate trusted a little less, until the next answer, so that one slow spell cannot refuse
+        everything for ever: refused callers get through in the end, rarely where the time is far too short. Who gets
+        through by that alone is a trial, one at a time: behind an engine that stands still many would wait for
+        nothing. An answer that shows a refusal to have been wrong counts for much.
+        """
+        if left_us >= self._unrefused_us and left_us > 0:
+            return True
+        if left_us >= self.admit_us and left_us > 0 and now >= self._trial_until:
+            self._trial_until = now + left_us / 1e6
+            return True
+        self._refused_us = max(self._refused_us, left_us)
+        self.admit_us *= 0.98
+        return False
 
     def observe(self, taken_us: float) -> None:
         """Learn from one answer."""
-        place = int(math.log2(taken_us / FIRST_US) * STEPS_PER_OCTAVE) if taken_us > FIRST_US else 0
-        weight = self._weight
+        self._unanswered = 0
         is_contradicted = taken_us < self._refused_us
         if is_contradicted:
-            weight = max(weight, SURPRISE * self._total)
-        self._counts[place if place < BUCKETS else BUCKETS - 1] += weight
-        self._total += weight
-        self._weight *= _GROWTH
-        self._seen += 1
-        if self._refused_us:
-            self._restore()
-        if self._seen % REFRESH == 0 or is_contradicted or self._seen == LEAST:
-            self._refresh()
+            self._trial_until = 0.0
+        self._learn(taken_us, is_contradicted)
 
     def gave_up(self, after_us: float) -> None:
         """Learn from a call that had no answer by then: the answer would have come later still.
 
-        One that was given less time than the estimate asks for says nothing new, but that the estimate stands.
+        One that was given less time than the estimate asks for says nothing new, but that the estimate stands. Several
+        in a row say that the engine stands still, and it is soon believed.
         """
+        self._unanswered += 1
         if after_us >= self._unrefused_us:
-            self.observe(after_us)
+            self._learn(after_us, self._unanswered > IN_A_ROW)
         else:
             self._restore()
 
-    def refused(self, budget_us: float) -> None:
-        """Trust the estimate a little less after a refusal, until the next answer.
-
-        So that one slow spell cannot refuse everything for ever: refused callers get through in the end, rarely
-        where the budget is far too short. An answer that shows a refusal to have been wrong counts for much.
-        """
-        self._refused_us = max(self._refused_us, budget_us)
-        self.admit_us *= 0.98
+    def _learn(self, taken_us: float, is_surprise: bool) -> None:
+        place = int(math.log2(taken_us / FIRST_US) * STEPS_PER_OCTAVE) if taken_us > FIRST_US else 0
+        weight = max(self._weight, SURPRISE * self._total) if is_surprise else self._weight
+        self._counts[place if place < BUCKETS else BUCKETS - 1] += weight
+        self._total += weight
+        self._weight = max(self._weight * _GROWTH, self._total / MEMORY)  # or after surprises nothing else would count
+        self._seen += 1
+        if self._refused_us:
+            self._restore()
+        if self._seen % REFRESH == 0 or is_surprise or self._seen == LEAST:
+            self._refresh()
 
     def quantile_us(self, share: float) -> float:
         """Return a quantile, interpolated within its bucket; 0 when nothing is known."""
@@ -118,8 +135,3 @@ class FinishTimes:
 
 def _edge_us(place: int) -> float:
     return FIRST_US * math.exp2(place / STEPS_PER_OCTAVE)
-
-
-def can_finish(left_us: float, estimate_us: float) -> bool:
-    """Say whether the work is expected to end within the time left."""
-    return left_us > 0 and left_us >= estimate_us

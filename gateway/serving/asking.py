@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable
 
-from gateway.domain.admission import can_finish
 from gateway.engines.pool import Pool
 from gateway.errors import DeadlineTooShort
 from gateway.serving.cache import TaskCache
@@ -49,10 +48,8 @@ class Asking:
         if self.in_flight > self._max_in_flight:
             raise overloaded(call)
         times, budget_us = call.times, call.engine_budget_us
-        if not can_finish(budget_us, times.admit_us):
-            error = DeadlineTooShort(budget_us, int(times.admit_us))
-            times.refused(budget_us)
-            raise NoAnswer(decide_pb2.FALLBACK_REASON_NO_TIME, error)
+        if not times.admits(budget_us, time.monotonic()):
+            raise NoAnswer(decide_pb2.FALLBACK_REASON_NO_TIME, DeadlineTooShort(budget_us, int(times.admit_us)))
         return self._ask(call) if call.lane.gate is None else self._enter(call.lane.gate, call)
 
     async def _enter(self, gate: Gate, call: Underway) -> Result:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.admission import LEAST, MEMORY, FinishTime, FinishTimes, can_finish
+from gateway.domain.admission import LEAST, MEMORY, FinishTime, FinishTimes
 
 TIMES = st.floats(0, 1e8, allow_nan=False)
 
@@ -36,18 +36,17 @@ def test_a_higher_quantile_is_never_lower_and_all_are_in_range(times: list[float
 
 @given(st.lists(TIMES, max_size=LEAST - 1))
 def test_nothing_is_refused_on_the_word_of_a_few_answers(times: list[float]) -> None:
-    assert can_finish(1, learned_from(times).admit_us)
+    assert learned_from(times).admits(1, 0.0)
 
 
 def test_a_slow_spell_cannot_refuse_for_ever_and_is_forgotten_after_some_answers() -> None:
     learned = learned_from([1e6] * 100)
     refusals = answers = 0
     while answers < 20:
-        if can_finish(100_000, learned.admit_us):
+        if learned.admits(100_000, 0.0):
             learned.observe(2_000)
             answers += 1
         else:
-            learned.refused(100_000)
             refusals += 1
             assert refusals < 3_000
     assert learned.admit_us < 100_000
@@ -56,22 +55,52 @@ def test_a_slow_spell_cannot_refuse_for_ever_and_is_forgotten_after_some_answers
 def test_budgets_that_are_always_too_short_are_tried_rarely_and_teach_nothing_wrong() -> None:
     learned = learned_from([20_000.0] * 100)
     tried = 0
-    for _ in range(1_000):
-        if can_finish(2_000, learned.admit_us):
+    for second in range(1_000):
+        if learned.admits(2_000, float(second)):
             tried += 1
             learned.gave_up(2_000)
-        else:
-            learned.refused(2_000)
         learned.observe(20_000.0)  # others have the time
     assert tried == 0
-    for _ in range(1_000):  # alone
-        if can_finish(2_000, learned.admit_us):
+    for second in range(1_000, 2_000):  # alone
+        if learned.admits(2_000, float(second)):
             tried += 1
             learned.gave_up(2_000)
-        else:
-            learned.refused(2_000)
     assert 1 <= tried <= 10
     assert 18_000 < learned.quantile_us(0.5) < 22_000
+
+
+def test_while_an_engine_stands_still_one_call_at_a_time_waits_for_it_and_its_return_is_noticed() -> None:
+    learned = learned_from([1_000.0] * MEMORY)
+    waiting: list[int] = []  # when each gives up, in ms
+    at_once = most = 0
+    for ms in range(1_000):
+        while waiting and waiting[0] <= ms:
+            waiting.pop(0)
+            learned.gave_up(98_000)
+        if learned.admits(98_000, ms / 1_000):
+            waiting.append(ms + 98)
+        at_once = max(at_once, len(waiting))
+        if ms > 300:
+            most = max(most, len(waiting))
+    assert (at_once <= 98 + 10, most) == (True, 1)
+    admitted = 0
+    for ms in range(1_100, 1_300):  # it answers again, in no time
+        if learned.admits(98_000, ms / 1_000):
+            admitted += 1
+            learned.observe(1_000)
+    assert admitted > 150
+
+
+def test_what_comes_after_many_surprises_is_learned_as_soon_as_ever() -> None:
+    learned = learned_from([90_000.0] * MEMORY)
+    for _ in range(100):
+        while not learned.admits(50_000, 0.0):
+            pass
+        learned.observe(1_000)
+        learned.gave_up(200_000)
+    for _ in range(3 * MEMORY):
+        learned.observe(5_000)
+    assert 4_000 < learned.quantile_us(0.5) < 6_000
 
 
 def test_a_call_that_gave_up_raises_the_estimate() -> None:
@@ -95,5 +124,5 @@ def test_large_inputs_are_judged_by_large_inputs() -> None:
 
 
 def test_no_time_left_is_never_enough() -> None:
-    assert not can_finish(0, 0)
-    assert not can_finish(-5, 0)
+    assert not FinishTime().admits(0, 0.0)
+    assert not FinishTime().admits(-5, 0.0)
