@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from controlplane.evals.labelled_run import LEAST_SLICE, LabelledRun, run_labelled
+from controlplane.evals.labelled import LabelledRun
+from controlplane.evals.labelled_run import run_labelled
 from controlplane.evals.published_run import as_published
+from controlplane.evals.tables import LEAST_SLICE
 from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import load_metrics, load_pack
 from perf.marked import replace_marked

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from controlplane.evals.labelled_run import CANDIDATE, CONTROL, LabelledRun
+from controlplane.evals.labelled import CANDIDATE, CONTROL, LabelledRun
 from controlplane.evals.note_run import run_notes
 from controlplane.packs.clinical_note.selection import learn, read, selection_task
 from controlplane.packs.registry import load_pack

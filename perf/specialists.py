@@ -19,7 +19,8 @@ from typing import Any
 
 from controlplane.datasets.rows import read_cases
 from controlplane.evals import registry
-from controlplane.evals.labelled_run import LabelledRun, run_labelled
+from controlplane.evals.labelled import LabelledRun
+from controlplane.evals.labelled_run import run_labelled
 from controlplane.evals.published_run import as_published
 from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import FOLDERS, load_metrics, load_pack

@@ -169,7 +169,8 @@ def _trained(asked: "FileTraining", folder: Path, artifacts: Path, as_json: bool
 
 
 def _measured(asked: "FileTraining", made: "Prepared", bundle: str, progress: Any) -> dict[str, Any]:
-    from controlplane.evals.labelled_run import LabelledRun, run_labelled
+    from controlplane.evals.labelled import LabelledRun
+    from controlplane.evals.labelled_run import run_labelled
     from controlplane.packs.registry import load_metrics
 
     load_metrics()

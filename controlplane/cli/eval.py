@@ -16,7 +16,7 @@ from controlplane.report.words import answered
 from protos.contract.bundle import BundleStore
 
 if TYPE_CHECKING:
-    from controlplane.evals.labelled_run import LabelledRun
+    from controlplane.evals.labelled import LabelledRun
 
 app = typer.Typer(help="Evaluate bundles on labelled files.", no_args_is_help=True)
 app.command("ask")(ask)
@@ -61,7 +61,7 @@ def run(
 ) -> None:
     """Score a labelled file through a real worker or server, and a part of it through a real gateway."""
     from controlplane.datasets.rows import Columns
-    from controlplane.evals.labelled_run import LabelledRun
+    from controlplane.evals.labelled import LabelledRun
     from controlplane.packs.registry import name_of
 
     store = BundleStore(bundles)

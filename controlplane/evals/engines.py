@@ -35,6 +35,7 @@ class Engines:
         self._declared = declared
         self._commands = {False: command, True: relay}
         self._started: dict[bool, Engine] = {}  # by whether it is the relay
+        self._loaded: dict[str, Engine] = {}
         self._servers: dict[str, list[engine_pb2.Server]] = {}
 
     def __enter__(self) -> Self:
@@ -48,7 +49,9 @@ class Engines:
 
     def load(self, digest: str) -> None:
         """Have what a bundle belongs to load it; raises EngineFailed with its reason."""
-        self._servers[digest] = self._engine(digest).load(digest)
+        engine = self._engine(digest)
+        self._servers[digest] = engine.load(digest)
+        self._loaded[digest] = engine
 
     def score(
         self,
@@ -58,7 +61,7 @@ class Engines:
         progress: Callable[[int], None] = lambda done: None,
     ) -> Scores:
         """Score as ``Engine.score`` does, with a bundle that was loaded; raises EngineFailed."""
-        return self._engine(digest).score(digest, inputs, window, progress)
+        return self._loaded[digest].score(digest, inputs, window, progress)
 
     def elsewhere_of(self, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Return what ``elsewhere`` says of models, by name; those that a worker answered for are left out."""
@@ -70,9 +73,10 @@ class Engines:
         Raises:
             EngineFailed: A server went, or calls its model or itself something else by now.
         """
-        if not self._is_elsewhere(digest):
+        engine = self._loaded[digest]
+        if engine is not self._started.get(True):
             return None
-        now, before = self._engine(digest).load(digest), self._servers[digest]
+        now, before = engine.load(digest), self._servers[digest]
         if now != before:
             raise EngineFailed(f"bundle {digest}: servers were {_shown(before)}, and are {_shown(now)} by now")
         manifest = self._store.manifest(digest)

@@ -7,9 +7,10 @@ import numpy as np
 
 from controlplane.datasets.rows import Columns, DataInvalid, read_rows
 from controlplane.evals.bootstrap import interval, resample_weights
+from controlplane.evals.callers import quantiles, through_gateway
 from controlplane.evals.engine import Scores
 from controlplane.evals.engines import Engines
-from controlplane.evals.labelled_run import CANDIDATE, CONTROL, TIMED, LabelledRun, Progress, quantiles, through_gateway
+from controlplane.evals.labelled import CANDIDATE, CONTROL, TIMED, LabelledRun, Progress
 from controlplane.evals.metrics import Floats
 from controlplane.packs.clinical_note.note import OMITTED, Turn, request_of, turns_of
 from controlplane.packs.clinical_note.selection import Chooser, measured, read, written

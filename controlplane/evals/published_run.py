@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from controlplane.datasets.rows import Columns
-from controlplane.evals.labelled_run import LabelledRun
+from controlplane.evals.labelled import LabelledRun
 from controlplane.packs.registry import published_set
 
 
