@@ -41,11 +41,11 @@ class Scoped:
         return await self._gateway.decide(question, deadline, arrived)
 
     def generate(
-        self, request: decide_pb2.GenerateRequest, deadline: float | None
+        self, request: decide_pb2.GenerateRequest, deadline: float | None, arrived: float | None
     ) -> AsyncIterator[decide_pb2.GenerateChunk]:
         """Stream text of a specialist that is the caller's."""
         self._check("caller", request.specialist)
-        return self._gateway.generate(request, deadline)
+        return self._gateway.generate(request, deadline, arrived)
 
     def report_outcome(self, request: decide_pb2.ReportOutcomeRequest) -> bool:
         """Record an outcome, where the caller may label."""

@@ -74,7 +74,7 @@ class DecisionService:
     async def generate(self, call: Call, payload: bytes) -> AsyncIterator[bytes]:
         """Stream generated text."""
         request = parse(decide_pb2.GenerateRequest, payload)
-        async with closing(self._gateway.generate(request, call.deadline)) as chunks:
+        async with closing(self._gateway.generate(request, call.deadline, call.arrived)) as chunks:
             async for chunk in chunks:
                 yield chunk.SerializeToString()
 

@@ -21,7 +21,7 @@ class Gateway(Protocol):
         ...
 
     def generate(
-        self, request: decide_pb2.GenerateRequest, deadline: float | None
+        self, request: decide_pb2.GenerateRequest, deadline: float | None, arrived: float | None
     ) -> AsyncIterator[decide_pb2.GenerateChunk]:
         """Stream generated text."""
         ...

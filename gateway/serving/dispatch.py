@@ -137,13 +137,17 @@ class Dispatcher:
         return answer
 
     def generate(
-        self, request: decide_pb2.GenerateRequest, deadline: float | None, wanted: str = ""
+        self,
+        request: decide_pb2.GenerateRequest,
+        deadline: float | None,
+        arrived: float | None = None,
+        wanted: str = "",
     ) -> AsyncIterator[decide_pb2.GenerateChunk]:
-        """Stream text from the bundle that the request is assigned to; raises GatewayError."""
+        """Stream text from the bundle that the request is assigned to; raises GatewayError. Times as in ``decide``."""
         question = Question(
             request.specialist, Given.of(request.input), request.routing_key, request.decision_id, request.budget_us
         )
-        return generation.generate(self._pool, self._begin(question, deadline, None, wanted), request)
+        return generation.generate(self._pool, self._begin(question, deadline, arrived, wanted), request)
 
     def report_outcome(self, request: decide_pb2.ReportOutcomeRequest) -> bool:
         """Record what really happened; false when the capture lane is full."""

@@ -38,8 +38,11 @@ async def generate(
         constraint = _constraint(request, link.capabilities(bundle))
         grounding = Grounding.of(request)
         limit = request.max_tokens or DEFAULT_NEW_TOKENS
-        chunks = link.generate(bundle, call.question.input, call.budget_us, limit, constraint)
-        async with asyncio.timeout(call.until - time.monotonic()):
+        left_s = call.until - time.monotonic()
+        if left_s <= 0:  # before an engine begins what nobody waits for
+            raise DeadlinePassed(call.budget_us)
+        chunks = link.generate(bundle, call.question.input, int(left_s * 1e6), limit, constraint)
+        async with asyncio.timeout(left_s):
             async for chunk in chunks:
                 tokens = chunk.tokens
                 yield decide_pb2.GenerateChunk(

@@ -35,7 +35,7 @@ class Overridden:
         return await self._dispatcher.decide(question, deadline, arrived, self._wanted)
 
     def generate(
-        self, request: decide_pb2.GenerateRequest, deadline: float | None
+        self, request: decide_pb2.GenerateRequest, deadline: float | None, arrived: float | None
     ) -> AsyncIterator[decide_pb2.GenerateChunk]:
         """Stream text from the bundle named; raises as the dispatcher does, and OverrideRefused."""
-        return self._dispatcher.generate(request, deadline, self._wanted)
+        return self._dispatcher.generate(request, deadline, arrived, self._wanted)

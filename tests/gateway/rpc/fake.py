@@ -59,7 +59,7 @@ class FakeGateway:
         return said._replace(label=label, decision=decision, score=told[1], probabilities=told)
 
     async def generate(
-        self, request: decide_pb2.GenerateRequest, deadline: float | None
+        self, request: decide_pb2.GenerateRequest, deadline: float | None, arrived: float | None
     ) -> AsyncIterator[decide_pb2.GenerateChunk]:
         yield decide_pb2.GenerateChunk(last=True)
 

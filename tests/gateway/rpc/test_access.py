@@ -190,7 +190,7 @@ def test_a_stream_ends_for_whoever_is_removed_while_it_lasts(left: list[Any], re
     front = Front()
     chunk = decide_pb2.GenerateChunk(text="word")
 
-    async def endless(request: Any, deadline: float | None) -> Any:
+    async def endless(request: Any, deadline: float | None, arrived: float | None) -> Any:
         while True:
             yield chunk
 
