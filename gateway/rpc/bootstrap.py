@@ -171,8 +171,11 @@ def _header(name: str, value: str) -> dict[str, Any]:
 
 _ROUTER = {
     "name": "envoy.filters.http.router",
-    # Nothing of its own may come after the time of arrival.
-    "typed_config": {"@type": f"{MODULE}.filters.http.router.v3.Router", "suppress_envoy_headers": True},
+    "typed_config": {
+        "@type": f"{MODULE}.filters.http.router.v3.Router",
+        "suppress_envoy_headers": True,  # nothing of its own may come after the time of arrival
+        "dynamic_stats": False,  # looked up by name for every call, to be counted nowhere
+    },
 }
 
 
