@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -127,6 +128,9 @@ async def serve(settings: ControlSettings) -> bool:
     jobs = asyncio.create_task(_work(worker, settings.tick_s))
     port = await server.start(settings.listen)
     schedule.start()
+    # What was built stays: looking through it for garbage took a sixth of the time that reading captures takes.
+    gc.collect()
+    gc.freeze()
     log.info("control_ready", port=port, deployment=settings.deployment, specialists=sorted(deployment.packs))
     await stopping.wait()
     schedule.stop()

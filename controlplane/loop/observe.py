@@ -15,6 +15,7 @@ from controlplane.store import pairs as pair_rows
 from controlplane.store import samples as sample_rows
 from controlplane.store import segments
 from controlplane.store import sketches as sketch_rows
+from controlplane.store.samples import Sample
 from controlplane.store.store import Unit
 from protos import capture_pb2, decide_pb2
 from protos.contract.draws import BASIS_POINTS
@@ -91,11 +92,10 @@ def _damaged(unit: Unit, path: Path, offset: int, problem: str) -> None:
 
 def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segment: str) -> None:
     """Keep records; what cannot be used goes to quarantine whole, with the reason, and is lost to nobody."""
-    samples: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     pairs: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     refused: list[segments.Refused] = []
-    sketches = Sketches(unit, deployment.settings.sketch_window_s)
     for record in records:
         kind = record.WhichOneof("body")
         body = getattr(record, kind) if kind else None
@@ -107,9 +107,7 @@ def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segmen
         elif body.specialist not in deployment.packs:
             refused.append(_refused("unknown_specialist", body.specialist, record, body))
         elif kind == "sample":
-            said = _sample(deployment, body)
-            samples.append(said)
-            sketches.see(said, body)
+            samples.append(_sample(deployment, body))
         elif kind == "shadow_pair":
             pairs.append(_pair(deployment, body))
         elif body.label not in deployment.packs[body.specialist].task.labels:
@@ -128,7 +126,7 @@ def keep(unit: Unit, deployment: Deployment, records: Sequence[Captured], segmen
     sample_rows.add(unit, samples)
     pair_rows.add(unit, pairs)
     outcome_rows.add(unit, outcomes)
-    sketches.keep()
+    _sketch(unit, samples, int(1000 * deployment.settings.sketch_window_s))
     if refused:
         segments.quarantine_records(unit, segment, refused)
         counts = Counter(one.reason for one in refused)
@@ -140,74 +138,64 @@ def _refused(reason: str, detail: str, record: Captured, body: Any) -> segments.
     return segments.Refused(reason, detail, record.SerializeToString(), body.specialist, subject)
 
 
-class Sketches:
-    """The sketch windows a batch falls into: read once, written once."""
-
-    def __init__(self, unit: Unit, window_s: float) -> None:
-        self._unit = unit
-        self._window_ms = int(1000 * window_s)
-        self._rows: dict[tuple[str, int, int], list[tuple[dict[str, Any], str]]] = {}
-
-    def see(self, said: dict[str, Any], body: capture_pb2.Sample) -> None:
-        """Take one sample; only those drawn by rate, for the others were recorded for being unlike the rest."""
-        if said["drawn_for"] == sample_rows.BY_RATE:
-            start = said["at_ms"] // self._window_ms * self._window_ms
-            key = (said["specialist"], said["arm"], start)
-            self._rows.setdefault(key, []).append((said, body.routing_key_hash))
-
-    def keep(self) -> None:
-        """Add what was seen to the stored windows."""
-        for (specialist, arm, start), rows in self._rows.items():
-            saved = sketch_rows.get(self._unit, specialist, arm, start)
-            sketch = WindowSketch(None if saved is None else SketchWindow.FromString(saved))
-            numbers: dict[str, list[float]] = {"score": [said["score"] for said, _ in rows]}
-            items: dict[str, list[str]] = {
-                name: [said[name] for said, _ in rows] for name in ("decision", "label", "bundle")
-            }
-            for said, _ in rows:
-                for name, value in said["fields"].items():
-                    if isinstance(value, bool):
-                        items.setdefault(name, []).append(str(value))
-                    else:
-                        numbers.setdefault(name, []).append(value)
-            sketch.add(len(rows), numbers, items, [caller for _, caller in rows])
-            message = sketch.to_message()
-            sketch_rows.put(self._unit, specialist, arm, start, sketch.rows, message.SerializeToString())
+def _sketch(unit: Unit, samples: Sequence[Sample], window_ms: int) -> None:
+    """Add samples to the windows they fall into: those drawn by rate, as others were recorded for being unlike them."""
+    windows: dict[tuple[str, int, int], list[Sample]] = {}
+    for one in samples:
+        if one.drawn_for == sample_rows.BY_RATE:
+            key = (one.specialist, one.arm, one.at_ms // window_ms * window_ms)
+            windows.setdefault(key, []).append(one)
+    for (specialist, arm, start), rows in windows.items():
+        saved = sketch_rows.get(unit, specialist, arm, start)
+        sketch = WindowSketch(None if saved is None else SketchWindow.FromString(saved))
+        column: Any = Sample(*zip(*rows, strict=True))
+        numbers = {"score": list(column.score)}
+        items = {name: list(getattr(column, name)) for name in ("decision", "label", "bundle")}
+        for fields in filter(None, column.fields):
+            for name, value in fields.items():
+                if isinstance(value, bool):
+                    items.setdefault(name, []).append(str(value))
+                else:
+                    numbers.setdefault(name, []).append(value)
+        sketch.add(len(rows), numbers, items, column.subject)
+        sketch_rows.put(unit, specialist, arm, start, sketch.rows, sketch.to_message().SerializeToString())
 
 
-def _sample(deployment: Deployment, said: capture_pb2.Sample) -> dict[str, Any]:
-    task = deployment.packs[said.specialist].task
+def _sample(deployment: Deployment, said: capture_pb2.Sample) -> Sample:
+    given, answer = said.input, said.answer
     try:
-        text = render(task, said.input)
+        text = render(deployment.packs[said.specialist].task, given)
     except InputInvalid:
         text = ""  # a field that may not be kept is missing; the decision still counts
-    answer = said.answer
-    return {
-        "specialist": said.specialist,
-        "decision_id": said.decision_id,
-        "salt": said.salt,
-        "arm": int(answer.arm),
-        "bundle": answer.bundle_digest,
-        "generation": answer.plan_generation,
-        "text": text,
-        "fields": {
-            name: getattr(value, value.WhichOneof("kind"))
-            for name, value in said.input.fields.items()
-            if value.WhichOneof("kind") not in (None, "text")
-        },
-        "subject": said.routing_key_hash,
-        "input_digest": said.input_digest,
-        "probabilities": [p.probability for p in answer.probabilities],
-        "reasons": [[reason.field, reason.log_odds] for reason in answer.reasons],
-        "decision": answer.decision,
-        "label": answer.label,
-        "confidence": max((p.probability for p in answer.probabilities), default=float(answer.score)),
-        "score": float(answer.score),
-        "inclusion": said.inclusion or max(said.inclusion_bp, 1) / BASIS_POINTS,
-        "drawn_for": said.drawn_for or sample_rows.BY_RATE,
-        "fallback": answer.fallback.used,
-        "at_ms": said.at_unix_ms,
-    }
+    score = answer.score
+    probabilities = [p.probability for p in answer.probabilities]
+    return Sample(
+        said.specialist,
+        said.decision_id,
+        said.salt,
+        answer.arm,
+        answer.bundle_digest,
+        answer.plan_generation,
+        text,
+        answer.decision,
+        score,
+        said.at_unix_ms,
+        _known(given.fields) if given.fields else None,
+        said.routing_key_hash,
+        said.input_digest,
+        probabilities,
+        [(reason.field, reason.log_odds) for reason in answer.reasons] if answer.reasons else (),
+        answer.label,
+        max(probabilities) if probabilities else score,
+        answer.fallback.used,
+        said.inclusion or max(said.inclusion_bp, 1) / BASIS_POINTS,
+        said.drawn_for or sample_rows.BY_RATE,
+    )
+
+
+def _known(fields: Any) -> dict[str, Any]:
+    kinds = ((name, value, value.WhichOneof("kind")) for name, value in fields.items())
+    return {name: getattr(value, kind) for name, value, kind in kinds if kind not in (None, "text")}
 
 
 def _pair(deployment: Deployment, said: capture_pb2.ShadowPair) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """What really happened, by decision: told late, twice, out of order or in contradiction, and kept as one row."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, case, select, update
+from sqlalchemy import RowMapping, and_, bindparam, case, select, update
 
 from controlplane.store.bulk import insert_rows
 from controlplane.store.store import Unit
@@ -36,16 +36,11 @@ def add(unit: Unit, said: Sequence[dict[str, Any]]) -> None:
         key = (row["specialist"], row["decision_id"])
         told = row | {"first_ms": row["received_ms"], "said": {row["label"]: 1}}
         merged[key] = _joined(merged[key], told) if key in merged else told
-    keys = list(merged)
     known: set[tuple[str, str]] = set()
-    for at in range(0, len(keys), _MOST):
-        part = keys[at : at + _MOST]
-        query = select(outcome).where(outcome.c.decision_id.in_([decision for _, decision in part]))
-        for found in unit.connection.execute(query).mappings():
-            key = (found["specialist"], found["decision_id"])
-            if key in merged:
-                known.add(key)
-                merged[key] = _joined(dict(found), merged[key])
+    for found in _stored(unit, merged):
+        key = (found["specialist"], found["decision_id"])
+        known.add(key)
+        merged[key] = _joined(dict(found), merged[key])
     fresh = [row for key, row in merged.items() if key not in known]
     changed = [{f"b_{k}": v for k, v in merged[key].items()} for key in known]
     insert_rows(unit.connection, outcome, [row | {"said": json.dumps(row["said"])} for row in fresh])
@@ -59,6 +54,18 @@ def add(unit: Unit, said: Sequence[dict[str, Any]]) -> None:
             .values({name: bindparam(f"b_{name}") for name in names}),
             changed,
         )
+
+
+def _stored(unit: Unit, keys: Iterable[tuple[str, str]]) -> Iterator[RowMapping]:
+    """Return what is kept of decisions, by the primary key's own order of columns: else every row is looked at."""
+    decisions: dict[str, list[str]] = {}
+    for specialist, decision in keys:
+        decisions.setdefault(specialist, []).append(decision)
+    for specialist, names in decisions.items():
+        for at in range(0, len(names), _MOST):
+            part = names[at : at + _MOST]
+            query = select(outcome).where(outcome.c.specialist == specialist, outcome.c.decision_id.in_(part))
+            yield from unit.connection.execute(query).mappings()
 
 
 def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Answered requests that gateways recorded, joined with what turned out to be true of them."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     LargeBinary,
@@ -19,17 +19,15 @@ from sqlalchemy import (
     update,
 )
 
-from controlplane.store.bulk import insert_rows
+from controlplane.store.bulk import insert_values
 from controlplane.store.outcomes import is_matured, is_of
 from controlplane.store.store import Unit
 from controlplane.store.tables import label_batch, outcome, sample, shadow_pair
 from controlplane.store.vault import KeyId, day_of
-from protos.contract.digest import canonical_json
 
 BY_RATE = "rate"
 SEALED = type_coerce(sample.c.text, LargeBinary).label("sealed_text")  # as it is stored, to be kept elsewhere
 SLACK = 20  # what is beyond the bound is found by counting, and forgotten once it is this part of it
-_DEFAULTS = {"subject": "", "input_digest": "", "label": "", "confidence": 0.0, "inclusion": 1.0, "drawn_for": BY_RATE}
 _OLDEST_FIRST: tuple[tuple[Any, tuple[Any, ...]], ...] = (
     (sample, (sample.c.id,)),
     (shadow_pair, (shadow_pair.c.id,)),
@@ -38,30 +36,50 @@ _OLDEST_FIRST: tuple[tuple[Any, tuple[Any, ...]], ...] = (
 MAIN_ARMS = (1, 2)  # decide.v1 ARM_PRIMARY and ARM_BASELINE: what the primary answered
 
 
-def add(unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep samples, what callers sent sealed; columns that are left out have their default."""
-    names = [KeyId(row["specialist"], day_of(row["at_ms"]), row.get("subject", "")) for row in rows]
-    texts = [row["text"].encode() for row in rows]
-    fields = [canonical_json(given) if (given := row.get("fields")) else b"" for row in rows]
-    parts = [(name, part) for column in (texts, fields) for name, part in zip(names, column, strict=True) if part]
-    sealed = iter(unit.vault.seal(parts))
-    texts = [next(sealed) if text else b"" for text in texts]
-    fields = [next(sealed) if given else b"" for given in fields]
-    insert_rows(
-        unit.connection,
-        sample,
-        [
-            {
-                **_DEFAULTS,
-                **row,
-                "text": text,
-                "fields": given,
-                "probabilities": _numbers_as_json(row.get("probabilities", ())),
-                "reasons": json.dumps(found) if (found := row.get("reasons")) else "[]",
-            }
-            for row, text, given in zip(rows, texts, fields, strict=True)
-        ],
+class Sample(NamedTuple):
+    """One answered request, with the columns of its row; what callers sent is in the clear."""
+
+    specialist: str
+    decision_id: str
+    salt: str
+    arm: int
+    bundle: str
+    generation: int
+    text: str
+    decision: str
+    score: float
+    at_ms: int
+    fields: Mapping[str, Any] | None = None
+    subject: str = ""
+    input_digest: str = ""
+    probabilities: Sequence[float] = ()
+    reasons: Sequence[tuple[str, float]] = ()
+    label: str = ""
+    confidence: float = 0.0
+    fallback: bool = False
+    inclusion: float = 1.0
+    drawn_for: str = BY_RATE
+
+
+def add(unit: Unit, rows: Sequence[Sample]) -> None:
+    """Keep samples, what callers sent sealed."""
+    if not rows:
+        return
+    columns: Any = Sample(*zip(*rows, strict=True))
+    names = list(map(KeyId, columns.specialist, map(day_of, columns.at_ms), columns.subject))
+    values = columns._replace(
+        text=_sealed(unit, names, [text.encode() for text in columns.text]),
+        fields=_sealed(unit, names, [json.dumps(given).encode() if given else b"" for given in columns.fields]),
+        probabilities=map(_numbers_as_json, columns.probabilities),
+        reasons=[json.dumps(found) if found else "[]" for found in columns.reasons],
     )
+    insert_values(unit.connection, sample, Sample._fields, zip(*values, strict=True))
+
+
+def _sealed(unit: Unit, names: Sequence[KeyId], parts: Sequence[bytes]) -> list[bytes]:
+    """Seal what there is; nothing stays nothing."""
+    sealed = iter(unit.vault.seal([(name, part) for name, part in zip(names, parts, strict=True) if part]))
+    return [next(sealed) if part else b"" for part in parts]
 
 
 def _numbers_as_json(numbers: Sequence[float]) -> str:
@@ -87,10 +105,11 @@ def prune(unit: Unit, specialist: str, keep: int) -> None:
     """Forget the oldest samples, pairs and outcomes beyond ``keep`` of each, once they are a twentieth more."""
     for table, order in _OLDEST_FIRST:
         rows = select(func.count()).select_from(table).where(table.c.specialist == specialist)
-        if int(unit.connection.execute(rows).scalar() or 0) <= keep + keep // SLACK:
+        excess = int(unit.connection.execute(rows).scalar() or 0) - keep
+        if excess <= keep // SLACK:
             continue
-        newest_first = [column.desc() for column in order]
-        query = select(*order).where(table.c.specialist == specialist).order_by(*newest_first).offset(keep).limit(1)
+        # From the old end, which is nearer: only so many rows are sorted.
+        query = select(*order).where(table.c.specialist == specialist).order_by(*order).offset(excess - 1).limit(1)
         edge = unit.connection.execute(query).one()
         # Many outcomes may have come at the same moment: then the decision's id decides.
         is_beyond = order[0] <= edge[0] if len(order) == 1 else tuple_(*order) <= tuple_(*map(literal, edge))

@@ -299,10 +299,10 @@ class Plant:
         ]  # fmt: skip
         arms = [2 + i % 2 if is_canary else 1 for i in range(len(names))]
         samples = [
-            {
-                **common, "decision_id": name, "arm": arm, "bundle": ZERO, "generation": row.stage_generation,
-                "text": "", "decision": said if arm == 3 else "allow", "score": 0.1, "fallback": False,
-            }
+            sample_rows.Sample(
+                **common, decision_id=name, arm=arm, bundle=ZERO, generation=row.stage_generation,
+                text="", decision=said if arm == 3 else "allow", score=0.1,
+            )
             for arm, name in zip(arms, names, strict=True)
         ]  # fmt: skip
         known = [
