@@ -155,6 +155,7 @@ def _shown(report: dict[str, Any]) -> list[RenderableType]:
     ]
     parts += [marked(answered(name, about), "") for name, about in report["elsewhere"].items()]
     parts.append(models_table(report))
+    parts += [f"{name} refused {n} cases, which have the fallback" for name, n in report["refused"].items()]
     names = ("accuracy", "macro_f1", "mean_cost")
     for column, slices in report["slices"].items():
         rows = [
@@ -166,13 +167,14 @@ def _shown(report: dict[str, Any]) -> list[RenderableType]:
         (
             one["change"],
             one["cases"],
+            one["refused"],
             f"{one['decisions_changed']:.1%}",
             *(_span(one["metrics"].get(name)) for name in names),
         )
         for one in report["robustness"]
     ]
     if rows:
-        parts += ["", table("changed cases", ("change", "cases", "decisions changed", *names), rows)]
+        parts += ["", table("changed cases", ("change", "cases", "refused", "decisions changed", *names), rows)]
     bins = [b for b in report["calibration"] if b["cases"]]
     rows = [(f"{b['from']:.1f} to {b['to']:.1f}", b["cases"], f"{b['said']:.3f}", _gap(b)) for b in bins]
     parts += ["", table("calibration", ("probability", "cases", "said", "right"), rows), ""] if rows else [""]

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from controlplane.evals import helpers
 from protos import decide_pb2, engine_pb2
 from protos.contract import frames
+from protos.contract.task import TaskSpec
 
 WINDOW = 64  # jobs in flight: enough to fill batches, and within any worker's queue
 _JOB_US = 60_000_000
 _STALL_S = 90.0  # a server elsewhere has half a minute for an adapter and another for the probes
 _START_S = 60.0
 _TELL = 32  # answers between two words on progress
+_REFUSED = engine_pb2.RESULT_STATUS_BAD_INPUT
 WORKER = (sys.executable, "-m", "gateway.worker")
 
 
@@ -38,6 +40,7 @@ class Scores:
     probabilities: NDArray[np.float64]  # [inputs, labels]
     decisions: NDArray[np.int64]  # [inputs]
     latencies_ms: NDArray[np.float64]  # [inputs]: from sending a job to reading its result
+    refused: tuple[int, ...] = ()  # places of inputs that were refused: they have the task's fallback
 
 
 class Engine:
@@ -96,13 +99,15 @@ class Engine:
         inputs: Sequence[str | decide_pb2.Input],
         window: int | None = None,
         progress: Callable[[int], None] = lambda done: None,
+        task: TaskSpec | None = None,
     ) -> Scores:
         """Score texts or whole inputs with a loaded bundle, at most ``window`` at a time.
 
-        ``progress`` is told now and then how many are done.
+        ``progress`` is told now and then how many are done. With a task its fallback stands for an input that the
+        engine refuses.
 
         Raises:
-            EngineFailed: An input got no answer, or the worker stopped answering.
+            EngineFailed: An input got no answer, was refused and no task given, or the worker stopped answering.
         """
         window = min(window or self._window, self._window)
         waiting = deque(range(len(inputs)))
@@ -130,7 +135,9 @@ class Engine:
                 window //= 2  # the worker's queue is smaller than it said: ask for less at a time
                 waiting.appendleft(index)
                 continue
-            if frame.result.status != engine_pb2.RESULT_STATUS_OK:
+            if frame.result.status == _REFUSED and task is not None:
+                frame.result.MergeFrom(_fallback(task))
+            elif frame.result.status != engine_pb2.RESULT_STATUS_OK:
                 status = engine_pb2.ResultStatus.Name(frame.result.status)
                 raise EngineFailed(f"input {index}: {status}: {frame.result.message}")
             results[index] = (frame.result, 1000 * (time.perf_counter() - sent))
@@ -141,6 +148,7 @@ class Engine:
             probabilities=np.array([list(result.probabilities) for result, _ in ordered], dtype=np.float64),
             decisions=np.array([result.decision for result, _ in ordered], dtype=np.int64),
             latencies_ms=np.array([latency for _, latency in ordered]),
+            refused=tuple(i for i, (result, _) in enumerate(ordered) if result.status == _REFUSED),
         )
 
     def _connect(self, address: Path) -> None:
@@ -174,3 +182,12 @@ class Engine:
 
     def _last_words(self) -> str:
         return self._log.read_text("utf-8", "replace")[-500:].strip() or "it said nothing"
+
+
+def _fallback(task: TaskSpec) -> engine_pb2.Result:
+    """Return what a caller without an answer goes by: the fallback's decision and score, the other labels alike."""
+    rest = (1 - task.fallback_score) / (len(task.labels) - 1)
+    return engine_pb2.Result(
+        probabilities=[task.fallback_score if label == task.score_label else rest for label in task.labels],
+        decision=task.decisions.index(task.fallback_decision),
+    )

@@ -16,6 +16,7 @@ from protos import decide_pb2, engine_pb2
 from protos.contract.bundle import BundleInvalid, BundleStore, Manifest
 from protos.contract.probe import PROBES
 from protos.contract.servers import NotDeclared, RemoteSettings, servers_of
+from protos.contract.task import TaskSpec
 
 RELAY = (sys.executable, "-m", "gateway.relay")
 
@@ -59,9 +60,10 @@ class Engines:
         inputs: Sequence[str | decide_pb2.Input],
         window: int | None = None,
         progress: Callable[[int], None] = lambda done: None,
+        task: TaskSpec | None = None,
     ) -> Scores:
         """Score as ``Engine.score`` does, with a bundle that was loaded; raises EngineFailed."""
-        return self._loaded[digest].score(digest, inputs, window, progress)
+        return self._loaded[digest].score(digest, inputs, window, progress, task)
 
     def elsewhere_of(self, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Return what ``elsewhere`` says of models, by name; those that a worker answered for are left out."""

@@ -53,6 +53,7 @@ class Evaluation:
         reliability: By part and model: how sure it was and how often right, in bins (``Measured.reliability``).
         elsewhere: By model, for those that servers elsewhere answered for: which, and whose the weights are
             (``Engines.elsewhere``); a worker, started for the evaluation, answered for the others.
+        refused: How many cases an engine refused, by part and model, where it did; the fallback stands for them.
     """
 
     suite_digest: str
@@ -69,6 +70,7 @@ class Evaluation:
     regression_ids: tuple[str, ...] = ()
     reliability: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -95,6 +97,7 @@ class Evaluation:
             "regression_ids": list(self.regression_ids),
             "reliability": {part: dict(models) for part, models in self.reliability.items()},
             "elsewhere": {model: dict(about) for model, about in self.elsewhere.items()},
+            "refused": {part: dict(models) for part, models in self.refused.items()},
         }
 
     @classmethod
@@ -127,6 +130,7 @@ class Evaluation:
             regression_ids=tuple(read.items("regression_ids", [])),
             reliability=read.object("reliability", {}),
             elsewhere=read.object("elsewhere", {}),
+            refused=read.object("refused", {}),
         )
         read.done()
         return evaluation

@@ -13,7 +13,7 @@ from controlplane.evals.gateway_trial import Trial
 from controlplane.evals.inputs import input_of
 from controlplane.evals.measured import LEAST_SLICE, Measured, inside
 from controlplane.evals.metrics import Floats, Ints
-from controlplane.evals.robustness import CHANGES
+from controlplane.evals.robustness import CHANGES, share_changed
 from controlplane.evals.suite import LIVE, Callers, Fairness, Gate, Robustness, Suite
 from controlplane.packs.example import Example
 from controlplane.training.dataset import text_key
@@ -62,15 +62,22 @@ def robust(
     examples: Sequence[Example],
     answered: Measured,
 ) -> GateResult:
-    """Change cases and count the decisions that change with it; a case without an answer ends the evaluation."""
+    """Change cases and count the decisions that change with it, a refusal as a change."""
     change = CHANGES[asked.change]
     changed = [change(task, input_of(task, example.text)) for example in examples[:MOST_CHANGED]]
     before = answered.answers.decisions
     assert before is not None
     before = before[:MOST_CHANGED]
-    share = float((worker.score(candidate, changed).decisions != before).mean())
-    text = f"{asked.part} {asked.change}: at most {asked.max_changed:g} of decisions change"
+    scores = worker.score(candidate, changed, task=task)
+    share = share_changed(before, scores)
+    refused = f"; {len(scores.refused)} refused" if scores.refused else ""
+    text = f"{asked.part} {asked.change}: at most {asked.max_changed:g} of decisions change{refused}"
     return GateResult(text, share <= asked.max_changed, share, None, None, asked.max_changed)
+
+
+def unrefused(part: str, candidate: Measured, cases: int) -> GateResult:
+    """Fail a candidate whose engine refuses a case of the suite's own, whatever its fallback would be worth."""
+    return GateResult(f"{part}: no case is refused", False, candidate.refused / cases, None, None, 0)
 
 
 def fair(asked: Fairness, candidate: Measured, examples: Sequence[Example]) -> GateResult:

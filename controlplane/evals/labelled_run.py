@@ -17,7 +17,7 @@ from controlplane.evals.labels import Labels
 from controlplane.evals.metrics import Ints
 from controlplane.evals.recorded import read_answers
 from controlplane.evals.registry import Answers
-from controlplane.evals.robustness import changed_inputs
+from controlplane.evals.robustness import changed_inputs, share_changed
 from controlplane.evals.stability import stability
 from controlplane.evals.tables import advantages, by_slice, calibration, confusion, with_intervals
 from protos import decide_pb2
@@ -38,7 +38,7 @@ class _Changed:
 
     def share_decided_otherwise(self, unchanged: Scores) -> float:
         """Return how many of them are decided otherwise than the ``unchanged`` cases, from 0 to 1."""
-        return float((self.scores.decisions != unchanged.decisions[self.places]).mean())
+        return share_changed(unchanged.decisions[self.places], self.scores)
 
     def judged(self, task: TaskSpec, labels: Labels, cases: Sequence[Case], truth: Ints) -> Answers:
         """Put them beside the labels of the cases, of which ``truth`` are the places, shape [cases]."""
@@ -93,6 +93,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
         "data": _about_data(asked, cases, aside),
         "bootstrap": {"rounds": asked.rounds, "confidence": asked.confidence, "seed": asked.seed},
         "models": {name: with_intervals(asked, named, one) for name, one in answers.items()},
+        "refused": {name: len(one.refused) for name, one in found.models.items() if one.refused},
         "differences": {
             name: advantages(asked, named, ours, one) for name, one in answers.items() if name != CANDIDATE
         },
@@ -104,6 +105,7 @@ def run_labelled(asked: LabelledRun, progress: Progress = lambda share, what: No
             {
                 "change": one.change,
                 "cases": len(one.places),
+                "refused": len(one.scores.refused),
                 "decisions_changed": one.share_decided_otherwise(found.models[CANDIDATE]),
                 "metrics": with_intervals(asked, named, one.judged(task, labels, cases, truth)),
             }
@@ -147,14 +149,15 @@ def _answered(
     with Engines(asked.bundles_dir, asked.engines) as worker:
         for name, digest in digests.items():
             worker.load(digest)
-            models[name] = worker.score(digest, inputs, progress=lambda n, name=name: progress(n / len(inputs), name))  # type: ignore[misc]
-        alone = worker.score(asked.bundle, inputs[:TIMED], window=1).latencies_ms
+            told = lambda n, name=name: progress(n / len(inputs), name)  # noqa: E731
+            models[name] = worker.score(digest, inputs, progress=told, task=task)
+        alone = worker.score(asked.bundle, inputs[:TIMED], window=1, task=task).latencies_ms
         changed = _changed(asked, task, worker, inputs, progress)
         if learned:
             before = [learned[i] for i in asked.drawn(len(learned), MOST_LEARNED)]
-            scores = worker.score(asked.bundle, [case.given for case in before]).probabilities[:, task.score_index]
-            ours = models[CANDIDATE].probabilities[:, task.score_index]
-            moved = stability(task, [case.text for case in before], scores, [case.text for case in cases], ours)
+            scores = worker.score(asked.bundle, [case.given for case in before], task=task)
+            then, now = (one.probabilities[:, task.score_index] for one in (scores, models[CANDIDATE]))
+            moved = stability(task, [case.text for case in before], then, [case.text for case in cases], now)
         about = {
             "stability": moved,
             "worker": {"timed_cases": len(alone), "latency_ms": quantiles(alone)},
@@ -166,12 +169,12 @@ def _answered(
 def _changed(
     asked: LabelledRun, task: TaskSpec, worker: Engines, inputs: Sequence[decide_pb2.Input], progress: Progress
 ) -> list[_Changed]:
-    """Ask some of the cases again, changed; one without an answer ends the run."""
+    """Ask some of the cases again, changed."""
     drawn = asked.drawn(len(inputs), asked.robustness_cases)
     found = []
     for change, places, made in changed_inputs(task, [inputs[i] for i in drawn]):
         progress(0.0, change)
-        found.append(_Changed(change, drawn[places], worker.score(asked.bundle, made)))
+        found.append(_Changed(change, drawn[places], worker.score(asked.bundle, made, task=task)))
     return found
 
 

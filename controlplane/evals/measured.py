@@ -33,6 +33,7 @@ class Measured:
         answers = Answers.of(task, labels, scores.probabilities, scores.decisions)
         self.answers = replace(answers, columns=columns_of(task, [example.text for example in examples]))
         self.p99 = p99
+        self.refused = len(scores.refused)
 
     def metric(self, name: str, weights: Floats | None, index: Ints | None = None) -> Floats:
         """Return a metric's value in every round, of some of the cases where ``index`` says so, shape [rounds]."""
@@ -76,10 +77,10 @@ def engine_answers(
         worker.load(digest)
         for part, examples in parts.items():
             inputs = [input_of(task, example.text) for example in examples]
-            scores = worker.score(digest, inputs)
+            scores = worker.score(digest, inputs, task=task)
             p99 = None
             if part in timed:
-                alone = worker.score(digest, inputs[:_TIMED], window=1)
+                alone = worker.score(digest, inputs[:_TIMED], window=1, task=task)
                 p99 = float(np.quantile(alone.latencies_ms, 0.99))
             measured[part][model] = Measured(task, examples, scores, p99)
     return measured

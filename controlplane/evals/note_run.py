@@ -44,8 +44,8 @@ def run_notes(asked: LabelledRun, progress: Progress = lambda share, what: None)
     inputs = [request_of(turn).input for dialogue, _ in rows for turn in turns_of(dialogue)]
     with Engines(asked.bundles_dir, asked.engines) as worker:
         worker.load(asked.bundle)
-        scores = worker.score(asked.bundle, inputs, progress=lambda n: progress(n / len(inputs), CANDIDATE))
-        alone = worker.score(asked.bundle, inputs[:TIMED], window=1).latencies_ms
+        scores = worker.score(asked.bundle, inputs, progress=lambda n: progress(n / len(inputs), CANDIDATE), task=task)
+        alone = worker.score(asked.bundle, inputs[:TIMED], window=1, task=task).latencies_ms
         servers = worker.elsewhere_of({CANDIDATE: asked.bundle})
     ways: Mapping[str, Chooser] = {CANDIDATE: _chooser(task, scores), CONTROL: list}
     figures = {
@@ -70,6 +70,7 @@ def run_notes(asked: LabelledRun, progress: Progress = lambda share, what: None)
             "weighted": False,
         },
         **_compared(asked, figures),
+        "refused": {CANDIDATE: len(scores.refused)} if scores.refused else {},
         "slices": {},
         "robustness": [],
         "calibration": [],

@@ -3,11 +3,16 @@
 A change of spelling, an order to the model written into the page, letters that only look alike, and a text filled up
 to the limit mean nothing. A missing, extreme or contradictory value does mean something: there the share of
 decisions that change is for people to see, and what counts is that every case still gets an answer of the task's.
+What an engine refuses is counted, as changed.
 """
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.evals.engine import Scores
 from protos import decide_pb2
 from protos.contract.task import Field, TaskSpec
 
@@ -132,6 +137,13 @@ def changed_inputs(
         places = [i for i, given in enumerate(inputs) if made[i] != given]
         if places:
             yield name, places, [made[i] for i in places]
+
+
+def share_changed(before: NDArray[np.int64], after: Scores) -> float:
+    """Return the share of cases decided otherwise than before, shape [cases]; a refused one got no decision."""
+    differ = after.decisions != before
+    differ[list(after.refused)] = True
+    return float(differ.mean())
 
 
 def huge(task: TaskSpec, given: decide_pb2.Input) -> decide_pb2.Input:

@@ -11,7 +11,16 @@ from controlplane.evals.engines import Engines
 from controlplane.evals.evaluation import Evaluation, GateResult
 from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.inputs import input_of
-from controlplane.evals.judge import callers, fair, judge, regressions, regressions_gate, robust, shown
+from controlplane.evals.judge import (
+    callers,
+    fair,
+    judge,
+    regressions,
+    regressions_gate,
+    robust,
+    shown,
+    unrefused,
+)
 from controlplane.evals.measured import Measured, control_answers, engine_answers, inside, slices
 from controlplane.evals.metrics import Floats
 from controlplane.evals.suite import LIVE, Callers, Suite
@@ -71,7 +80,15 @@ def evaluate(
     for part, answers in control_answers(task, parts, training).items():
         measured[part]["control"] = answers
     draws = {part: resample_weights(len(examples), suite.rounds, suite.seed) for part, examples in parts.items()}
+    refused = {
+        part: {name: one.refused for name, one in models.items() if one.refused} for part, models in measured.items()
+    }
     gates = [*_judged(suite, parts, measured, draws, cause), *changed]
+    gates += [
+        unrefused(part, measured[part]["candidate"], len(parts[part]))
+        for part, models in refused.items()
+        if "candidate" in models
+    ]
     gates += [
         fair(one, measured[one.part]["candidate"], parts[one.part]) for one in suite.fairness if one.part in parts
     ]
@@ -101,6 +118,7 @@ def evaluate(
         regression_ids=() if lost is None else lost.ids[:MOST_IDS],
         reliability={part: {name: one.reliability() for name, one in m.items()} for part, m in measured.items()},
         elsewhere=elsewhere,
+        refused={part: models for part, models in refused.items() if models},
     )
 
 

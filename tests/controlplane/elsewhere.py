@@ -1,6 +1,7 @@
 """A server elsewhere for tests of the control plane: any OIP model that reads the label off its text."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from protos import oip_pb2_grpc
 from protos.contract.servers import RemoteSettings, servers_in
 from protos.contract.task import TaskSpec
 from tests.gateway.engines.fake_grpc import serve
-from tests.gateway.engines.fake_model import MODEL, FakeModel
+from tests.gateway.engines.fake_model import MODEL, FakeModel, Refused
 from tests.gateway.engines.fake_oip import FakeOip
 
 TOKEN = "a-token-nobody-may-read"  # noqa: S105
@@ -21,10 +22,16 @@ ENGINE = {"backend": "oip", "preset": "generic", "model": MODEL}
 
 @dataclass
 class KnowsAll(FakeModel):
-    """Answers a text that it knows with its label, and others with the first one."""
+    """Answers a text that it knows with its label, and others with the first one; refuses one that is too long."""
 
     labels: tuple[str, ...] = ()
     known: dict[str, str] = field(default_factory=dict)
+    longest: int = 10**6
+
+    async def begin(self, id: str, text: str) -> None:
+        await super().begin(id, text)
+        if len(text) > self.longest:
+            raise Refused(f"the text has {len(text)} characters, expected at most {self.longest}")
 
     @property
     def label_ids(self) -> list[int]:
@@ -37,11 +44,12 @@ class KnowsAll(FakeModel):
 
 @dataclass
 class Elsewhere:
-    """The server, the model behind it, and how a settings file declares it."""
+    """The server, the model behind it, and how a settings file declares it, as values and as text."""
 
     servicer: FakeOip
     model: KnowsAll
     declared: tuple[RemoteSettings, ...]
+    settings: str
 
 
 @contextmanager
@@ -60,8 +68,9 @@ def elsewhere(root: Path, task: TaskSpec, known: dict[str, str]) -> Iterator[Els
     token.touch(0o600)
     token.write_text(TOKEN)
     table = {"name": "far", "kind": "oip", "address": f"127.0.0.1:{port}", "models": [MODEL], "credentials": token.name}
+    settings = "\n[[gateway.engines]]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in table.items())
     try:
-        yield Elsewhere(servicer, model, servers_in({"gateway": {"engines": [table]}}, root))
+        yield Elsewhere(servicer, model, servers_in({"gateway": {"engines": [table]}}, root), settings)
     finally:
         run(server.stop(0))
         loop.call_soon_threadsafe(loop.stop)

@@ -1,5 +1,6 @@
 """Bundles of servers elsewhere in an evaluation, beside those of a worker: real processes, a server on real stubs."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from controlplane.evals.engine import EngineFailed
 from controlplane.evals.engines import RELAY, Engines
 from controlplane.evals.evaluation import Evaluation
 from controlplane.evals.gateway_trial import GatewayTrial
+from controlplane.evals.labelled import LabelledRun
+from controlplane.evals.labelled_run import run_labelled
 from controlplane.evals.run import evaluate
 from controlplane.evals.suite import Suite
 from controlplane.packs.example import Example
@@ -96,6 +99,53 @@ def test_a_server_that_is_away_is_an_error_and_answers_when_it_is_asked_again(tm
         far.servicer.model_version = "4"
         with pytest.raises(EngineFailed, match="servers were .*'model_version': '3'.*, and are .*'model_version': '4'"):
             engines.elsewhere(digest)
+
+
+def test_an_input_that_the_server_refuses_is_counted_never_right_and_never_the_end(
+    tmp_path: Path, far: Elsewhere
+) -> None:
+    far.model.longest = 50_000
+    task = replace(TASK, max_input_bytes=110_000)
+    store = BundleStore(tmp_path / "bundles")
+    digest = store.add(task=task, engine=ENGINE, contents={}, base={}, lineage={"author": "trainer"}).digest
+    changed = [
+        {"change": "long", "part": "core", "max_changed": 0.9},
+        {"change": "typos", "part": "core", "max_changed": 1},
+    ]
+    suite = Suite.from_json({**SUITE, "gates": SUITE["gates"][:1], "robustness": changed})
+
+    def judged(rows: list[Example]) -> Evaluation:
+        return evaluate(task, suite, {"core": rows}, ROWS, digest, None, store.root, engines=far.declared)
+
+    found = judged(ROWS)
+    long, typos = (gate for gate in found.gates if "of decisions change" in gate.text)
+    assert (long.passed, long.found) == (False, 1) and long.text.endswith("; 80 refused")
+    assert typos.passed and "refused" not in typos.text
+    assert found.refused == {} and not found.accepted
+
+    far.model.longest = max(len(row.text) for row in ROWS)
+    refused = judged([*ROWS, Example("please refuse this", "safe"), Example("please refuse that", "unsafe")])
+    (gate,) = (gate for gate in refused.gates if gate.text == "core: no case is refused")
+    assert (gate.passed, gate.found, refused.accepted) == (False, 2 / 82, False)
+    assert refused.refused == {"core": {"candidate": 2}} and Evaluation.from_json(refused.to_json()) == refused
+    cost = refused.values["core"]["candidate"]["mean_cost"].value
+    assert cost == pytest.approx(sum(row[task.decisions.index(task.fallback_decision)] for row in task.cost) / 82)
+
+
+def test_a_labelled_file_counts_what_the_server_refuses(tmp_path: Path, far: Elsewhere) -> None:
+    far.model.longest = 50_000
+    store = BundleStore(tmp_path / "bundles")
+    task = replace(TASK, max_input_bytes=110_000)
+    digest = store.add(task=task, engine=ENGINE, contents={}, base={}, lineage={"author": "trainer"}).digest
+    rows = [*ROWS[:20], Example("please refuse this", "safe")]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"text": row.text, "label": row.label}) + "\n" for row in rows))
+    asked = LabelledRun(store.root, digest, data, rounds=10, robustness_cases=21, gateway_cases=0, engines=far.declared)
+    report = run_labelled(asked)
+    assert report["refused"] == {"bundle": 1}
+    found = {one["change"]: one for one in report["robustness"]}
+    assert (found["long"]["refused"], found["long"]["decisions_changed"]) == (21, 1)
+    assert (found["upper_case"]["refused"], found["spacing"]["refused"]) == (0, 0)
 
 
 def _loaded_in_time(engines: Engines, digest: str) -> Engines:
