@@ -48,6 +48,7 @@ class Deployment:
         operators = {"version": 1, "required_approvals": 1, "people": [person]}
         (root / "operators.json").write_bytes(canonical_json(operators))
         self.control_settings = {"database": "sqlite:///control.db", "tick_s": 0.1, "lease_s": 4.0, **control}
+        self.more_settings = ""
         self._examples = itertools.cycle(self.pack.held_out(200, 7) + self.pack.held_out_shifted(100, 7))
         self._callers = itertools.count()
 
@@ -113,7 +114,7 @@ plan_key = "plan.key"
         text += "\n[controlplane.training]\nheld_out = 60\nforeground = true\n"
         # No window is ever complete: drift has tests of its own, and embedding texts would take a core from these.
         text += "\n[controlplane.drift]\nreference = 100000\n"
-        text += f"\n[[controlplane.specialists]]\npack = {json.dumps(PACK)}\n"
+        text += f"\n[[controlplane.specialists]]\npack = {json.dumps(PACK)}\n{self.more_settings}"
         (self.root / "interlock.toml").write_text(text)
 
     async def __aenter__(self) -> Self:

@@ -41,17 +41,19 @@ class Ready:
             self.evidence_digest = found.digest
 
     @asynccontextmanager
-    async def copy(self, root: Path) -> AsyncIterator[Deployment]:
-        """Run a copy in a folder of its own."""
-        async with self._deployment.copied(root) as deployment:
+    async def copy(self, root: Path, more_settings: str = "") -> AsyncIterator[Deployment]:
+        """Run a copy in a folder of its own, with more in its settings where that is asked for."""
+        copied = self._deployment.copied(root)
+        copied.more_settings = more_settings
+        async with copied as deployment:
             await deployment.serving()
             yield deployment
 
-    def run(self, root: Path, story: Story) -> None:
+    def run(self, root: Path, story: Story, more_settings: str = "") -> None:
         """Tell a story in a copy."""
 
         async def whole() -> None:
-            async with self.copy(root) as deployment:
+            async with self.copy(root, more_settings) as deployment:
                 await story(deployment)
 
         asyncio.run(whole())

@@ -16,6 +16,7 @@ from controlplane.errors import StepRefused
 from controlplane.evals.suite import Suite
 from controlplane.loop import advance, evaluate
 from controlplane.loop.work import Worker
+from controlplane.packs.registry import load_pack
 from controlplane.store import jobs, ledger
 from gateway.engines.pool import Pool
 from gateway.engines.settings import remote_links
@@ -23,9 +24,11 @@ from protos import engine_pb2
 from protos.contract.given import Given
 from protos.contract.servers import RemoteSettings
 from tests.controlplane.cli.fake import interlock, said
+from tests.controlplane.deployment import PACK, Deployment
 from tests.controlplane.elsewhere import ENGINE, TOKEN, Elsewhere, elsewhere
 from tests.controlplane.governed import Governed
 from tests.controlplane.loop.fixture import NAME, World, world
+from tests.controlplane.ready import Ready
 
 SUITE = {
     "version": 1,
@@ -144,3 +147,28 @@ def test_a_bundle_elsewhere_is_evaluated_rolled_out_to_primary_and_its_evidence_
         assert any(path.name.startswith("log.") for path in read)
         hidden = (TOKEN.encode(), base64.b64encode(TOKEN.encode())[:-4])
         assert [path for path in read if any(word in path.read_bytes() for word in hidden)] == []
+
+
+def test_a_bundle_elsewhere_replaces_one_of_this_machine_under_traffic(ready: Ready, tmp_path: Path) -> None:
+    async def story(deployment: Deployment) -> None:
+        there = deployment.store.add(
+            task=deployment.pack.task, engine=ENGINE, contents={}, base={}, lineage={"author": "trainer"}
+        ).digest
+        name = await deployment.begun(there)
+        shadowed = await deployment.driven_until(name, lambda r: r.needs_approval_for == "canary")
+        assert shadowed.phase == "shadow" and {gate.verdict for gate in shadowed.gates} == {"pass"}
+        assert {answer.bundle_digest for answer in await deployment.drive(40)} == {ready.old}
+        await deployment.approved_into("canary", name)
+        canaried = await deployment.driven_until(name, lambda r: r.needs_approval_for == "primary")
+        assert canaried.canary_bp == 5000 and {gate.verdict for gate in canaried.gates} == {"pass"}
+        assert {answer.bundle_digest for answer in await deployment.drive(40)} == {ready.old, there}
+        await deployment.approved_into("primary", name)
+        answers = await deployment.drive(40)
+        assert {answer.bundle_digest for answer in answers} == {there}
+        assert not any(answer.fallback.used for answer in answers)
+
+    pack, judged = load_pack(PACK), evaluate.HELD_OUT_SEED
+    cases = [*pack.held_out(200, 7), *pack.held_out_shifted(100, 7)]
+    cases += [*evaluate.core_and_dev(pack, 60)[0], *pack.held_out_shifted(60, judged)]
+    with elsewhere(tmp_path, pack.task, {case.text: case.label for case in cases}) as far:
+        ready.run(tmp_path, story, far.settings)
