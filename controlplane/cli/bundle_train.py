@@ -223,7 +223,7 @@ def _tell(report: dict[str, Any]) -> None:
         *(
             []
             if "submit" in report["next"]
-            else ["its task is the set's: a deployment serves it by a pack of that task"]
+            else ["its task is the set's own, which no deployment of the pack serves (controlplane/packs/TUTORIAL.md)"]
         ),
         *(f"{WORDS[step]}: {words}" for step, words in report["next"].items()),
     )
