@@ -89,7 +89,6 @@ class Metrics:
         )
         self.generation = Gauge("interlock_plan_generation", "Plan in force", registry=self.registry)
         self.tasks = Gauge("interlock_tasks", "Tasks of the event loop", registry=self.registry)
-        self.open_calls = Gauge("interlock_open_calls", "Calls of any kind that have not ended", registry=self.registry)
         self.in_flight = Gauge("interlock_in_flight", "Decisions in flight", registry=self.registry)
 
     def prepare(self, specialist: str, arms: Iterable[Arm], reasons: Iterable[str]) -> None:
@@ -129,9 +128,25 @@ class Metrics:
         """Add what is counted anyway, so that it costs the request path nothing."""
         self.registry.register(_AtScrape(sources))
 
+    def count_calls(self, open_calls: Callable[[], int], refused: Callable[[], int]) -> None:
+        """Add what a front counts; both are asked at a scrape, on its thread."""
+        self.registry.register(_Calls(open_calls, refused))
+
     def serve(self, port: int, address: str) -> None:
         """Answer scrapes."""
         start_http_server(port, addr=address, registry=self.registry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls(Collector):
+    open_calls: Callable[[], int]
+    refused: Callable[[], int]
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("interlock_open_calls", "Calls of any kind that have not ended", self.open_calls())
+        yield CounterMetricFamily(
+            "interlock_refused_calls", "Calls refused unread because max_calls were open", self.refused()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,9 +138,9 @@ class Gateway:
                 log.warning("preload_refused", bundle=bundle, error=str(error))
         self._pool.preload()
 
-    def count_open(self, open_calls: Callable[[], int]) -> None:
-        """Tell the metrics how many calls the front has."""
-        self._metrics.open_calls.set_function(open_calls)
+    def count_calls(self, open_calls: Callable[[], int], refused: Callable[[], int]) -> None:
+        """Tell the metrics how many calls the front has, and how many it refused."""
+        self._metrics.count_calls(open_calls, refused)
 
     def refuse_new_calls(self) -> None:
         """Answer NOT_SERVING and UNAVAILABLE from now on, so that balancers and callers go elsewhere."""
@@ -283,7 +283,7 @@ async def serve_here(settings: GatewaySettings) -> None:
     stopping = _stop_signals()
     await gateway.start()
     port = await front.start()
-    gateway.count_open(lambda: front.in_flight)
+    gateway.count_calls(lambda: front.in_flight, front.refused)
     _settle()
     log.info("gateway_ready", front=settings.front, port=port, generation=gateway.plan.generation)
     await stopping.wait()
@@ -309,7 +309,7 @@ async def serve_envoy(settings: GatewaySettings) -> None:
     stopping = _stop_signals()
     await gateway.start()
     port = await front.start()
-    gateway.count_open(lambda: front.in_flight)
+    gateway.count_calls(lambda: front.in_flight, front.refused)
     _settle()
     log.info(
         "gateway_ready",

@@ -10,6 +10,7 @@ from gateway.rpc.tls import Tls
 from gateway.rpc.wire import ARRIVED
 
 ACTIVE = "http.grpc.downstream_rq_active"
+REFUSED = "cluster.gateway.upstream_rq_pending_overflow"  # for want of room
 MODULE = "type.googleapis.com/envoy.extensions"
 MAX_MESSAGE_OVERHEAD = 64 * 1024
 STREAM_WINDOW = 64 * 1024
@@ -44,7 +45,7 @@ def bootstrap(listen: Listen, admin: Path, served: Path, tls: dict[str, Any] | N
         # Envoy asks for these names where secrets are followed; nobody reads them.
         "node": {"id": "gateway", "cluster": "interlock"},
         # Counting what nobody reads is a thirtieth of what Envoy spends on a call.
-        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"exact": ACTIVE}]}}},
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"exact": ACTIVE}, {"exact": REFUSED}]}}},
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "overload_manager": _overload(listen),
         # A connection whose streams are mostly reset at once is closed (CVE-2023-44487).

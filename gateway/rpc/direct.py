@@ -43,6 +43,10 @@ class DirectFront:
         """Calls that have not ended."""
         return self._server.in_flight
 
+    def refused(self) -> int:
+        """Return how many calls were refused because ``max_calls`` were open."""
+        return self._server.refused
+
     async def start(self) -> int:
         """Listen and serve; returns the port. Raises OSError when the address cannot be bound."""
         host, _, port = self._address.rpartition(":")

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gateway.rpc.bootstrap import ACTIVE, Listen, bootstrap
+from gateway.rpc.bootstrap import ACTIVE, REFUSED, Listen, bootstrap
 from gateway.rpc.exchanges import GrpcServer
 from gateway.rpc.tls import LOOK_S, TlsFiles, envoy_socket, write_secrets
 from gateway.rpc.wire import Method
@@ -26,6 +26,7 @@ from protos.contract.children import ending_with_us
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 ASK_S = 0.02
+PATIENCE_S = 1.0  # of who scrapes
 
 
 class FrontFailed(RuntimeError):
@@ -52,6 +53,8 @@ class EnvoyFront:
         self._process: subprocess.Popen[bytes] | None = None
         self._ended: asyncio.Future[int] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._refused = 0
 
     @property
     def pid(self) -> int:
@@ -64,8 +67,17 @@ class EnvoyFront:
         """Calls that have not ended."""
         return self._server.in_flight
 
+    def refused(self) -> int:
+        """Return how many calls Envoy has refused because ``max_calls`` were open; not for the event loop's thread."""
+        if self._loop is not None and self._loop.is_running():
+            with contextlib.suppress(OSError, ValueError):
+                asking = asyncio.run_coroutine_threadsafe(self._counted(REFUSED), self._loop)
+                self._refused = asking.result(PATIENCE_S)
+        return self._refused
+
     async def start(self) -> int:
         """Check files and bootstrap, serve, and return the port. Raises FrontFailed or TlsInvalid."""
+        self._loop = asyncio.get_running_loop()
         try:
             return await self._start()
         except BaseException:
@@ -168,12 +180,12 @@ class EnvoyFront:
         with contextlib.suppress(OSError, ValueError):
             await self._ask("POST", "/drain_listeners?graceful&skip_exit")
             async with asyncio.timeout(grace_s):
-                while await self._active() > 0:
+                while await self._counted(ACTIVE) > 0:
                     await asyncio.sleep(ASK_S)
         await self.close()
 
-    async def _active(self) -> int:
-        lines = (await self._ask("GET", f"/stats?filter=%5E{ACTIVE}%24")).decode()
+    async def _counted(self, name: str) -> int:
+        lines = (await self._ask("GET", f"/stats?filter=%5E{name}%24")).decode()
         return int(lines.rpartition(":")[2])
 
     async def close(self) -> None:

@@ -101,6 +101,7 @@ class GrpcServer:
         self.is_envoy = limits is OUR_ENVOY
         self._limits = limits
         self.running: dict[_Exchange, None] = {}  # in the order they began
+        self.refused = 0  # calls for which there was no room
         self.connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._asked: dict[bytes, Asked] = {}
@@ -138,6 +139,7 @@ class GrpcServer:
         asked = self._what_is_asked(block)
         room = self.max_calls - len(self.running)
         if room <= 0 and (room <= -LOCAL_CALLS or not asked.path.startswith(LOCAL)):
+            self.refused += 1
             return _BUSY
         return _Exchange(self, connection, number, asked) if asked.is_grpc else _NOT_GRPC
 

@@ -61,6 +61,10 @@ class GrpcioFront:
         """How many calls have a handler at work."""
         return len(self._running)
 
+    def refused(self) -> int:
+        """Return 0: here calls are held back by nothing but their connections' streams."""
+        return 0
+
     async def start(self) -> int:
         """Listen and serve; returns the port. Raises RuntimeError when the address cannot be bound, TlsInvalid."""
         options = [

@@ -105,6 +105,7 @@ def test_a_rollback_finds_room_where_callers_have_taken_all_there_is(name: str) 
                 for call in calls:
                     call.cancel()
                 await asyncio.gather(*calls, return_exceptions=True)
+            assert await asyncio.to_thread(front.refused) == 1
         finally:
             await close()
 

@@ -31,6 +31,7 @@ def test_a_scrape_counts_every_answer_its_time_its_queue_and_its_batch(tmp_path:
         }
         assert sum(fallbacks.values()) == 1
         assert {"no_time", "overloaded", "holdback"} <= set(fallbacks)  # there before the first one
+        assert found["interlock_refused_calls_total",] == 0
         assert found["interlock_queue_seconds_count", who] == 12
         assert found["interlock_batch_rows_bucket", ("le", "1.0"), who] == 12
         assert found["interlock_batch_rows_sum", who] == 12
