@@ -9,8 +9,8 @@ BUCKETS = 82
 MEMORY = 256  # answers that make up most of what is remembered
 LEAST = 10  # answers before anything is refused on their account
 REFRESH = 16  # answers between two readings of the quantiles
-SURPRISE = 0.2  # share of all that is remembered which an answer weighs that contradicts a refusal; a silence too
-IN_A_ROW = 4  # calls that got no answer, and none between them that did, until that is a silence
+SURPRISE = 0.2  # share of all that is remembered which an answer weighs that contradicts a refusal
+IN_A_ROW = 4  # calls without an answer, and none between them that got one: after these the engine is silent
 SIZE_CLASSES = 12
 _GROWTH = 1.0 + 1.0 / MEMORY
 _TOO_HEAVY = 1e12
@@ -42,17 +42,25 @@ class FinishTime:
 
         A refusal has the estimate trusted a little less, until the next answer, so that one slow spell cannot refuse
         everything for ever: refused callers get through in the end, rarely where the time is far too short. Who gets
-        through by that alone is a trial, one at a time: behind an engine that stands still many would wait for
-        nothing. An answer that shows a refusal to have been wrong counts for much.
+        through by that alone is a trial, and so is who asks a silent engine. There is one at a time: the others would
+        wait for nothing. An answer that shows a refusal to have been wrong counts for much; any ends a silence.
         """
-        if left_us >= self._unrefused_us and left_us > 0:
+        if left_us <= 0:
+            return False
+        if left_us >= self._unrefused_us and not self.is_silent:
             return True
-        if left_us >= self.admit_us and left_us > 0 and now >= self._trial_until:
+        if left_us < self.admit_us:
+            self._refused_us = max(self._refused_us, left_us)
+            self.admit_us *= 0.98
+        elif now >= self._trial_until:
             self._trial_until = now + left_us / 1e6
             return True
-        self._refused_us = max(self._refused_us, left_us)
-        self.admit_us *= 0.98
         return False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the engine has answered none of the last few calls that had time enough."""
+        return self._unanswered > IN_A_ROW
 
     def observe(self, taken_us: float) -> None:
         """Learn from one answer."""
@@ -65,14 +73,15 @@ class FinishTime:
     def gave_up(self, after_us: float) -> None:
         """Learn from a call that had no answer by then: the answer would have come later still.
 
-        One that was given less time than the estimate asks for says nothing new, but that the estimate stands. Several
-        in a row say that the engine stands still, and it is soon believed.
+        One that was given less time than the estimate asks for says nothing new, but that the estimate stands. Those in
+        a silence say nothing of the time that answers take.
         """
-        self._unanswered += 1
-        if after_us >= self._unrefused_us:
-            self._learn(after_us, self._unanswered > IN_A_ROW)
-        else:
+        if after_us < self._unrefused_us:
             self._restore()
+            return
+        self._unanswered += 1
+        if not self.is_silent:
+            self._learn(after_us, is_surprise=False)
 
     def _learn(self, taken_us: float, is_surprise: bool) -> None:
         place = int(math.log2(taken_us / FIRST_US) * STEPS_PER_OCTAVE) if taken_us > FIRST_US else 0

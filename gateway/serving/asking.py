@@ -49,6 +49,8 @@ class Asking:
             raise overloaded(call)
         times, budget_us = call.times, call.engine_budget_us
         if not times.admits(budget_us, time.monotonic()):
+            if times.is_silent:
+                raise unavailable(call)
             raise NoAnswer(decide_pb2.FALLBACK_REASON_NO_TIME, DeadlineTooShort(budget_us, int(times.admit_us)))
         return self._ask(call) if call.lane.gate is None else self._enter(call.lane.gate, call)
 
