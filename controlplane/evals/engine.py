@@ -26,6 +26,7 @@ _STALL_S = 90.0  # a server elsewhere has half a minute for an adapter and anoth
 _START_S = 60.0
 _TELL = 32  # answers between two words on progress
 _REFUSED = engine_pb2.RESULT_STATUS_BAD_INPUT
+_NO_ANSWER = {False: (_REFUSED,), True: (_REFUSED, engine_pb2.RESULT_STATUS_ENGINE_ERROR)}  # by whether it is hostile
 WORKER = (sys.executable, "-m", "gateway.worker")
 
 
@@ -100,11 +101,12 @@ class Engine:
         window: int | None = None,
         progress: Callable[[int], None] = lambda done: None,
         task: TaskSpec | None = None,
+        is_hostile: bool = False,
     ) -> Scores:
         """Score texts or whole inputs with a loaded bundle, at most ``window`` at a time.
 
         ``progress`` is told now and then how many are done. With a task its fallback stands for an input that the
-        engine refuses.
+        engine refuses, and for a hostile one that it breaks over, as some servers put it.
 
         Raises:
             EngineFailed: An input got no answer, was refused and no task given, or the worker stopped answering.
@@ -135,8 +137,8 @@ class Engine:
                 window //= 2  # the worker's queue is smaller than it said: ask for less at a time
                 waiting.appendleft(index)
                 continue
-            if frame.result.status == _REFUSED and task is not None:
-                frame.result.MergeFrom(_fallback(task))
+            if task is not None and frame.result.status in _NO_ANSWER[is_hostile]:
+                frame.result.CopyFrom(_fallback(task))
             elif frame.result.status != engine_pb2.RESULT_STATUS_OK:
                 status = engine_pb2.ResultStatus.Name(frame.result.status)
                 raise EngineFailed(f"input {index}: {status}: {frame.result.message}")
@@ -188,6 +190,7 @@ def _fallback(task: TaskSpec) -> engine_pb2.Result:
     """Return what a caller without an answer goes by: the fallback's decision and score, the other labels alike."""
     rest = (1 - task.fallback_score) / (len(task.labels) - 1)
     return engine_pb2.Result(
+        status=_REFUSED,
         probabilities=[task.fallback_score if label == task.score_label else rest for label in task.labels],
         decision=task.decisions.index(task.fallback_decision),
     )

@@ -61,9 +61,10 @@ class Engines:
         window: int | None = None,
         progress: Callable[[int], None] = lambda done: None,
         task: TaskSpec | None = None,
+        is_hostile: bool = False,
     ) -> Scores:
         """Score as ``Engine.score`` does, with a bundle that was loaded; raises EngineFailed."""
-        return self._loaded[digest].score(digest, inputs, window, progress, task)
+        return self._loaded[digest].score(digest, inputs, window, progress, task, is_hostile)
 
     def elsewhere_of(self, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Return what ``elsewhere`` says of models, by name; those that a worker answered for are left out."""

@@ -13,7 +13,7 @@ from controlplane.evals.gateway_trial import Trial
 from controlplane.evals.inputs import input_of
 from controlplane.evals.measured import LEAST_SLICE, Measured, inside
 from controlplane.evals.metrics import Floats, Ints
-from controlplane.evals.robustness import CHANGES, share_changed
+from controlplane.evals.robustness import CHANGES, answers_to_changed, share_changed
 from controlplane.evals.suite import LIVE, Callers, Fairness, Gate, Robustness, Suite
 from controlplane.packs.example import Example
 from controlplane.training.dataset import text_key
@@ -63,12 +63,12 @@ def robust(
     answered: Measured,
 ) -> GateResult:
     """Change cases and count the decisions that change with it, a refusal as a change."""
-    change = CHANGES[asked.change]
-    changed = [change(task, input_of(task, example.text)) for example in examples[:MOST_CHANGED]]
+    inputs = [input_of(task, example.text) for example in examples[:MOST_CHANGED]]
+    changed = [CHANGES[asked.change](task, given) for given in inputs]
     before = answered.answers.decisions
     assert before is not None
     before = before[:MOST_CHANGED]
-    scores = worker.score(candidate, changed, task=task)
+    scores = answers_to_changed(worker, candidate, task, inputs, changed)
     share = share_changed(before, scores)
     refused = f"; {len(scores.refused)} refused" if scores.refused else ""
     text = f"{asked.part} {asked.change}: at most {asked.max_changed:g} of decisions change{refused}"

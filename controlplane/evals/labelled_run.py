@@ -17,7 +17,7 @@ from controlplane.evals.labels import Labels
 from controlplane.evals.metrics import Ints
 from controlplane.evals.recorded import read_answers
 from controlplane.evals.registry import Answers
-from controlplane.evals.robustness import changed_inputs, share_changed
+from controlplane.evals.robustness import answers_to_changed, changed_inputs, share_changed
 from controlplane.evals.stability import stability
 from controlplane.evals.tables import advantages, by_slice, calibration, confusion, with_intervals
 from protos import decide_pb2
@@ -174,7 +174,8 @@ def _changed(
     found = []
     for change, places, made in changed_inputs(task, [inputs[i] for i in drawn]):
         progress(0.0, change)
-        found.append(_Changed(change, drawn[places], worker.score(asked.bundle, made, task=task)))
+        before = [inputs[i] for i in drawn[places]]
+        found.append(_Changed(change, drawn[places], answers_to_changed(worker, asked.bundle, task, before, made)))
     return found
 
 

@@ -3,7 +3,7 @@
 A change of spelling, an order to the model written into the page, letters that only look alike, and a text filled up
 to the limit mean nothing. A missing, extreme or contradictory value does mean something: there the share of
 decisions that change is for people to see, and what counts is that every case still gets an answer of the task's.
-What an engine refuses is counted, as changed.
+What an engine refuses or breaks over is counted, as changed.
 """
 
 import random
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controlplane.evals.engine import Scores
+from controlplane.evals.engines import Engines
 from protos import decide_pb2
 from protos.contract.task import Field, TaskSpec
 
@@ -137,6 +138,24 @@ def changed_inputs(
         places = [i for i, given in enumerate(inputs) if made[i] != given]
         if places:
             yield name, places, [made[i] for i in places]
+
+
+def answers_to_changed(
+    engines: Engines,
+    bundle: str,
+    task: TaskSpec,
+    inputs: Sequence[decide_pb2.Input],
+    changed: Sequence[decide_pb2.Input],
+) -> Scores:
+    """Score changed inputs; one that the engine refuses, or breaks over where it answers the input itself, is refused.
+
+    Raises:
+        EngineFailed: It breaks over an input that was not changed, too, or does not answer.
+    """
+    scores = engines.score(bundle, changed, task=task, is_hostile=True)
+    if scores.refused:
+        engines.score(bundle, [inputs[scores.refused[0]]], task=task)
+    return scores
 
 
 def share_changed(before: NDArray[np.int64], after: Scores) -> float:

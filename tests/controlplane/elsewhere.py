@@ -27,11 +27,12 @@ class KnowsAll(FakeModel):
     labels: tuple[str, ...] = ()
     known: dict[str, str] = field(default_factory=dict)
     longest: int = 10**6
+    too_long: type[Exception] = Refused
 
     async def begin(self, id: str, text: str) -> None:
         await super().begin(id, text)
         if len(text) > self.longest:
-            raise Refused(f"the text has {len(text)} characters, expected at most {self.longest}")
+            raise self.too_long(f"the text has {len(text)} characters, expected at most {self.longest}")
 
     @property
     def label_ids(self) -> list[int]:

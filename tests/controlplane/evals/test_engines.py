@@ -19,6 +19,7 @@ from controlplane.packs.example import Example
 from protos.contract.bundle import BundleStore
 from protos.decide_pb2 import Input
 from tests.controlplane.elsewhere import ENGINE, TOKEN, Elsewhere, elsewhere
+from tests.gateway.engines.fake_model import Failed, Refused
 from tests.tasks import TASK
 
 ROWS = [Example(f"label:{label} item {i}", label) for i in range(40) for label in TASK.labels]
@@ -132,8 +133,9 @@ def test_an_input_that_the_server_refuses_is_counted_never_right_and_never_the_e
     assert cost == pytest.approx(sum(row[task.decisions.index(task.fallback_decision)] for row in task.cost) / 82)
 
 
-def test_a_labelled_file_counts_what_the_server_refuses(tmp_path: Path, far: Elsewhere) -> None:
-    far.model.longest = 50_000
+@pytest.mark.parametrize("way", [Refused, Failed], ids=["says so", "breaks over it"])
+def test_a_labelled_file_counts_what_the_server_refuses(tmp_path: Path, far: Elsewhere, way: type[Exception]) -> None:
+    far.model.longest, far.model.too_long = 50_000, way
     store = BundleStore(tmp_path / "bundles")
     task = replace(TASK, max_input_bytes=110_000)
     digest = store.add(task=task, engine=ENGINE, contents={}, base={}, lineage={"author": "trainer"}).digest
