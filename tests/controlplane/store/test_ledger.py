@@ -298,10 +298,10 @@ def test_nothing_is_added_to_a_tree_with_holes(tmp_path: Path) -> None:
     assert caught.value.seq == 22
 
 
-def test_ten_thousand_entries_cost_two_nodes_each_and_verify(tmp_path: Path) -> None:
-    engine = filled(tmp_path / "a.db", 10_000, checkpoint_at=(256, 10_001))
+def test_two_thousand_entries_cost_two_nodes_each_and_verify(tmp_path: Path) -> None:
+    engine = filled(tmp_path / "a.db", 2_000, checkpoint_at=(256, 2_001))
     with engine.begin() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM ledger_node").scalar() == 2 * 10_001 - 6
-        assert len(prove(connection, [5000])[0].hashes) == 14
+        assert connection.exec_driver_sql("SELECT count(*) FROM ledger_node").scalar() == 2 * 2_001 - 7
+        assert len(prove(connection, [1000])[0].hashes) == 11
         report = verify(connection, PUBLIC, ORIGIN)
-    assert report.is_intact and report.size == 10_001
+    assert report.is_intact and report.size == 2_001
