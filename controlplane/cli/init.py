@@ -84,7 +84,9 @@ def init(
     say(
         f"wrote {config}, {operators}, {key}\n"
         f"next: interlock operator keygen --person NAME --out FILE --enrol {operators}\n"
-        f"then: interlock up --config {config}"
+        f"then: interlock up --config {config}\n"
+        f"a bundle from a labelled file: interlock bundle train {pack} --data FILE --author NAME "
+        f"--store {folder / 'bundles'} --artifacts {folder / 'artifacts'}"
     )
 
 

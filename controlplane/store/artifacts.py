@@ -58,7 +58,7 @@ class Artifacts:
         try:
             data = sealed.read_bytes() if sealed.exists() else self.path(digest).read_bytes()
         except OSError as error:
-            raise ArtifactMissing(f"artifact {digest} cannot be read: {error.strerror}") from error
+            raise ArtifactMissing(f"artifact {digest} cannot be read in {self.root}: {error.strerror}") from error
         if sealed.exists():
             assert self._vault is not None
             opened = self._vault.open_set(digest, data)

@@ -8,7 +8,7 @@ import pytest
 from controlplane.settings import ControlSettings
 from gateway.settings import GatewaySettings
 from protos.contract.attestation import Operators
-from tests.controlplane.cli.fake import said
+from tests.controlplane.cli.fake import interlock, said
 
 
 @pytest.fixture
@@ -49,6 +49,13 @@ def test_who_cannot_be_enrolled_gets_no_key(operators: Path, tmp_path: Path, wro
     assert said(*keygen(wrong[0], tmp_path / "k", "--enrol", str(operators), *wrong[1]))[0] == 2
     assert operators.read_bytes() == before
     assert not (tmp_path / "k").exists()
+
+
+def test_what_init_suggests_is_where_the_deployment_looks(tmp_path: Path) -> None:
+    code, shown = interlock("init", str(tmp_path / "d"))
+    settings = ControlSettings.read(tmp_path / "d" / "interlock.toml")
+    assert code == 0
+    assert f"--store {settings.bundles_dir} --artifacts {settings.artifacts_dir}" in " ".join(shown.split())
 
 
 def test_what_init_writes_is_what_the_processes_read(tmp_path: Path) -> None:
