@@ -22,7 +22,7 @@ from gateway.settings import GatewaySettings
 from perf.processes import free_port
 from tests.architecture.test_imports import ROOT
 from tests.gateway.deployment import Deployment
-from tests.gateway.test_processes import run
+from tests.gateway.stories import run
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())

@@ -28,6 +28,15 @@ ROOT = Path(__file__).parents[2]
 STAND_IN = ROOT / "tests" / "gateway" / "worker" / "trtllm"
 SPOILED = "~"  # what the tiny models have no numbers for, though each of their weights is one
 HUGE = float(np.finfo(np.float32).max)
+NAMES = (
+    "additive",
+    "openvino encoder",
+    "openvino decoder",
+    "transformers decoder",
+    "transformers encoder",
+    "tensorrt_llm generate",
+    "tensorrt_llm encode",
+)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from controlplane.loop.publish import publish, standing_split
 from controlplane.rpc.server import ControlServer
 from controlplane.rpc.traffic import PlanBell
 from controlplane.store import counters as counter_rows
-from controlplane.store import plans, records, rollouts
+from controlplane.store import ledger, plans, records, rollouts
 from controlplane.store.rollouts import RolloutRow
 from gateway.metrics import Metrics
 from gateway.rpc.control_channel import control_channel
@@ -299,3 +299,14 @@ def governed(root: Path, **settings: Any) -> Iterator[Governed]:
     finally:
         made.stop()
         structlog.reset_defaults()
+
+
+def entries(site: Governed, action: str) -> list[dict[str, Any]]:
+    """What the ledger says of every such action, oldest first."""
+    with site.deployment.store.reading() as unit:
+        return [e.detail for e in ledger.entries(unit.connection, 0, 1000) if e.action == action]
+
+
+def control(site: Governed) -> tuple[str, str]:
+    """The option that tells a command where the control plane is."""
+    return ("--control", f"127.0.0.1:{site.port}")

@@ -14,7 +14,7 @@ from gateway.rpc.envoy import is_installed
 from protos import artf_pb2, artf_services_pb2_grpc, decide_pb2, rtb_pb2, rtb_pb2_grpc
 from tests.gateway.deployment import Deployment
 from tests.gateway.rtb.rules import BRAND
-from tests.gateway.test_processes import start
+from tests.gateway.stories import start
 
 
 def auction(name: str, title: str, *, test: bool = False) -> artf_pb2.RTBRequest:

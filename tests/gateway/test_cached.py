@@ -7,7 +7,7 @@ from pathlib import Path
 from perf.processes import free_port
 from protos import decide_pb2
 from tests.gateway.deployment import Deployment
-from tests.gateway.test_processes import ended_shadow, first_split, run
+from tests.gateway.stories import ended_shadow, first_split, run
 from tests.tasks import TASK
 
 CACHED = replace(TASK, cache_ttl_ms=600_000, deadline_us=10_000_000)

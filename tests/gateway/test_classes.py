@@ -10,7 +10,7 @@ import grpc.aio
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2
 from protos.contract.plan import Split
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import run
+from tests.gateway.stories import run
 from tests.tasks import TASK
 
 LONG = replace(TASK, on_refusal="error", deadline_us=30_000_000)

@@ -10,7 +10,7 @@ import pytest
 from gateway.rpc.envoy import is_installed
 from protos import decide_pb2, decide_pb2_grpc
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import first_split, run
+from tests.gateway.stories import first_split, run
 from tests.tasks import TASK
 
 MODEL = {

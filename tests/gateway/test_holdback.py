@@ -6,7 +6,7 @@ from pathlib import Path
 
 from protos import decide_pb2
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import first_split, run
+from tests.gateway.stories import first_split, run
 from tests.tasks import TASK
 
 

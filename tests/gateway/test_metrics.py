@@ -4,7 +4,7 @@ from pathlib import Path
 
 from perf.processes import free_port
 from tests.gateway.deployment import Deployment
-from tests.gateway.test_processes import run, start
+from tests.gateway.stories import run, start
 
 QUANTILES = ("0.5", "0.9", "0.95")
 

@@ -16,7 +16,7 @@ from protos import decide_pb2, decide_pb2_grpc, oip_pb2, oip_pb2_grpc
 from protos.contract.digest import digest_bytes
 from tests.authority import Authority
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import run, start
+from tests.gateway.stories import run, start
 
 TOKEN = "a token of testers"
 TESTER = "spiffe://ours.example/tester"

@@ -14,7 +14,7 @@ from perf.processes import free_port
 from protos.contract.plan import Split
 from protos.contract.url_store import open_store
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import first_split, run
+from tests.gateway.stories import first_split, run
 
 
 async def held(deployment: Deployment) -> dict[str, bool]:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,40 +10,10 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protos import decide_pb2, decide_pb2_grpc, engine_pb2, traffic_pb2
-from protos.contract.plan import Split
-from protos.contract.task import TaskSpec
+from protos import decide_pb2, decide_pb2_grpc, engine_pb2
 from tests.gateway.deployment import PATIENCE_S, Deployment
+from tests.gateway.stories import SLOW, first_split, run, start
 from tests.tasks import TASK
-
-SLOW = replace(TASK, deadline_us=10_000_000)
-
-Story = Callable[[Deployment], Awaitable[None]]
-
-
-def first_split(bundle: str) -> Split:
-    return Split("brand", bundle, None, None, 0, 0, 10_000, 0, "first")
-
-
-async def start(deployment: Deployment, *more_workers: str, task: TaskSpec = TASK) -> Split:
-    """Bring up workers and gateway with one approved primary."""
-    for name in ("worker", *more_workers):
-        deployment.start_worker(name)
-    await deployment.start_gateway()
-    split = first_split(deployment.bundle(task))
-    deployment.control.approve(split, split.primary)
-    acknowledgement = await deployment.control.publish(split)
-    assert acknowledgement.applied, acknowledgement.message
-    await deployment.until_serving()
-    return split
-
-
-def run(root: Path, story: Story) -> None:
-    async def whole() -> None:
-        async with Deployment(root) as deployment:
-            await story(deployment)
-
-    asyncio.run(whole())
 
 
 def status_of(error: grpc.aio.AioRpcError) -> tuple[str, str]:
@@ -101,85 +70,6 @@ def test_the_gateway_refuses_what_nobody_approved_and_goes_on_serving(tmp_path: 
         assert approved.applied, approved.message
         answer = await deployment.decide(routing_key="caller")
         assert (answer.arm, answer.bundle_digest) == (decide_pb2.ARM_CANARY, candidate)
-
-    run(tmp_path, story)
-
-
-def test_shadow_pairs_are_recorded_and_never_returned(tmp_path: Path) -> None:
-    async def story(deployment: Deployment) -> None:
-        split = await start(deployment)
-        candidate = deployment.bundle(seed=7)
-        shadowed = replace(split, candidate=candidate, shadow_bp=10_000, capture_bp=0, salt="second")
-        assert (await deployment.control.publish(shadowed)).applied
-        answers = {}
-        for i in range(30):
-            answer = await deployment.decide(f"page {i}", decision_id=f"d-{i}")
-            assert answer.bundle_digest == split.primary
-            answers[answer.decision_id] = answer
-        pairs = [record.shadow_pair for record in await deployment.captured(30)]
-        assert {pair.decision_id for pair in pairs} == set(answers)
-        for pair in pairs:
-            answer = answers[pair.decision_id]
-            assert pair.primary_label == answer.label
-            assert list(pair.primary_probabilities) == [p.probability for p in answer.probabilities]
-            assert pair.primary_engine_us == answer.timing.engine_us
-            assert pair.candidate_digest == candidate
-            assert max(pair.candidate_probabilities) > 0
-            assert 0 < pair.candidate_engine_us <= pair.candidate_us
-        assert any(pair.primary_label != pair.candidate_label for pair in pairs)
-
-    run(tmp_path, story)
-
-
-async def ended_shadow(deployment: Deployment, least: int) -> traffic_pb2.ShadowCounters:
-    """Wait until the gateway reports that each of at least so many offered copies is paired or dropped."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            reports = deployment.control.reports
-            shadows = [s for s in (reports[-1].shadows if reports else ()) if s.offered >= least]
-            if shadows and shadows[0].offered == shadows[0].paired + sum(shadows[0].drops.values()):
-                return shadows[0]
-            await asyncio.sleep(0.02)
-
-
-def test_a_slow_candidate_is_late_in_shadow_and_one_that_hangs_is_no_pair(tmp_path: Path) -> None:
-    async def story(deployment: Deployment) -> None:
-        split = await start(deployment)
-        slow = deployment.bundle(seed=7, latency_us=250_000)
-        shadowed = replace(split, candidate=slow, shadow_bp=10_000, capture_bp=0, salt="second")
-        assert (await deployment.control.publish(shadowed)).applied
-        await deployment.decide("one")
-        (record,) = await deployment.captured(1)
-        assert record.shadow_pair.candidate_decision
-        assert not record.shadow_pair.candidate_in_time
-
-        await deployment.inject(slow, engine_pb2.FAULT_KIND_DELAY, delay_us=30_000_000)
-        await deployment.decide("two")
-        records = await deployment.captured(2)
-        assert dict(records[1].drops.by_cause) == {"shadow_late": 1}
-        shadow = await ended_shadow(deployment, 2)
-        assert (shadow.sent, shadow.paired, dict(shadow.drops)) == (2, 1, {"shadow_late": 1})
-
-    run(tmp_path, story)
-
-
-def test_a_shadow_copy_whose_caller_left_is_counted_as_dropped(tmp_path: Path) -> None:
-    async def story(deployment: Deployment) -> None:
-        split = await start(deployment)
-        candidate = deployment.bundle(seed=7)
-        shadowed = replace(split, candidate=candidate, shadow_bp=10_000, capture_bp=0, salt="second")
-        assert (await deployment.control.publish(shadowed)).applied
-        await deployment.inject(split.primary, engine_pb2.FAULT_KIND_DELAY, delay_us=5_000_000)
-        async with deployment.channel() as channel:
-            request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text="x"))
-            stub = decide_pb2_grpc.DecisionServiceStub(channel)
-            async with asyncio.timeout(PATIENCE_S):
-                while not any("shadow_primary_away" in report.drops for report in deployment.control.reports):
-                    call = stub.Decide(request)
-                    await asyncio.sleep(0.05)  # a call that has not arrived yet is simply made again
-                    call.cancel()
-        shadow = await ended_shadow(deployment, 1)
-        assert (shadow.paired, set(shadow.drops)) == (0, {"shadow_primary_away"})
 
     run(tmp_path, story)
 

@@ -20,7 +20,7 @@ from tests.batteries.engines import TOKEN_TASK, TOKENIZER
 from tests.gateway.deployment import Deployment
 from tests.gateway.engines.fake_grpc import FakeSglang, FakeTrtllm, serve
 from tests.gateway.engines.fake_model import ANSWER, MODEL, FakeModel
-from tests.gateway.test_processes import first_split, run
+from tests.gateway.stories import first_split, run
 
 
 @contextlib.asynccontextmanager

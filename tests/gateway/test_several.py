@@ -12,7 +12,7 @@ from perf.processes import free_port
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2
 from protos.contract.task import TaskSpec
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import SLOW, first_split, run, start
+from tests.gateway.stories import SLOW, first_split, run, start
 from tests.tasks import TASK
 
 CALLS = 60

@@ -30,7 +30,7 @@ from perf.processes import ROOT
 from protos import decide_pb2
 from protos.contract.given import Given
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import run, start
+from tests.gateway.stories import run, start
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"

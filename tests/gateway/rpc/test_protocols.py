@@ -13,7 +13,7 @@ from gateway import errors
 from gateway.rpc.status import CODES
 from protos import decide_pb2, decide_pb2_grpc, oip_pb2, oip_pb2_grpc
 from tests.gateway.deployment import Deployment
-from tests.gateway.test_processes import run, start
+from tests.gateway.stories import run, start
 
 
 def tensor(**changes: Any) -> oip_pb2.ModelInferRequest:

@@ -12,7 +12,7 @@ from gateway.rpc.envoy import is_installed
 from perf.processes import ROOT
 from protos import model_config_pb2, oip_pb2
 from tests.gateway.deployment import Deployment
-from tests.gateway.test_processes import run, start
+from tests.gateway.stories import run, start
 
 PYTHON = ROOT / ".venv-tools" / "bin" / "python"
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-tools with tritonclient: run `make setup`")

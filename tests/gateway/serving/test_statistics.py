@@ -10,7 +10,7 @@ import pytest
 
 from protos import engine_pb2, oip_pb2, oip_pb2_grpc
 from tests.gateway.deployment import PATIENCE_S, Deployment
-from tests.gateway.test_processes import first_split, run, start
+from tests.gateway.stories import first_split, run, start
 from tests.tasks import TASK
 
 
