@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import openvino
 import torch
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -97,7 +98,9 @@ def to_ir(model: nn.Module, ids: Tensor, mask: Tensor) -> Graph:
         example[PAST] = torch.zeros(layers, one, heads, 3, width)  # of any length: tracing must not take it for fixed
         inputs.append((PAST, openvino.PartialShape(list(model.past_shape)), openvino.Type.f32))
     with torch.no_grad():
-        converted = openvino.convert_model(model, example_input=example, input=inputs)
+        # Tracing would run the module twice more to compare: whoever asks compares what the graph answers.
+        traced = TorchScriptPythonDecoder(model, example_input=example, trace_kwargs={"check_trace": False})
+        converted = openvino.convert_model(traced, example_input=example, input=inputs)
     for port, (name, _, _) in zip(converted.inputs, inputs, strict=True):
         port.set_names({name})
         port.get_node().set_friendly_name(name)
