@@ -13,12 +13,14 @@ from controlplane.domain.drift import DriftReading, DriftVerdict, Measurement, r
 from controlplane.domain.retraining import against
 from controlplane.loop import label_check
 from controlplane.loop.deployment import LOOP, Deployment
+from controlplane.loop.embedding import Embedder
 from controlplane.loop.frame import Frame
 from controlplane.loop.maturity import matured_before
 from controlplane.loop.monitor import CALIBRATION, INPUT, LEAST_LABELLED, SUDDEN, Budget, Monitor, WindowReading
 from controlplane.loop.publish import standing_split
 from controlplane.loop.sketches import WindowSketch
 from controlplane.loop.triggers import decide, facts_of, limits_of
+from controlplane.packs.registry import TrainingPack
 from controlplane.store import jobs, performance, samples, sketches
 from controlplane.store import readings as reading_rows
 from controlplane.store.store import Unit
@@ -70,14 +72,14 @@ def _watch(deployment: Deployment, specialist: str) -> bool:
     if step is None:
         return False
     # Embedding and statistics take seconds, so no transaction is open meanwhile.
-    frame = _frame(deployment, specialist, step.rows)
+    frame = columns_of(deployment.pack(specialist), deployment.embedder, step.rows)
     if step.reference is None or step.reference.embedding != deployment.embedder.name:
         _begin(deployment, specialist, step, frame)
         return True
     budget = _budget(deployment)
     monitor = Monitor.restore(Frame.from_bytes(step.reference.frame), budget, step.reference.state)
     relearned = _relearned(deployment, specialist, step, monitor)
-    matured = _frame(deployment, specialist, step.matured) if step.matured else frame[:0]
+    matured = columns_of(deployment.pack(specialist), deployment.embedder, step.matured) if step.matured else frame[:0]
     found = (relearned or monitor).read(frame, SEED + step.rows[-1].id, matured)
     texts = [row.text for row in step.rows]
     readings = _readings(deployment, step, found, texts)
@@ -125,28 +127,31 @@ def _budget(deployment: Deployment) -> Budget:
     return Budget(settings.window, settings.false_alarm_rate)
 
 
-def _frame(deployment: Deployment, specialist: str, rows: Sequence[Any]) -> Frame:
-    """Turn samples into columns: fields the task declares as numbers and flags, its text as vectors."""
-    task = deployment.pack(specialist).task
-    kept = [f for f in task.fields if f.capture]
-    numbers = {
-        f.name: np.array([float(row.fields.get(f.name, -math.inf)) for row in rows])
-        for f in kept
-        if f.kind in ("number", "integer")
-    }
-    categories = {f.name: np.array([str(row.fields.get(f.name, "")) for row in rows]) for f in kept if f.kind == "flag"}
-    has_text = any(f.kind == "text" for f in kept)
+def columns_of(pack: TrainingPack, embedder: Embedder, rows: Sequence[Any]) -> Frame:
+    """Turn samples into columns: numbers; flags, and texts that are one value, as categories; other texts as vectors."""
+    kept = [field for field in pack.task.fields if field.capture]
+    named = {f.name for f in kept if f.kind == "flag" or pack.analysers.get(f.name) == "whole"}
+    written = [f.name for f in kept if f.kind == "text" and f.name not in named]
     labels = [(row.label, row.outcome) for row in rows]
     return Frame(
-        numbers=numbers,
-        categories=categories,
-        vectors=deployment.embedder.embed([row.text for row in rows]) if has_text else None,
+        numbers={
+            f.name: np.array([float(row.fields.get(f.name, -math.inf)) for row in rows])
+            for f in kept
+            if f.kind in ("number", "integer")
+        },
+        categories={name: np.array([str(row.fields.get(name, "")) for row in rows]) for name in sorted(named)},
+        vectors=embedder.embed([_written(row, written) for row in rows]) if written else None,
         score=np.array([float(row.score) for row in rows]),
         decision=np.array([str(row.decision) for row in rows]),
         confidence=np.array([float(row.confidence) for row in rows]),
-        hit=_outcomes([(task.score_label, truth) for _, truth in labels]),
+        hit=_outcomes([(pack.task.score_label, truth) for _, truth in labels]),
         correct=_outcomes(labels),
     )
+
+
+def _written(row: Any, names: Sequence[str]) -> str:
+    """Return what was written in words: what a caller sent as one text has no fields."""
+    return "\n".join(str(row.fields[name]) for name in names if name in row.fields) if row.fields else str(row.text)
 
 
 def _outcomes(said: Sequence[tuple[str, str | None]]) -> Any:
