@@ -128,7 +128,7 @@ def _budget(deployment: Deployment) -> Budget:
 
 
 def columns_of(pack: TrainingPack, embedder: Embedder, rows: Sequence[Any]) -> Frame:
-    """Turn samples into columns: numbers; flags, and texts that are one value, as categories; other texts as vectors."""
+    """Turn samples into columns: numbers; flags and texts that are one value as categories; other texts as vectors."""
     kept = [field for field in pack.task.fields if field.capture]
     named = {f.name for f in kept if f.kind == "flag" or pack.analysers.get(f.name) == "whole"}
     written = [f.name for f in kept if f.kind == "text" and f.name not in named]
