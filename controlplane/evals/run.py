@@ -12,6 +12,7 @@ from controlplane.evals.evaluation import Evaluation, GateResult
 from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.inputs import input_of
 from controlplane.evals.judge import (
+    Lost,
     callers,
     fair,
     judge,
@@ -71,34 +72,16 @@ def evaluate(
     digests = {"candidate": candidate} | ({"primary": primary} if primary is not None else {})
     with Engines(bundles, engines, command) as worker:
         measured = engine_answers(task, worker, digests, parts, {g.part for g in suite.gates if g.metric == "p99_ms"})
-        changed = [
-            robust(one, task, worker, candidate, parts[one.part], measured[one.part]["candidate"])
-            for one in suite.robustness
-            if one.part in parts
-        ]
+        changed = _changed(task, suite, worker, candidate, parts, measured)
         elsewhere = worker.elsewhere_of(digests)
     for part, answers in control_answers(task, parts, training).items():
         measured[part]["control"] = answers
     draws = {part: resample_weights(len(examples), suite.rounds, suite.seed) for part, examples in parts.items()}
-    refused = {
-        part: {name: one.refused for name, one in models.items() if one.refused} for part, models in measured.items()
-    }
-    gates = [*_judged(suite, parts, measured, draws, cause), *changed]
-    gates += [
-        unrefused(part, measured[part]["candidate"], len(parts[part]))
-        for part, models in refused.items()
-        if "candidate" in models
-    ]
-    gates += [
-        fair(one, measured[one.part]["candidate"], parts[one.part]) for one in suite.fairness if one.part in parts
-    ]
+    gates = [*_judged(suite, parts, measured, draws, cause), *changed, *_of_candidate(suite, parts, measured)]
     if suite.gateway is not None and suite.gateway.part in parts:
         with gateway(bundles, candidate, engines=engines) as trial:
             gates += _of_callers(task, suite.gateway, parts[suite.gateway.part], trial)
-    lost = None
-    if primary is not None:
-        models = measured[suite.regressions_part]
-        lost = regressions(task, parts[suite.regressions_part], models["primary"], models["candidate"])
+    lost = None if primary is None else _lost(task, suite, parts, measured)
     gates.append(regressions_gate(suite, None if lost is None else lost.share))
     return Evaluation(
         suite_digest=suite.digest,
@@ -118,7 +101,11 @@ def evaluate(
         regression_ids=() if lost is None else lost.ids[:MOST_IDS],
         reliability={part: {name: one.reliability() for name, one in m.items()} for part, m in measured.items()},
         elsewhere=elsewhere,
-        refused={part: models for part, models in refused.items() if models},
+        refused={
+            part: refused
+            for part, models in measured.items()
+            if (refused := {name: one.refused for name, one in models.items() if one.refused})
+        },
     )
 
 
@@ -134,6 +121,29 @@ def _check_parts(suite: Suite, parts: Parts, is_partial: bool) -> None:
 def _of_callers(task: TaskSpec, asked: Callers, examples: Sequence[Example], trial: Caller) -> list[GateResult]:
     inputs = [input_of(task, example.text) for example in examples[: asked.cases]]
     return callers(asked, trial.ask(inputs, asked.budget_us or task.deadline_us))
+
+
+def _changed(
+    task: TaskSpec, suite: Suite, worker: Engines, candidate: str, parts: Parts, measured: ByModel
+) -> list[GateResult]:
+    return [
+        robust(one, task, worker, candidate, parts[one.part], measured[one.part]["candidate"])
+        for one in suite.robustness
+        if one.part in parts
+    ]
+
+
+def _of_candidate(suite: Suite, parts: Parts, measured: ByModel) -> list[GateResult]:
+    """Judge what the candidate refused, and whom it serves worse."""
+    ours = {part: models["candidate"] for part, models in measured.items()}
+    return [unrefused(part, one, len(parts[part])) for part, one in ours.items() if one.refused] + [
+        fair(one, ours[one.part], parts[one.part]) for one in suite.fairness if one.part in parts
+    ]
+
+
+def _lost(task: TaskSpec, suite: Suite, parts: Parts, measured: ByModel) -> Lost:
+    models = measured[suite.regressions_part]
+    return regressions(task, parts[suite.regressions_part], models["primary"], models["candidate"])
 
 
 def _judged(suite: Suite, parts: Parts, measured: ByModel, draws: Mapping[str, Floats], cause: str) -> list[GateResult]:

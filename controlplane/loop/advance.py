@@ -167,25 +167,9 @@ def start(
     pack = deployment.pack(specialist)
     if operation_id and (known := rollouts.of_operation(unit, operation_id)) is not None:
         return known
-    found = rollouts.bundle_row(unit, bundle)
-    if found is None or found.specialist != specialist:
-        raise UnknownBundle(f"bundle is {bundle!r}, expected a bundle of {specialist!r}")
-    if found.state == "rejected":
-        raise StepRefused(f"bundle {bundle} is rejected, expected one that its evaluation accepted")
-    if open_now := rollouts.opened(unit, specialist):
-        raise StepRefused(f"rollout {open_now[0].state.id!r} of {specialist!r} is open, expected none")
     split = standing_split(unit, specialist)
     primary = split.primary if split else None
-    if primary == bundle:
-        raise StepRefused(f"bundle {bundle} is the primary of {specialist!r} already")
-    judged = rollouts.evaluation_row(unit, found.evaluation) if found.evaluation else None
-    if judged is not None and judged.primary != primary:
-        raise StepRefused(f"bundle {bundle} was compared with {judged.primary}, but the primary is {primary} now")
-    if judged is not None and judged.suite != pack.suite.digest:
-        raise StepRefused(
-            f"bundle {bundle} was judged by suite {judged.suite}, but {pack.suite.digest} is in force now; "
-            "train again to be judged by it"
-        )
+    found, judged = _candidate(unit, specialist, bundle, primary, pack.suite.digest)
     limits = deployment.settings.rollout
     # The clock may say the same twice; the number of rollouts does not.
     name = _name(specialist, f"{bundle}{len(rollouts.listed(unit, specialist))}", unit.now_ms)
@@ -216,6 +200,28 @@ def start(
         },
     )
     return row
+
+
+def _candidate(unit: Unit, specialist: str, bundle: str, primary: str | None, suite: str) -> tuple[Any, Any]:
+    """Return a bundle that may be rolled out now, and its evaluation where there is one; raises as ``start`` does."""
+    found = rollouts.bundle_row(unit, bundle)
+    if found is None or found.specialist != specialist:
+        raise UnknownBundle(f"bundle is {bundle!r}, expected a bundle of {specialist!r}")
+    if found.state == "rejected":
+        raise StepRefused(f"bundle {bundle} is rejected, expected one that its evaluation accepted")
+    if open_now := rollouts.opened(unit, specialist):
+        raise StepRefused(f"rollout {open_now[0].state.id!r} of {specialist!r} is open, expected none")
+    if primary == bundle:
+        raise StepRefused(f"bundle {bundle} is the primary of {specialist!r} already")
+    judged = rollouts.evaluation_row(unit, found.evaluation) if found.evaluation else None
+    if judged is not None and judged.primary != primary:
+        raise StepRefused(f"bundle {bundle} was compared with {judged.primary}, but the primary is {primary} now")
+    if judged is not None and judged.suite != suite:
+        raise StepRefused(
+            f"bundle {bundle} was judged by suite {judged.suite}, but {suite} is in force now; "
+            "train again to be judged by it"
+        )
+    return found, judged
 
 
 def _failure(unit: Unit, row: RolloutRow) -> str:

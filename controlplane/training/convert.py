@@ -69,27 +69,7 @@ def convert(
             raise ConversionFailed("the bundle writes text, expected one that only scores: int8 text is not compared")
     except (BundleInvalid, BaseInvalid, PromptInvalid) as error:
         raise ConversionFailed(str(error)) from error
-    is_same_graph = source.manifest.backend == "openvino"
-    with tempfile.TemporaryDirectory(prefix="interlock-convert-") as folder:
-        scratch = BundleStore(Path(folder))
-        command = (*WORKER, "--bases", str((store.root / FOLDER).resolve()))
-        try:
-            with Engine(scratch.root, command) as worker:
-                progress(0.3, "scoring the float graph")
-                before = _scores(worker, scratch, source, {**engine, "precision": "f32"}, contents, dev)
-                if not is_same_graph:
-                    progress(0.4, "scoring the bundle it came from")
-                    _compare(_scores(worker, scratch, source, source.manifest.engine, source.contents, dev), before)
-                after = before
-                if precision == "int8":
-                    progress(0.5, "quantising")
-                    contents = {**contents, **_quantised(source, contents, dev)}
-                    engine = {**engine, "precision": "int8"}
-                    promised = {"float": 1.0, "int8": 1.0, "rows": 1, "data": digest}  # of a bundle nobody else sees
-                    progress(0.8, "scoring the quantised graph")
-                    after = _scores(worker, scratch, source, {**engine, "accuracy": promised}, contents, dev)
-        except EngineFailed as error:
-            raise ConversionFailed(str(error)) from error
+    before, after, engine, contents = _answered(store, source, engine, contents, dev, precision == "int8", progress)
     targets = np.array([source.manifest.task.labels.index(example.label) for example in dev])
     accuracies = [float((found.argmax(1) == targets).mean()) for found in (before, after)]
     data = dataset_digest(dev)
@@ -109,6 +89,44 @@ def convert(
     made = _add(store, source, engine, {**contents, HEAD: head.to_bytes(), PROBES: probes}, lineage)
     progress(1.0, "done")
     return Converted(made, len(dev), accuracies[0], accuracies[1], float(np.abs(after - before).max()))
+
+
+def _answered(
+    store: BundleStore,
+    source: Bundle,
+    engine: dict[str, Any],
+    contents: dict[str, bytes],
+    dev: Sequence[Example],
+    is_int8: bool,
+    progress: Progress,
+) -> tuple[Any, Any, dict[str, Any], dict[str, bytes]]:
+    """Have a worker answer by the float graph, quantised too where asked, and hold it to the bundle it came from.
+
+    Returns:
+        Probabilities of the float graph and of the one to keep, shape [dev, labels]; the latter's engine and files.
+    """
+    with tempfile.TemporaryDirectory(prefix="interlock-convert-") as folder:
+        scratch = BundleStore(Path(folder))
+        command = (*WORKER, "--bases", str((store.root / FOLDER).resolve()))
+        try:
+            with Engine(scratch.root, command) as worker:
+                progress(0.3, "scoring the float graph")
+                before = _scores(worker, scratch, source, {**engine, "precision": "f32"}, contents, dev)
+                if source.manifest.backend != "openvino":  # else it is the same graph
+                    progress(0.4, "scoring the bundle it came from")
+                    _compare(_scores(worker, scratch, source, source.manifest.engine, source.contents, dev), before)
+                if not is_int8:
+                    return before, before, engine, contents
+                progress(0.5, "quantising")
+                contents = {**contents, **_quantised(source, contents, dev)}
+                engine = {**engine, "precision": "int8"}
+                # Promised of a bundle that nobody else sees.
+                promised = {"float": 1.0, "int8": 1.0, "rows": 1, "data": source.manifest.digest}
+                progress(0.8, "scoring the quantised graph")
+                after = _scores(worker, scratch, source, {**engine, "accuracy": promised}, contents, dev)
+        except EngineFailed as error:
+            raise ConversionFailed(str(error)) from error
+    return before, after, engine, contents
 
 
 def _add(
