@@ -4,10 +4,7 @@ import asyncio
 import copy
 import itertools
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -25,6 +22,7 @@ from protos import control_pb2, control_pb2_grpc, decide_pb2, decide_pb2_grpc
 from protos.contract.attestation import Approval, generate_key, read_private, sign_approval
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json, digest_bytes, parse_json_object
+from tests.processes import Processes
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300.0
@@ -32,14 +30,13 @@ SPECIALIST = "topics"
 PACK = f"{Path(__file__).parent / SPECIALIST}/"  # reads nothing, and imports nothing that takes seconds
 
 
-class Deployment:
-    """Processes in a folder. Use as an async context manager; ends only what it started."""
+class Deployment(Processes):
+    """All three processes. Use as an async context manager."""
 
     def __init__(self, root: Path, **control: Any) -> None:
-        self.root = root
+        super().__init__(root, PATIENCE_S)
         self.pack = load_pack(PACK)
         self.store = BundleStore(root / "bundles")
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ports: dict[str, int] = {"control": 0, "gateway": 0}
         generate_key(root / "plan.key")
         generate_key(root / "ann.key")
@@ -127,43 +124,21 @@ plan_key = "plan.key"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for name in list(self.processes):
-            self.kill(name)
+        self.end()
 
     def start_worker(self) -> None:
         """Start the engine worker."""
-        self._spawn("worker", "gateway.worker", "--socket", "worker.sock", "--bundles", "bundles", "--allow-faults")
+        self._run("worker", "gateway.worker", "--socket", "worker.sock", "--bundles", "bundles", "--allow-faults")
 
     async def start(self, name: str) -> None:
         """Start the gateway or the control plane, on the port it had before, and wait until it listens."""
         self._write_config()
-        self._spawn(name, {"gateway": "gateway", "control": "controlplane"}[name], "--config", "interlock.toml")
-        self.ports[name] = int(await self._log_value(name, "port="))
+        self._run(name, {"gateway": "gateway", "control": "controlplane"}[name], "--config", "interlock.toml")
+        self.ports[name] = int(await self.log_value(name, "port="))
 
-    def _spawn(self, name: str, module: str, *arguments: str) -> None:
-        log = (self.root / f"{name}.log").open("wb")
-        self.processes[name] = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=self.root,
-            stderr=log,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
-        )
-
-    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Signal one process and wait for its end."""
-        process = self.processes.pop(name)
-        process.send_signal(number)
-        return process.wait(timeout=PATIENCE_S)
-
-    async def _log_value(self, name: str, key: str) -> str:
-        path = self.root / f"{name}.log"
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                for line in path.read_text().splitlines():
-                    if key in line:
-                        return line.split(key, 1)[1].split()[0]
-                assert self.processes[name].poll() is None, path.read_text()
-                await asyncio.sleep(0.01)
+    def _run(self, name: str, module: str, *arguments: str) -> None:
+        environment = {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+        self.spawn(name, [sys.executable, "-m", module, *arguments], environment)
 
     async def ask(self, method: str, request: Any) -> Any:
         """Call the control plane; waits for one that is starting or whose database is not to be had just now."""

@@ -1,9 +1,6 @@
 """A gateway and its worker as real processes, and a control plane that says what a test wants."""
 
 import asyncio
-import os
-import signal
-import subprocess
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +20,7 @@ from protos.contract.bundle import BundleStore
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.segment import read_segment
 from protos.contract.task import TaskSpec
+from tests.processes import Processes
 from tests.tasks import TASK
 
 PATIENCE_S = 90.0
@@ -86,14 +84,13 @@ class ControlPlane(traffic_pb2_grpc.TrafficServiceServicer):
         return traffic_pb2.ReportResponse()
 
 
-class Deployment:
-    """Processes in a folder. Use as an async context manager; ends only what it started."""
+class Deployment(Processes):
+    """Gateway and workers. Use as an async context manager."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        super().__init__(root, PATIENCE_S)
         self.store = BundleStore(root / "bundles")
         self.control = ControlPlane()
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.port = 0
         self._server: Any = None
         self.settings: dict[str, Any] = {}
@@ -117,41 +114,18 @@ class Deployment:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for name in list(self.processes):
-            self.kill(name)
+        self.end()
         await self._server.stop(None)
 
     def start_worker(self, name: str = "worker", *options: str) -> None:
         """Start an engine worker on the socket of its name."""
-        self._start(name, site.worker(name, *options))
+        self.spawn(name, site.worker(name, *options), site.ENVIRONMENT)
 
     async def start_gateway(self) -> None:
         """Start the gateway and wait until it listens."""
         site.write(self.root, self.control.authority, self.settings)
-        self._start("gateway", site.GATEWAY)
+        self.spawn("gateway", site.GATEWAY, site.ENVIRONMENT)
         self.port = int(await self.log_value("gateway", "port="))
-
-    def _start(self, name: str, command: list[str]) -> None:
-        log = (self.root / f"{name}.log").open("wb")
-        environment = {**os.environ, **site.ENVIRONMENT}
-        self.processes[name] = subprocess.Popen(command, cwd=self.root, stderr=log, env=environment)
-
-    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Signal one process and wait for its end."""
-        process = self.processes.pop(name)
-        process.send_signal(number)
-        return process.wait(timeout=PATIENCE_S)
-
-    async def log_value(self, name: str, key: str) -> str:
-        """Wait for ``key`` in a process's log and return the word after it."""
-        path = self.root / f"{name}.log"
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                for line in path.read_text().splitlines():
-                    if key in line:
-                        return line.split(key, 1)[1].split()[0]
-                assert self.processes[name].poll() is None, path.read_text()
-                await asyncio.sleep(0.01)
 
     async def scrape(self) -> dict[tuple[Any, ...], float]:
         """Read the metrics of ``settings["metrics_port"]``, by name and then label pairs in order."""
