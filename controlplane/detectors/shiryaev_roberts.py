@@ -14,13 +14,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from controlplane.detectors.resampling import Numbers
 
-POWERS = np.array([0.15, 0.5, 0.8])  # bets k * p**(k-1): on the very unlikely, and on slow shifts
-BETS = 4 * len(POWERS)  # low values, high values, both tails, the middle
+# Bets k * p**(k-1), on the very unlikely and on slow shifts, each of low values, high values, both tails, the middle.
+POWERS = np.array([0.15, 0.5, 0.8])
+SHIFTS = np.array([-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0])  # bets on normal scores moved, in deviations
+SPREADS = np.array([0.5, 2.0])  # bets on normal scores with so many times the deviation
+BETS = 4 * len(POWERS) + len(SHIFTS) + len(SPREADS)
 CEILING = 1e200
 BLOCK = 256  # rows ranked together: the cost of ranking grows with their square
+STRETCHES = 40  # of a reference, whose means say whether rows depend on their order
+MOST_TOGETHER = 2.0  # times the variance that means of independent rows have
 MOST = 10_000  # rows remembered a column: what a rank is read from, precise to about 1/sqrt(MOST)
 
 
@@ -40,6 +46,11 @@ class Evidence:
     def begin(cls, reference: Numbers) -> "Evidence":
         """Start after a reference, shape [rows, columns]."""
         return cls(np.sort(reference.T, axis=1)[:, -MOST:], np.zeros((reference.shape[1], BETS)))
+
+    @classmethod
+    def resume(cls, bags: Numbers, sums: Numbers) -> "Evidence":
+        """Continue from what was written, also by a version with fewer bets: later ones begin with nothing."""
+        return cls(bags, np.pad(sums, ((0, 0), (0, BETS - sums.shape[1]))))
 
     @property
     def logs(self) -> Numbers:
@@ -102,7 +113,8 @@ def restless(reference: Numbers, enough: float, seed: int) -> NDArray[np.bool_]:
     """Say which columns of a reference change all the time, in its own order: they would never be silent.
 
     Ranks are uniform only where rows may come in any order. A column whose second half already
-    gathers most of the evidence that an alarm takes is not of that kind.
+    gathers most of the evidence that an alarm takes is not of that kind, nor is one whose neighbouring rows are alike:
+    means of its stretches vary much more than those of independent rows.
 
     Args:
         reference: Rows in the order of time, shape [rows, columns].
@@ -110,7 +122,20 @@ def restless(reference: Numbers, enough: float, seed: int) -> NDArray[np.bool_]:
     """
     half = len(reference) // 2
     _, logs = follow(Evidence.begin(reference[:half]), reference[half:], seed)
-    found: NDArray[np.bool_] = logs.max(axis=0) > 0.75 * enough
+    found: NDArray[np.bool_] = (logs.max(axis=0) > 0.75 * enough) | (_togetherness(reference, seed) > MOST_TOGETHER)
+    return found
+
+
+def _togetherness(rows: Numbers, seed: int) -> Numbers:
+    """Return the variance of means of stretches over that of independent rows, by normal scores, shape [columns]."""
+    length = len(rows) // STRETCHES
+    if length < 2:
+        return np.zeros(rows.shape[1])
+    ties = np.random.default_rng(seed).random(rows.shape)
+    places = np.lexsort((ties, rows), axis=0).argsort(axis=0)
+    scores = ndtri((places + 0.5) / len(rows))
+    means = scores[: STRETCHES * length].reshape(STRETCHES, length, -1).mean(axis=1)
+    found: Numbers = length * means.var(axis=0, ddof=1) / scores.var(axis=0)
     return found
 
 
@@ -131,8 +156,11 @@ def _ranks(bags: Numbers, rows: Numbers, rng: np.random.Generator) -> Numbers:
 
 def _bets(ranks: Numbers) -> Numbers:
     """Return what each bet multiplies its stake by, shape [rows, columns, BETS]; the mean over ranks is 1."""
-    extreme = 2 * np.minimum(ranks, 1 - ranks)
-    sides = np.stack([ranks, 1 - ranks, extreme, 1 - extreme], axis=-1)
-    bets = POWERS * np.maximum(sides, 1e-12)[..., None] ** (POWERS - 1)
-    found: Numbers = bets.reshape(*ranks.shape, BETS)
-    return found
+    inner = np.clip(ranks, 1e-12, 1 - 1e-12)
+    extreme = 2 * np.minimum(inner, 1 - inner)
+    sides = np.stack([inner, 1 - inner, extreme, 1 - extreme], axis=-1)
+    powers = POWERS * np.maximum(sides, 1e-12)[..., None] ** (POWERS - 1)
+    scores = ndtri(inner)[..., None]
+    shifts = np.exp(SHIFTS * scores - SHIFTS**2 / 2)
+    spreads = np.exp(scores**2 / 2 * (1 - 1 / SPREADS**2)) / SPREADS
+    return np.concatenate([powers.reshape(*ranks.shape, -1), shifts, spreads], axis=-1)

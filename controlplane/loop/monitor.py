@@ -170,8 +170,8 @@ class Monitor:
                 nulls[name.removeprefix("null/")] = Null(tuple(tail), int(resamples), floor)
             surprise = None
             if "surprise/bags" in saved:
-                surprise = Evidence(saved["surprise/bags"], saved["surprise/sums"])
-            evidence = Evidence(saved["bags"], saved["sums"])
+                surprise = Evidence.resume(saved["surprise/bags"], saved["surprise/sums"])
+            evidence = Evidence.resume(saved["bags"], saved["sums"])
             return cls(reference, budget, nulls, evidence, surprise, saved["restless"], int(saved["rows"]))
 
     def with_outcomes(self, hit: Numbers, correct: Numbers, seed: int) -> "Monitor":
@@ -199,7 +199,6 @@ class Monitor:
         for name, null in pooled.items():
             p_values[name] = max(p_values[name], null.p_value(values[name][0]))
         cut = benjamini_hochberg(list(p_values.values()), self._budget.rate)
-        alone = self._budget.rate / len(p_values)
         readings = [
             SignalReading(
                 name,
@@ -207,7 +206,7 @@ class Monitor:
                 max(null.quantile(cut) for null in (self.nulls[name], pooled.get(name, self.nulls[name]))),
                 p_values[name],
                 sample,
-                _worth(p_values[name], alone),
+                _worth(len(p_values) * p_values[name], self._budget.rate),
             )
             for name, (value, sample) in values.items()
         ]
@@ -332,11 +331,16 @@ def _resampled_outcomes(known: Frame) -> dict[str, Statistic]:
     }
 
 
-def _worth(p_value: float, cut: float) -> int:
-    """Return how many windows at the cut would be as unlikely together as this one is alone."""
-    if math.isnan(p_value) or p_value >= cut:
+def _worth(p_value: float, rate: float) -> int:
+    """Return how many windows in which some signal stands out would be as unlikely together as this one is alone.
+
+    Args:
+        p_value: Of any signal's standing out so far: the signal's own times the number of signals.
+        rate: Chance that some signal stands out in a window.
+    """
+    if math.isnan(p_value) or p_value >= rate:
         return 1
-    return min(MOST_WORTH, int(math.log(max(p_value, 1e-300)) / math.log(cut)))
+    return min(MOST_WORTH, int(math.log(max(p_value, 1e-300)) / math.log(rate)))
 
 
 def _has_outcomes(frame: Frame) -> bool:

@@ -72,6 +72,28 @@ def test_following_in_parts_remembers_as_following_at_once() -> None:
     assert follow(half, rows[356:], 4)[0].bags.shape == (2, 600)
 
 
+def test_evidence_of_a_version_with_fewer_bets_counts_on() -> None:
+    rows = np.random.default_rng(7).normal(size=(200, 2))
+    kept, _ = follow(Evidence.begin(rows[:100]), rows[100:150], 3)
+    older = Evidence.resume(kept.bags, kept.sums[:, :12])
+    assert np.array_equal(older.sums[:, :12], kept.sums[:, :12]) and not older.sums[:, 12:].any()
+    followed, of_older = follow(kept, rows[150:], 4)[0], follow(older, rows[150:], 4)[0]
+    assert np.allclose(of_older.sums[:, :12], followed.sums[:, :12]) and (of_older.sums[:, 12:] > 0).all()
+
+
+@pytest.mark.parametrize("alike", ["neighbours", "season"])
+def test_columns_whose_neighbouring_rows_are_alike_are_left_to_windows(alike: str) -> None:
+    rng = np.random.default_rng(9)
+    rows = rng.normal(size=(1000, 20))
+    if alike == "season":
+        rows += 0.6 * np.sin(2 * np.pi * (np.arange(1000)[:, None] / 100 + rng.random(20)))
+    for row in range(1, 1000 if alike == "neighbours" else 1):
+        rows[row] = 0.6 * rows[row - 1] + 0.8 * rows[row]
+    assert restless(rows, limit(20, 0.02, 100_000), 0).mean() >= 0.9
+    shuffled = rng.permutation(rows)
+    assert not restless(shuffled, limit(20, 0.02, 100_000), 0).any()
+
+
 def test_columns_that_follow_on_themselves_are_told_from_those_that_do_not() -> None:
     rng = np.random.default_rng(8)
     walk = np.cumsum(rng.normal(size=1000))

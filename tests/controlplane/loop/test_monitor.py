@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from controlplane.loop.frame import Frame
-from controlplane.loop.monitor import SUDDEN, Budget, Monitor
+from controlplane.loop.monitor import MOST_WORTH, SUDDEN, Budget, Monitor, _worth
 
 BUDGET = Budget(window=50, rate=0.05)
 
@@ -80,3 +80,10 @@ def test_outcomes_that_are_not_due_yet_are_no_reading_and_hold_up_no_other() -> 
     values = {reading.signal: reading.measurement for reading in found.signals}
     assert [values[name].sample for name in ("error", "calibration", "score")] == [0, 0, 50]
     assert [math.isnan(values[name].value) for name in ("error", "calibration", "score")] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "p_value, windows", [(math.nan, 1), (0.5, 1), (0.009, 1), (2e-4, 1), (0.99e-4, 2), (0.99e-6, 3), (0.0, MOST_WORTH)]
+)
+def test_a_window_counts_for_as_many_as_would_be_as_unlikely_together(p_value: float, windows: int) -> None:
+    assert _worth(p_value, 0.01) == windows
