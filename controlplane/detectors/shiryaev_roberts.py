@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from controlplane.detectors.resampling import Numbers
 
@@ -133,7 +132,7 @@ def _togetherness(rows: Numbers, seed: int) -> Numbers:
         return np.zeros(rows.shape[1])
     ties = np.random.default_rng(seed).random(rows.shape)
     places = np.lexsort((ties, rows), axis=0).argsort(axis=0)
-    scores = ndtri((places + 0.5) / len(rows))
+    scores = _normal_scores((places + 0.5) / len(rows))
     means = scores[: STRETCHES * length].reshape(STRETCHES, length, -1).mean(axis=1)
     found: Numbers = length * means.var(axis=0, ddof=1) / scores.var(axis=0)
     return found
@@ -160,7 +159,14 @@ def _bets(ranks: Numbers) -> Numbers:
     extreme = 2 * np.minimum(inner, 1 - inner)
     sides = np.stack([inner, 1 - inner, extreme, 1 - extreme], axis=-1)
     powers = POWERS * np.maximum(sides, 1e-12)[..., None] ** (POWERS - 1)
-    scores = ndtri(inner)[..., None]
+    scores = _normal_scores(inner)[..., None]
     shifts = np.exp(SHIFTS * scores - SHIFTS**2 / 2)
     spreads = np.exp(scores**2 / 2 * (1 - 1 / SPREADS**2)) / SPREADS
     return np.concatenate([powers.reshape(*ranks.shape, -1), shifts, spreads], axis=-1)
+
+
+def _normal_scores(ranks: Numbers) -> Numbers:
+    from scipy.special import ndtri  # takes long to import, and is not needed at start
+
+    found: Numbers = ndtri(ranks)
+    return found
