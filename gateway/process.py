@@ -75,7 +75,6 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings) -> None:
         tracing = _tracing(settings)  # first: what is missing is told before anything is begun
-        operators = Operators.read(settings.operators)
         key = read_public(settings.plan_key)
         run_id = secrets.token_hex(4)
         self._settings = settings
@@ -91,7 +90,7 @@ class Gateway:
         self.plan = plan = CurrentPlan(
             deployment=settings.deployment,
             key=key,
-            operators=operators,
+            operators=functools.partial(Operators.read, settings.operators),
             store=store,
             pool=pool,
             lanes=lanes,

@@ -152,7 +152,7 @@ class Site:
         self._plan = CurrentPlan(
             deployment=DEPLOYMENT,
             key=self.deployment.key.public_key(),
-            operators=people,
+            operators=lambda: people,
             store=self.deployment.bundles,
             pool=WorkerPool(engine),  # type: ignore[arg-type]
             lanes=Lanes(LaneSettings(), 256),

@@ -69,7 +69,7 @@ def step(unit: Unit, deployment: Deployment, row: RolloutRow) -> RolloutRow:
     now = datetime.fromtimestamp(unit.now_ms / 1000, UTC)
     decision = decide(row.state, Evidence(row.gates), given, now)
     if isinstance(decision, Hold):
-        row = replace(row, waiting_for=_failure(unit, row) or decision.reason)
+        row = replace(row, waiting_for=_trouble(unit, row) or decision.reason)
         if decision.awaits_approval and row.evidence is None:
             row = _ask(unit, deployment, row)
         rollouts.save(unit, row)
@@ -215,7 +215,9 @@ def _candidate(unit: Unit, specialist: str, bundle: str, primary: str | None, su
         raise StepRefused(f"bundle {bundle} is the primary of {specialist!r} already")
     judged = rollouts.evaluation_row(unit, found.evaluation) if found.evaluation else None
     if judged is not None and judged.primary != primary:
-        raise StepRefused(f"bundle {bundle} was compared with {judged.primary}, but the primary is {primary} now")
+        raise StepRefused(
+            f"bundle {bundle} was compared with {judged.primary or 'no primary'}, but the primary is {primary} now"
+        )
     if judged is not None and judged.suite != suite:
         raise StepRefused(
             f"bundle {bundle} was judged by suite {judged.suite}, but {suite} is in force now; "
@@ -224,10 +226,15 @@ def _candidate(unit: Unit, specialist: str, bundle: str, primary: str | None, su
     return found, judged
 
 
-def _failure(unit: Unit, row: RolloutRow) -> str:
-    """Say why a candidate is not judged: an evaluation that failed is asked again by a person or by nobody."""
+def _trouble(unit: Unit, row: RolloutRow) -> str:
+    """Say what went wrong with a rollout that somebody has to look at: no evaluation, or a step that was refused."""
     state = row.state
-    if state.phase is not Phase.CANDIDATE or state.held:
+    if state.held:
+        last = plans.last_of(unit, state.id)
+        if last is None or last.state != plans.REFUSED:
+            return ""
+        return f"held, since plan {last.generation} was refused: {last.reason}, {last.message}"
+    if state.phase is not Phase.CANDIDATE:
         return ""
     job = jobs.last_evaluation(unit, state.specialist, state.candidate)
     return f"its evaluation failed, job {job.id}: {job.message}" if job is not None and job.state == jobs.FAILED else ""

@@ -115,6 +115,13 @@ def get(unit: Unit, generation: int) -> PlanRow | None:
     return None if found is None else _row(found)
 
 
+def last_of(unit: Unit, rollout: str) -> PlanRow | None:
+    """Return the newest plan that was a step of a rollout."""
+    query = select(plan).where(plan.c.rollout == rollout).order_by(plan.c.generation.desc()).limit(1)
+    found = unit.connection.execute(query).first()
+    return None if found is None else _row(found)
+
+
 def settle(unit: Unit, generation: int, state: str, reason: str = "", message: str = "") -> None:
     """Note what became of a plan. One that is refused gives its place back to the one it set aside."""
     unit.connection.execute(

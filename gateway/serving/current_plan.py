@@ -64,7 +64,7 @@ class CurrentPlan:
         *,
         deployment: str,
         key: Ed25519PublicKey,
-        operators: Operators,
+        operators: Callable[[], Operators],
         store: BundleStore,
         pool: Pool,
         lanes: Lanes,
@@ -153,6 +153,7 @@ class CurrentPlan:
             NothingToLeave: The bundle does not serve here, or the order was carried out before.
         """
         began = time.monotonic()
+        self._judge.look()
         try:
             order = verify_order(envelope, self.operators, self._deployment, int(self._clock()))
         except AttestationInvalid as error:

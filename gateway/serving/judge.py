@@ -11,9 +11,10 @@ from gateway.serving.witness import LedgerRefused, Witness
 from protos import traffic_pb2
 from protos.contract.attestation import Approval, AttestationInvalid, Operators
 from protos.contract.bundle import BundleInvalid, BundleStore
-from protos.contract.digest import digest_bytes
+from protos.contract.digest import JsonMalformed, digest_bytes
 from protos.contract.envelope import native
 from protos.contract.fields import FieldInvalid
+from protos.contract.keys import KeyInvalid
 from protos.contract.ledger_proof import Recorded, recorded, signed_head
 from protos.contract.operators import follow
 from protos.contract.plan import Split, TrafficPlan
@@ -83,20 +84,39 @@ class Judge:
         self,
         deployment: str,
         key: Ed25519PublicKey,
-        operators: Operators,
+        own_list: Callable[[], Operators],
         store: BundleStore,
         witness: Witness,
         clock: Callable[[], float],
     ) -> None:
         self.witness = witness
+        self._own_list = own_list
         self._deployment = deployment
         self._key = key
         self._store = store
         self._clock = clock
         try:
-            self.operators = self._checked(operators)
+            self.operators = self._checked(own_list())
         except AttestationInvalid as error:
             raise FieldInvalid(f"operators: {error}") from error
+
+    def look(self) -> None:
+        """Take up the next version of the list of people, where this gateway's administrator changed it since.
+
+        One with owners changes by their signatures alone.
+        """
+        if self.operators.owners():
+            return
+        try:
+            found = self._checked(self._own_list())
+        except (FieldInvalid, KeyInvalid, JsonMalformed, AttestationInvalid) as error:
+            log.warning("operators_refused", error=str(error))
+            return
+        if found.version > self.operators.version:
+            self.operators = found
+            log.warning("operators_changed", version=found.version)
+        elif found != self.operators:
+            log.warning("operators_refused", error=f"version is {found.version}, expected a later one")
 
     def restore(self, updates: Sequence[traffic_pb2.Envelope], checkpoint: str) -> None:
         """Take up what was followed and seen before a restart."""
@@ -111,6 +131,7 @@ class Judge:
 
         First of all, whatever becomes of the rest: what was shown once has to be shown for ever.
         """
+        self.look()
         try:
             self.witness.take(self.witness.judge(offer), offer.checkpoint)
             following = self._checked(follow(self.operators, offer.operators))

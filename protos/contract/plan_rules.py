@@ -231,9 +231,7 @@ class _Rules:
     def _of_bundle(self, specialist: str, bundle: str, what: str) -> list[Approval]:
         mine = [a for a in self.approvals.good if a.bundle == bundle and a.specialist == specialist]
         if not mine:
-            if self.approvals.bad:
-                bad = self.approvals.bad[0]
-                raise PlanRefused(bad.reason, f"{what} rests on an approval that fails: {bad}")
+            self._refuse_bad(what)
             raise PlanRefused("approval_missing", f"{what} has no approval")
         mine = [a for a in mine if a.audience == self.deployment]
         if not mine:
@@ -246,11 +244,18 @@ class _Rules:
             raise PlanRefused("self_approval", f"{what} is approved by {author!r} alone, who made it")
         return by_others
 
+    def _refuse_bad(self, what: str) -> None:
+        """Where none counts, say of one that does not why."""
+        if self.approvals.bad:
+            bad = self.approvals.bad[0]
+            raise PlanRefused(bad.reason, f"{what} rests on an approval that fails: {bad}")
+
     def _in_force(
         self, approvals: list[Approval], split: Split, before: Split | None, what: str, weight: int, now: int
     ) -> list[Approval]:
         unspent = [a for a in approvals if a.digest not in self.spent]
         if not unspent:
+            self._refuse_bad(what)
             raise PlanRefused("approval_spent", f"{what} was taken back before, and needs a new approval")
         exact = [a for a in unspent if a.to_split == to_split_digest(split, a.ceiling_bp)]
         if before is not None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Governed:
             plan = CurrentPlan(
                 deployment="test",
                 key=key,
-                operators=Operators.read(self.root / "operators.json"),
+                operators=partial(Operators.read, self.root / "operators.json"),
                 store=self.deployment.bundles,
                 pool=pool or LoadsAll(),
                 lanes=Lanes(LaneSettings(), 16),

@@ -1,5 +1,6 @@
 """The control plane and a gateway together: rollbacks made elsewhere, and drills."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,19 @@ import pytest
 
 from controlplane.domain.rollout import GateReading, Phase, Verdict
 from controlplane.loop import advance
-from controlplane.loop.publish import offer_of
-from controlplane.store import plans
-from protos.contract.attestation import STATEMENT_TYPE, read_private, sign
+from controlplane.loop.publish import offer_of, publish
+from controlplane.store import plans, rollouts
+from protos.contract.attestation import (
+    STATEMENT_TYPE,
+    Operator,
+    Operators,
+    generate_key,
+    public_text,
+    read_private,
+    read_public,
+    sign,
+)
+from protos.contract.digest import canonical_json
 from protos.contract.rollback import RollbackOrder
 from tests.controlplane.cli.fake import interlock, said
 from tests.controlplane.governed import Governed, control, entries, governed
@@ -68,6 +79,38 @@ def test_a_gateway_that_missed_a_promotion_follows_when_it_is_back(site: Governe
     site.start_gateway()
     site.until(lambda: (now := site.split()) and now.salt == following, "the plan that stands")
     assert site.split().primary == new  # type: ignore[union-attr]
+
+
+def test_a_step_that_gateways_refuse_holds_the_rollout_and_is_told(site: Governed) -> None:
+    name, old, new = site.shadowing()
+    generate_key(site.root / "zoe.key")
+    zoe = Operator("zoe", ("approver",), (public_text(read_public(site.root / "zoe.key.pub")),))
+    known = Operators.read(site.root / "operators.json")
+    # Edited by hand: a gateway takes a changed list only as the next version.
+    list_of = site.root / "operators.json"
+    list_of.write_bytes(canonical_json(replace(known, people=(*known.people, zoe)).to_json()))
+    split = site.split()
+    assert split is not None
+    site.approve(split, split, new, key="zoe.key", person="zoe")
+    with site.deployment.store.writing(site.clock()) as unit:
+        row = rollouts.get(unit, name)
+        assert row is not None
+        made = publish(unit, site.deployment, replace(split, canary_bp=row.state.stages_bp[0]), name)
+        moved = replace(rollouts.moved(row, phase=Phase.CANARY, stage=0), stage_generation=made.generation)
+        rollouts.move(unit, row, moved, "test", "rollout.shifted", {})
+    site.deployment.changed()
+    site.until(lambda: entries(site, "plan.refused"), "the refusal")
+    advance.advance(site.deployment)
+    status = said("rollout", "status", name, *control(site))[1]
+    assert status["held"] and status["phase"] == "shadow"
+    assert status["waiting_for"].startswith(f"held, since plan {made.generation} was refused: signature_invalid, ")
+    list_of.write_bytes(canonical_json(replace(known, version=2, people=(*known.people, zoe)).to_json()))
+    assert said("rollout", "resume", name, "--as", "ann", "--reason", "zoe is known", *control(site))[0] == 0
+    with site.deployment.store.writing(site.clock()) as unit:
+        publish(unit, site.deployment, replace(split, canary_bp=500), name)
+    site.deployment.changed()
+    site.until(lambda: site.split().canary_bp == 500, "the canary")  # type: ignore[union-attr]
+    assert site.split().primary == old  # type: ignore[union-attr]
 
 
 def test_no_way_back_waits_for_its_report(site: Governed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -402,7 +402,7 @@ class Plant:
         gate.plan = CurrentPlan(
             deployment="test",
             key=PLAN_KEY.public_key(),
-            operators=PEOPLE,
+            operators=lambda: PEOPLE,
             store=self.store_of_bundles,
             pool=LoadsAll(),  # type: ignore[arg-type]
             lanes=Lanes(LaneSettings(), 64),

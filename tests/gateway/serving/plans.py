@@ -97,7 +97,7 @@ class Site:
         return CurrentPlan(
             deployment="test",
             key=self.plan_key.public_key(),
-            operators=self.people,
+            operators=lambda: self.people,
             store=self.store,
             pool=LoadsAll(),  # type: ignore[arg-type]
             lanes=lanes,

@@ -90,6 +90,35 @@ def test_a_candidate_taken_back_does_not_return_on_the_same_approval(tmp_path: P
     assert site.publish(site.canary()) == "applied"
 
 
+def test_a_person_added_to_the_gateway_s_own_list_counts_without_a_restart(tmp_path: Path) -> None:
+    bare = replace(PEOPLE, people=tuple(p for p in PEOPLE.people if "owner" not in p.roles))
+    site = Site(tmp_path, people=bare).shadowed()
+    site.approve(site.in_force(), site.new, "ann", "zoe", ceiling_bp=2_000)
+    assert site.publish(site.canary()) == "too_few_approvers"
+    site.people = replace(bare, people=(*bare.people, person("zoe")))
+    assert site.publish(site.canary()) == "too_few_approvers", "a list that was changed has the next version"
+    site.people = replace(site.people, version=bare.version + 1)
+    assert site.publish(site.canary()) == "applied"
+
+
+def test_a_gateway_s_list_grows_neither_younger_nor_beside_its_owners(tmp_path: Path) -> None:
+    site = Site(tmp_path).shadowed()
+    site.people = replace(PEOPLE, version=9, people=(*PEOPLE.people, person("zoe")))
+    site.approve(site.in_force(), site.new, "ann", "zoe", ceiling_bp=2_000)
+    assert site.publish(site.canary()) == "too_few_approvers"
+    site = Site(tmp_path / "bare", people=replace(PEOPLE, version=3, people=PEOPLE.people[:3])).shadowed()
+    site.people = replace(site.people, version=2, people=(*site.people.people, person("zoe")))
+    site.approve(site.in_force(), site.new, "ann", "zoe", ceiling_bp=2_000)
+    assert site.publish(site.canary()) == "too_few_approvers"
+
+
+def test_an_approval_that_fails_is_told_rather_than_an_older_one_that_is_spent(tmp_path: Path) -> None:
+    site = Site(tmp_path).canaried()
+    assert site.publish(site.split(candidate=site.new, shadow_bp=5_000, salt="r-1")) == "applied"
+    site.approve(site.in_force(), site.new, "zoe", ceiling_bp=2_000)
+    assert site.publish(site.canary()) == "signature_invalid"
+
+
 def test_the_way_back_to_the_primary_before_needs_nobody(tmp_path: Path) -> None:
     site = Site(tmp_path).promoted()
     site.now += 100_000
