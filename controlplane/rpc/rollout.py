@@ -1,6 +1,7 @@
 """Rollouts: opening, approving, holding and ending them."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from controlplane.domain.rollout import Phase
@@ -119,7 +120,7 @@ class RolloutCalls(Transactions):
                 raise StepRefused(f"rollout {name!r} is {row.state.phase.value}, expected an open one")
             if row.state.held == is_held:
                 raise StepRefused(f"rollout {name!r} is {'held already' if is_held else 'not held'}")
-            after = rollouts.moved(row, held=is_held)
+            after = replace(rollouts.moved(row, held=is_held), waiting_for="")  # said anew at the next step
             action = "rollout.held" if is_held else "rollout.resumed"
             return self._rollout(
                 unit, rollouts.move(unit, row, after, request.person, action, {"reason": request.reason})
