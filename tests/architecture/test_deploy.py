@@ -81,7 +81,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         yield "Dockerfile", json.loads(line)
 
 
-@pytest.mark.parametrize(("name", "words"), commands())
+@pytest.mark.parametrize(("name", "words"), list(commands()))
 def test_every_command_is_one(name: str, words: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     words = list(words)
