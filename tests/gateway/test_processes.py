@@ -301,8 +301,11 @@ def test_an_engine_that_answers_late_costs_a_fallback_at_the_deadline(tmp_path: 
         assert answer.timing.total_us < 2_000_000
         await deployment.inject(split.primary, engine_pb2.FAULT_KIND_NONE)
         # Admission has learned that the engine is slow; every refusal makes it forget a little.
-        later = [(await deployment.decide()).fallback for _ in range(300)]
-        assert {f.reason for f in later if f.used} <= {decide_pb2.FALLBACK_REASON_NO_TIME}
-        assert not later[-1].used
+        asked = [(await deployment.decide()).fallback]
+        while asked[-1].used:
+            assert len(asked) < 300
+            asked.append((await deployment.decide()).fallback)
+        is_late = decide_pb2.FALLBACK_REASON_DEADLINE  # as a trial may be on a busy machine
+        assert {f.reason for f in asked if f.used} <= {decide_pb2.FALLBACK_REASON_NO_TIME, is_late}
 
     run(tmp_path, story)
