@@ -46,11 +46,6 @@ class Evidence:
         """Start after a reference, shape [rows, columns]."""
         return cls(np.sort(reference.T, axis=1)[:, -MOST:], np.zeros((reference.shape[1], BETS)))
 
-    @classmethod
-    def resume(cls, bags: Numbers, sums: Numbers) -> "Evidence":
-        """Continue from what was written, also by a version with fewer bets: later ones begin with nothing."""
-        return cls(bags, np.pad(sums, ((0, 0), (0, BETS - sums.shape[1]))))
-
     @property
     def logs(self) -> Numbers:
         """The evidence for each column, the mean over its bets, in nats."""

@@ -72,15 +72,6 @@ def test_following_in_parts_remembers_as_following_at_once() -> None:
     assert follow(half, rows[356:], 4)[0].bags.shape == (2, 600)
 
 
-def test_evidence_of_a_version_with_fewer_bets_counts_on() -> None:
-    rows = np.random.default_rng(7).normal(size=(200, 2))
-    kept, _ = follow(Evidence.begin(rows[:100]), rows[100:150], 3)
-    older = Evidence.resume(kept.bags, kept.sums[:, :12])
-    assert np.array_equal(older.sums[:, :12], kept.sums[:, :12]) and not older.sums[:, 12:].any()
-    followed, of_older = follow(kept, rows[150:], 4)[0], follow(older, rows[150:], 4)[0]
-    assert np.allclose(of_older.sums[:, :12], followed.sums[:, :12]) and (of_older.sums[:, 12:] > 0).all()
-
-
 @pytest.mark.parametrize("alike", ["neighbours", "season"])
 def test_columns_whose_neighbouring_rows_are_alike_are_left_to_windows(alike: str) -> None:
     rng = np.random.default_rng(9)
