@@ -1,7 +1,7 @@
 """Compare live windows with the traffic a primary was approved on; retrain for drift, or say why not."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from controlplane.packs.registry import TrainingPack
 from controlplane.store import jobs, performance, samples, sketches
 from controlplane.store import readings as reading_rows
 from controlplane.store.store import Unit
+from protos.contract.features import read_fields
 from protos.contract.task import TaskSpec
 from protos.observe_pb2 import SketchWindow
 
@@ -130,8 +131,11 @@ def _budget(deployment: Deployment) -> Budget:
 def columns_of(pack: TrainingPack, embedder: Embedder, rows: Sequence[Any]) -> Frame:
     """Turn samples into columns: numbers; flags and texts that are one value as categories; other texts as vectors."""
     kept = [field for field in pack.task.fields if field.capture]
-    named = {f.name for f in kept if f.kind == "flag" or pack.analysers.get(f.name) == "whole"}
-    written = [f.name for f in kept if f.kind == "text" and f.name not in named]
+    flags = [f.name for f in kept if f.kind == "flag"]
+    values = [f.name for f in kept if f.kind == "text" and pack.analysers.get(f.name) == "whole"]
+    written = [f.name for f in kept if f.kind == "text" and f.name not in values]
+    names = [field.name for field in pack.task.fields]
+    said = [_texts(row.text, names) for row in rows] if values or written else []
     labels = [(row.label, row.outcome) for row in rows]
     return Frame(
         numbers={
@@ -139,8 +143,11 @@ def columns_of(pack: TrainingPack, embedder: Embedder, rows: Sequence[Any]) -> F
             for f in kept
             if f.kind in ("number", "integer")
         },
-        categories={name: np.array([str(row.fields.get(name, "")) for row in rows]) for name in sorted(named)},
-        vectors=embedder.embed([_written(row, written) for row in rows]) if written else None,
+        categories={name: np.array([str(row.fields.get(name, "")) for row in rows]) for name in flags}
+        | {name: np.array([found[name] for found in said]) for name in values},
+        vectors=embedder.embed(["\n".join(filter(None, map(found.get, written))) for found in said])
+        if written
+        else None,
         score=np.array([float(row.score) for row in rows]),
         decision=np.array([str(row.decision) for row in rows]),
         confidence=np.array([float(row.confidence) for row in rows]),
@@ -149,9 +156,14 @@ def columns_of(pack: TrainingPack, embedder: Embedder, rows: Sequence[Any]) -> F
     )
 
 
-def _written(row: Any, names: Sequence[str]) -> str:
-    """Return what was written in words: what a caller sent as one text has no fields."""
-    return "\n".join(str(row.fields[name]) for name in names if name in row.fields) if row.fields else str(row.text)
+def _texts(text: str, names: Sequence[str]) -> Mapping[str, str]:
+    """Take a rendered text apart; where its template has no line for each field, every field is the whole."""
+    found = read_fields(text, names)
+    return found if len(found) == len(names) else dict.fromkeys(names, text)
+
+
+def _joined(found: Mapping[str, str], names: Sequence[str]) -> str:
+    return "\n".join(dict.fromkeys(found[name] for name in names))
 
 
 def _outcomes(said: Sequence[tuple[str, str | None]]) -> Any:
