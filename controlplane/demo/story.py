@@ -41,7 +41,6 @@ class Story:
         self._operator = Operator(deployment, self._name, screen)
         self._bundles = BundleStore(deployment.root / "bundles")
         self._evaluation: dict[str, Any] = {}
-        self._rate = 0.0
         self._rollback_ms = 0.0
         self._evidence: dict[str, str] = {}
         self._is_verified = False
@@ -49,7 +48,7 @@ class Story:
     async def tell(self) -> dict[str, Any]:
         """Run the whole story and return its summary; raises DemoFailed."""
         await self._bootstrap()
-        self._rate = await self._traffic.pace()
+        await self._traffic.pace()
         async with self._live():
             await self._steady()
             await self._drift()
@@ -80,7 +79,7 @@ class Story:
 
     async def _steady(self) -> None:
         self._screen.follow(self._traffic)
-        self._screen.event(f"callers from now on: {self._rate:.0f} requests a second")
+        self._screen.event(f"callers from now on: {self._traffic.rate:.0f} requests a second")
         readings = await self._operator.readings(
             lambda rows: {"input", "score", "sudden"} <= {r.signal for r in rows},
             "steady traffic, learning what normal is",
@@ -220,7 +219,7 @@ class Story:
 
     async def _summary(self, promoted: str) -> dict[str, Any]:
         return {
-            "rate": round(self._rate, 1),
+            "rate": round(self._traffic.rate, 1),
             **summary.of_callers(self._traffic),
             **summary.of_plans(await self._operator.plans(), self._name),
             "drift": summary.of_drift(await self._operator.drift()),

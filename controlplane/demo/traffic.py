@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -39,10 +40,10 @@ class Traffic:
     """Callers that do not wait for each other: a slow answer delays no later request."""
 
     def __init__(self, address: str, pack: Pack, rate: float) -> None:
-        """Take the gateway's address and the most requests a second."""
+        """Take the gateway's address and the most requests a second; ``rate`` is what comes."""
         self._address = address
         self._pack = pack
-        self._rate = rate
+        self.rate = rate
         self._stream: Iterator[Example] = pack.stream(1, 0.0)
         self.seen = Seen()
         self._recent: deque[tuple[float, float, int, str]] = deque(maxlen=10_000)
@@ -61,21 +62,18 @@ class Traffic:
         values = [one[1] for one in self.recent()] if recent else self.seen.latencies_ms
         return float(np.percentile(values, q)) if values else float("nan")
 
-    async def pace(self) -> float:
-        """Ask one call after the other, and return the requests a second that this machine can take all along."""
-        pack, took = self._pack, []
+    async def pace(self) -> None:
+        """Ask one call after the other, and come no more often from now on than this machine can take all along."""
+        took = []
         async with grpc.aio.insecure_channel(self._address) as channel:
             stub = decide_pb2_grpc.DecisionServiceStub(channel)  # type: ignore[no-untyped-call]
-            for example in islice(pack.stream(3, 0.0), PACING_CALLS):
-                asked = decide_pb2.DecideRequest(
-                    specialist=pack.task.name, input=decide_pb2.Input(text=example.text), test=True
-                )
+            for example in islice(self._pack.stream(3, 0.0), PACING_CALLS):
+                asked = self._request(example, test=True)
                 began = time.perf_counter()
                 with contextlib.suppress(grpc.aio.AioRpcError):  # as slow as its caller's patience
                     await stub.Decide(asked, timeout=DEADLINE_S)
                 took.append(time.perf_counter() - began)
-        self._rate = max(LEAST_RATE, min(self._rate, BUSY / float(np.median(took))))
-        return self._rate
+        self.rate = max(LEAST_RATE, min(self.rate, BUSY / float(np.median(took))))
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -86,16 +84,11 @@ class Traffic:
                 calls.create_task(self._one(stub, next(self._stream), number))
                 number += 1
                 # The next arrival is due at its own time, however long this one took.
-                await asyncio.sleep(max(0.0, started + number / self._rate - time.monotonic()))
+                await asyncio.sleep(max(0.0, started + number / self.rate - time.monotonic()))
 
     async def _one(self, stub: decide_pb2_grpc.DecisionServiceStub, example: Example, number: int) -> None:
         name = uuid.uuid4().hex
-        request = decide_pb2.DecideRequest(
-            specialist=self._pack.task.name,
-            input=decide_pb2.Input(text=example.text),
-            routing_key=f"caller-{number % CALLERS}",
-            decision_id=name,
-        )
+        request = self._request(example, routing_key=f"caller-{number % CALLERS}", decision_id=name)
         self.seen.requests += 1
         began = time.perf_counter()
         try:
@@ -116,3 +109,8 @@ class Traffic:
             await stub.ReportOutcome(outcome, timeout=DEADLINE_S)
         except grpc.aio.AioRpcError:
             return  # an outcome that is lost is one label fewer
+
+    def _request(self, example: Example, **more: Any) -> decide_pb2.DecideRequest:
+        return decide_pb2.DecideRequest(
+            specialist=self._pack.task.name, input=decide_pb2.Input(text=example.text), **more
+        )

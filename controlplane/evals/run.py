@@ -101,11 +101,7 @@ def evaluate(
         regression_ids=() if lost is None else lost.ids[:MOST_IDS],
         reliability={part: {name: one.reliability() for name, one in m.items()} for part, m in measured.items()},
         elsewhere=elsewhere,
-        refused={
-            part: refused
-            for part, models in measured.items()
-            if (refused := {name: one.refused for name, one in models.items() if one.refused})
-        },
+        refused=_refused(measured),
     )
 
 
@@ -116,6 +112,12 @@ def _check_parts(suite: Suite, parts: Parts, is_partial: bool) -> None:
     )
     if missing:
         raise ValueError(f"parts.{missing[0]} is missing or empty, expected examples")
+
+
+def _refused(measured: ByModel) -> dict[str, dict[str, int]]:
+    """Count what was refused, by part and model, where something was."""
+    counts = {part: {name: one.refused for name, one in m.items() if one.refused} for part, m in measured.items()}
+    return {part: models for part, models in counts.items() if models}
 
 
 def _of_callers(task: TaskSpec, asked: Callers, examples: Sequence[Example], trial: Caller) -> list[GateResult]:

@@ -145,9 +145,7 @@ def columns_of(pack: TrainingPack, embedder: Embedder, rows: Sequence[Any]) -> F
         },
         categories={name: np.array([str(row.fields.get(name, "")) for row in rows]) for name in flags}
         | {name: np.array([found[name] for found in said]) for name in values},
-        vectors=embedder.embed(["\n".join(filter(None, map(found.get, written))) for found in said])
-        if written
-        else None,
+        vectors=embedder.embed([_joined(found, written) for found in said]) if written else None,
         score=np.array([float(row.score) for row in rows]),
         decision=np.array([str(row.decision) for row in rows]),
         confidence=np.array([float(row.confidence) for row in rows]),
@@ -163,7 +161,8 @@ def _texts(text: str, names: Sequence[str]) -> Mapping[str, str]:
 
 
 def _joined(found: Mapping[str, str], names: Sequence[str]) -> str:
-    return "\n".join(dict.fromkeys(found[name] for name in names))
+    """Put what is written together, each text once."""
+    return "\n".join(dict.fromkeys(filter(None, (found[name] for name in names))))
 
 
 def _outcomes(said: Sequence[tuple[str, str | None]]) -> Any:

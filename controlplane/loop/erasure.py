@@ -150,7 +150,7 @@ def _empty_quarantine(unit: Unit, subjects: set[str]) -> int:
 
 def _forget_work(unit: Unit, deployment: Deployment, specialist: str) -> None:
     """Delete the cases that ended jobs left in their folders; one that is tried again prepares them again."""
-    names = [job.id for job in jobs.listed(unit, specialist) if job.state not in (jobs.QUEUED, jobs.RUNNING)]
+    names = [job.id for job in jobs.listed(unit, specialist) if job.state not in jobs.UNFINISHED]
     for name in names:
         folder = deployment.settings.work_dir / name
         for path in (*folder.glob("*.jsonl"), folder / "config.json"):

@@ -7,7 +7,7 @@ from typing import Any
 from controlplane.datasets.fence import Fence
 from controlplane.errors import StepRefused, UnknownBundle
 from controlplane.evals.suite import LIVE, SuiteInvalid
-from controlplane.loop import advance
+from controlplane.loop import opening
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.loop.publish import standing_split
 from controlplane.packs.example import Example
@@ -152,7 +152,7 @@ def finished(unit: Unit, deployment: Deployment, job: Any, result: dict[str, Any
     split = standing_split(unit, job.specialist)
     is_news = split is None or split.primary != bundle
     if body["accepted"] and job.request["start_rollout"] and is_news and not rollouts.opened(unit, job.specialist):
-        advance.start(unit, deployment, job.specialist, bundle, LOOP, operation_id=f"rollout-of-{job.id}")
+        opening.start(unit, deployment, job.specialist, bundle, LOOP, operation_id=f"rollout-of-{job.id}")
 
 
 def held_out_parts(deployment: Deployment, specialist: str) -> dict[str, list[Example]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from controlplane.domain.rollout import Phase
 from controlplane.errors import ApprovalRefused, StepRefused
-from controlplane.loop import advance, approvals, evaluate
+from controlplane.loop import advance, approvals, evaluate, opening
 from controlplane.loop.evidence import evidence_shown
 from controlplane.loop.publish import standing_split
 from controlplane.rpc.status import translated
@@ -35,7 +35,7 @@ class RolloutCalls(Transactions):
             specialist, bundle = request.specialist, request.bundle_digest
             if rollouts.bundle_row(unit, bundle) is None:
                 evaluate.admit(unit, self._deployment, specialist, bundle, cause="operator")
-            row = advance.start(unit, self._deployment, specialist, bundle, request.started_by, request.operation_id)
+            row = opening.start(unit, self._deployment, specialist, bundle, request.started_by, request.operation_id)
             if row.state.phase is Phase.CANDIDATE and not _is_under_way(unit, specialist, bundle):
                 evaluate.ask(unit, self._deployment, specialist, bundle, cause="operator", start_rollout=False)
             return self._rollout(unit, row)
@@ -223,4 +223,4 @@ def _said(given: Approval) -> dict[str, Any]:
 
 def _is_under_way(unit: Unit, specialist: str, bundle: str) -> bool:
     job = jobs.last_evaluation(unit, specialist, bundle)
-    return job is not None and job.state in (jobs.QUEUED, jobs.RUNNING)
+    return job is not None and job.state in jobs.UNFINISHED

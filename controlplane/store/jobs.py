@@ -10,6 +10,7 @@ from controlplane.store.store import Unit
 from controlplane.store.tables import job
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+UNFINISHED = (QUEUED, RUNNING)
 MOST_ATTEMPTS = 3
 
 
@@ -58,15 +59,16 @@ def listed(unit: Unit, specialist: str = "") -> list[Any]:
 
 def unfinished(unit: Unit, specialist: str, but: str = "") -> Any:
     """Return a specialist's first job that is queued or running, or None; ``but`` names one that does not count."""
-    query = select(job).where(job.c.specialist == specialist, job.c.state.in_((QUEUED, RUNNING)), job.c.id != but)
+    query = select(job).where(job.c.specialist == specialist, job.c.state.in_(UNFINISHED), job.c.id != but)
     return unit.connection.execute(query.order_by(job.c.created_ms)).first()
 
 
 def last_evaluation(unit: Unit, specialist: str, bundle: str) -> Any:
     """Return the job of a bundle's newest evaluation, or None."""
-    query = select(job).where(job.c.specialist == specialist, job.c.kind == "evaluate")
-    newest = unit.connection.execute(query.order_by(job.c.created_ms.desc(), job.c.id))
-    return next((found for found in newest if found.request["bundle"] == bundle), None)
+    query = select(job).where(
+        job.c.specialist == specialist, job.c.kind == "evaluate", job.c.request["bundle"].as_string() == bundle
+    )
+    return unit.connection.execute(query.order_by(job.c.created_ms.desc(), job.c.id).limit(1)).first()
 
 
 def claim(unit: Unit, lease_ms: int) -> Any:
@@ -107,9 +109,7 @@ def finish(unit: Unit, name: str, state: str, message: str, result: dict[str, An
 def cancel(unit: Unit, name: str, message: str) -> bool:
     """End a job that has not ended; whoever runs it loses its lease and stops. False when it had ended."""
     values = {"state": CANCELLED, "message": message[:2000], "finished_ms": unit.now_ms}
-    changed = unit.connection.execute(
-        update(job).where(job.c.id == name, job.c.state.in_((QUEUED, RUNNING))).values(values)
-    )
+    changed = unit.connection.execute(update(job).where(job.c.id == name, job.c.state.in_(UNFINISHED)).values(values))
     return bool(changed.rowcount == 1)
 
 

@@ -8,14 +8,12 @@ from typing import Any
 from sqlalchemy import select
 
 from controlplane.domain.retention import Found, needed_by_plan, removable, removable_bases
-from controlplane.store import plans, rollouts
+from controlplane.store import jobs, plans, rollouts
 from controlplane.store.store import Unit
 from controlplane.store.tables import job
 from protos.contract.base import BaseStore
 from protos.contract.bundle import BundleInvalid, BundleStore, Manifest
 from protos.contract.url_store import UrlStore, bases_of
-
-UNFINISHED = ("queued", "running")
 
 
 def bundles_needed(unit: Unit) -> dict[str, str]:
@@ -30,7 +28,7 @@ def bundles_needed(unit: Unit) -> dict[str, str]:
             digest = getattr(opened.state, part)
             if digest is not None:
                 needed[digest] = f"{part} of rollout {opened.state.id}"
-    for found in unit.connection.execute(select(job).where(job.c.state.in_(UNFINISHED))):
+    for found in unit.connection.execute(select(job).where(job.c.state.in_(jobs.UNFINISHED))):
         for digest in _digests(found.request):
             needed[digest] = f"job {found.id}"
     kept = [*plans.with_state(unit, plans.OFFERED), *plans.with_state(unit, plans.APPLIED)[-1:]]

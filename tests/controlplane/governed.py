@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from controlplane.domain.rollout import Phase
-from controlplane.loop import advance
+from controlplane.loop import advance, opening
 from controlplane.loop.publish import publish, standing_split
 from controlplane.rpc.server import ControlServer
 from controlplane.rpc.traffic import PlanBell
@@ -215,6 +215,13 @@ class Governed:
             plans.add_approval(unit, digest, split.salt, NAME, bundle, signed)
             records.note(unit, digest, unit.record("ann", APPROVAL_GIVEN, {"statement": digest, "rollout": split.salt}))
 
+    def approve_standing(self, bundle: str, key: str = "ann.key", **changes: Any) -> Split:
+        """Have a change of nothing but weights approved, from the split that the gateway serves, and return that."""
+        split = self.split()
+        assert split is not None
+        self.approve(split, split, bundle, key, **changes)
+        return split
+
     def accepted(self, bundle: str, primary: str | None) -> None:
         """Keep an evaluation that accepts a bundle."""
         pack = self.deployment.pack(NAME)
@@ -237,7 +244,7 @@ class Governed:
         """Open a rollout of an accepted bundle and look at it once."""
         self.accepted(bundle, primary)
         with self.deployment.store.writing(self.clock()) as unit:
-            name = advance.start(unit, self.deployment, NAME, bundle, "ops", None).state.id
+            name = opening.start(unit, self.deployment, NAME, bundle, "ops", None).state.id
         advance.advance(self.deployment)
         return name
 
@@ -254,9 +261,7 @@ class Governed:
     def canary(self) -> tuple[str, str, str]:
         """Return a rollout in its canary as (rollout, primary, candidate)."""
         name, old, new = self.shadowing()
-        split = self.split()
-        assert split is not None
-        self.approve(split, split, new)
+        split = self.approve_standing(new)
         with self.deployment.store.writing(self.clock()) as unit:
             row = rollouts.get(unit, name)
             assert row is not None

@@ -89,9 +89,7 @@ def test_a_step_that_gateways_refuse_holds_the_rollout_and_is_told(site: Governe
     # Edited by hand: a gateway takes a changed list only as the next version.
     list_of = site.root / "operators.json"
     list_of.write_bytes(canonical_json(replace(known, people=(*known.people, zoe)).to_json()))
-    split = site.split()
-    assert split is not None
-    site.approve(split, split, new, key="zoe.key", person="zoe")
+    split = site.approve_standing(new, key="zoe.key", person="zoe")
     with site.deployment.store.writing(site.clock()) as unit:
         row = rollouts.get(unit, name)
         assert row is not None

@@ -41,18 +41,14 @@ class TestEditedByHand:
 
     def test_an_approval_signed_by_a_key_that_is_nobody_s_is_refused(self, site: Governed) -> None:
         _, _, new = site.shadowing()
-        split = site.split()
-        assert split is not None
-        site.approve(split, split, new, key="plan.key")
+        site.approve_standing(new, key="plan.key")
         self.smuggle(site, 5_000)
         assert self.refusal(site) == "signature_invalid"
         assert site.split().canary_bp == 0  # type: ignore[union-attr]
 
     def test_a_real_approval_does_not_let_an_unrecorded_plan_through(self, site: Governed) -> None:
         _, _, new = site.shadowing()
-        split = site.split()
-        assert split is not None
-        site.approve(split, split, new)
+        site.approve_standing(new)
         with site.deployment.store.writing(site.clock()) as unit:
             ledger.checkpoint(unit.connection, site.deployment.key, site.deployment.ledger_origin)
         self.smuggle(site, 5_000)

@@ -5,16 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from protos import decide_pb2, decide_pb2_grpc, engine_pb2
+from protos.contract.plan import Split
 from tests.gateway.deployment import PATIENCE_S, Deployment
 from tests.gateway.stories import ended_shadow, run, start
 
 
+async def shadowed(deployment: Deployment, **engine: int) -> tuple[Split, str]:
+    """Shadow all requests; return what stood before, and the candidate."""
+    split = await start(deployment)
+    candidate = deployment.bundle(seed=7, **engine)
+    following = replace(split, candidate=candidate, shadow_bp=10_000, capture_bp=0, salt="second")
+    assert (await deployment.control.publish(following)).applied
+    return split, candidate
+
+
 def test_shadow_pairs_are_recorded_and_never_returned(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
-        split = await start(deployment)
-        candidate = deployment.bundle(seed=7)
-        shadowed = replace(split, candidate=candidate, shadow_bp=10_000, capture_bp=0, salt="second")
-        assert (await deployment.control.publish(shadowed)).applied
+        split, candidate = await shadowed(deployment)
         answers = {}
         for i in range(30):
             answer = await deployment.decide(f"page {i}", decision_id=f"d-{i}")
@@ -37,10 +44,7 @@ def test_shadow_pairs_are_recorded_and_never_returned(tmp_path: Path) -> None:
 
 def test_a_slow_candidate_is_late_in_shadow_and_one_that_hangs_is_no_pair(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
-        split = await start(deployment)
-        slow = deployment.bundle(seed=7, latency_us=250_000)
-        shadowed = replace(split, candidate=slow, shadow_bp=10_000, capture_bp=0, salt="second")
-        assert (await deployment.control.publish(shadowed)).applied
+        _, slow = await shadowed(deployment, latency_us=250_000)
         await deployment.decide("one")
         (record,) = await deployment.captured(1)
         assert record.shadow_pair.candidate_decision
@@ -58,10 +62,7 @@ def test_a_slow_candidate_is_late_in_shadow_and_one_that_hangs_is_no_pair(tmp_pa
 
 def test_a_shadow_copy_whose_caller_left_is_counted_as_dropped(tmp_path: Path) -> None:
     async def story(deployment: Deployment) -> None:
-        split = await start(deployment)
-        candidate = deployment.bundle(seed=7)
-        shadowed = replace(split, candidate=candidate, shadow_bp=10_000, capture_bp=0, salt="second")
-        assert (await deployment.control.publish(shadowed)).applied
+        split, candidate = await shadowed(deployment)
         await deployment.inject(split.primary, engine_pb2.FAULT_KIND_DELAY, delay_us=5_000_000)
         async with deployment.channel() as channel:
             request = decide_pb2.DecideRequest(specialist="brand", input=decide_pb2.Input(text="x"))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,12 @@ def test_of_a_payment_only_the_message_is_compared_as_words(tmp_path: Path) -> N
     given = rows(tmp_path, "fraud", 20)
     _, asked = watched("fraud", given)
     assert asked == [row.text.partition("message: ")[2] for row in given]
+
+
+def test_a_text_that_is_not_of_lines_is_embedded_whole_and_once(tmp_path: Path) -> None:
+    row = rows(tmp_path, "brand-suitability", 1)[0]
+    _, asked = watched("brand-suitability", [SimpleNamespace(**{**row._mapping, "text": "a page about lemons"})])
+    assert asked == ["a page about lemons"]
 
 
 def test_traffic_from_another_country_stands_out_in_that_field(tmp_path: Path) -> None:

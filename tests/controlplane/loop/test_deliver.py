@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controlplane.domain.rollout import Phase
-from controlplane.loop import advance
+from controlplane.loop import advance, opening
 from controlplane.loop.work import Worker
 from controlplane.store import jobs, ledger, rollouts
 from protos.contract.base import BaseStore
@@ -48,7 +48,7 @@ def start(made: World, bundle: str) -> str:
             "gates": [],
         }
         rollouts.add_evaluation(unit, "sha256:" + bundle[-64:][::-1], NAME, body)
-        return advance.start(unit, made.deployment, NAME, bundle, "ops", None).state.id
+        return opening.start(unit, made.deployment, NAME, bundle, "ops", None).state.id
 
 
 def look(made: World, rollout: str) -> tuple[Phase, str]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from controlplane.domain.rollout import Phase
 from controlplane.errors import StepRefused
-from controlplane.loop import advance
+from controlplane.loop import advance, opening
 from controlplane.loop.evidence import manifest_signature, step_evidence, whole_files
 from controlplane.report.verify import verify_evidence
 from controlplane.rpc.transactions import find_rollout
@@ -240,5 +240,5 @@ def test_evidence_holds_the_suite_that_judged_and_no_rollout_starts_by_one_that_
             digest, path = step_evidence(unit, made.deployment, row, "bootstrap")
             advance.end(unit, made.deployment, name, Phase.REJECTED, "ann", "seen enough")
             with pytest.raises(StepRefused, match=f"judged by suite {row.suite}, but {pack.suite.digest} is in force"):
-                advance.start(unit, made.deployment, NAME, late, "ops", None)
+                opening.start(unit, made.deployment, NAME, late, "ops", None)
     assert (digest, digest_bytes((Path(path) / "suite.json").read_bytes())) == (row.evidence, row.suite)
