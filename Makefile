@@ -44,8 +44,8 @@ check: setup protos ## lint, types, and that generated code is current
 # Tests start many processes: compiled files are kept for them. What runs alone collects no other tests' libraries.
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup ## run every test, JOBS at a time; those that need the machine for themselves afterwards
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not alone'
-	$(BIN)/python -m pytest -m alone $$(grep -rl --include='test_*.py' mark.alone tests)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m 'not alone'
+	$(BIN)/python -m pytest -o timeout=1700 -o faulthandler_timeout=1900 -m alone $$(grep -rl --include='test_*.py' mark.alone tests)
 
 demo: setup ## tell the whole story on this machine (DATA=file.jsonl for your own labelled texts)
 	$(BIN)/python -m controlplane.demo $(if $(DATA),--data $(DATA))

@@ -9,6 +9,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from hypothesis import settings  # noqa: E402
 
+import protos.contract.stay_here  # noqa: E402, F401 - before any test imports OpenVINO
+
 # Where a failure stops a landing the examples are the same each time; a person's runs go on looking for new ones.
 settings.register_profile("steady", derandomize=True)
 if os.environ.get("CI"):

@@ -312,7 +312,8 @@ def test_a_reader_who_stops_ends_the_generation(name: str, tmp_path: Path) -> No
         reading = asyncio.create_task(read())
         await rig.model.until(started=1)
         reading.cancel()
-        await rig.model.until(aborted=1)
+        # SGLang's scheduler is behind another process than the stream: it is told by name besides.
+        await rig.model.until(aborted=2 if name == "sglang-grpc" else 1)
         assert set(rig.model.aborted) == set(rig.model.started)
 
     run(name, tmp_path, story)

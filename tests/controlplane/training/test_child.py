@@ -64,7 +64,7 @@ def start(path: Path, value: Any, module: tuple[str, ...] = HERE) -> subprocess.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 

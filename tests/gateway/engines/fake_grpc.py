@@ -126,7 +126,7 @@ class FakeSglang(sglang_scheduler_pb2_grpc.SglangSchedulerServicer):
         return self.pb.UnloadLoRAAdapterResponse(success=True)
 
     async def Abort(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self.model.abort("explicit " + request.request_id)
+        self.model.abort(request.request_id)
         return self.pb.AbortResponse(success=True)
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
