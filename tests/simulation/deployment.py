@@ -30,8 +30,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from controlplane.domain.rollout import OPEN, Phase
 from perf.results import commit, machine
 from protos.contract.plan import Split
+from tests.simulation import gates, harm
+from tests.simulation.gates import Gate
 from tests.simulation.invariants import check, check_liveness
-from tests.simulation.plant import Gate, Plant, Refused
+from tests.simulation.plant import Plant, Refused
 
 EVENTS = 40
 ROUNDS = 4
@@ -121,7 +123,7 @@ class Simulation:
         plant.tick()
         for name in self.draw.sample(("ann", "bob", "eve"), 2):
             plant.approve(name)
-        said = [plant.deliver(gate) for gate in plant.gates]
+        said = [gates.deliver(plant, gate) for gate in plant.gates]
         return "; ".join(said)
 
     def forward(self) -> str:
@@ -141,21 +143,21 @@ class Simulation:
         if row.evidence is None:
             plant.measure("good")
             said = plant.tick()
-            return f"{said}; {'; '.join(plant.deliver(gate) for gate in plant.gates)}"
+            return f"{said}; {'; '.join(gates.deliver(plant, gate) for gate in plant.gates)}"
         people = ("bob", "eve") if row.state.candidate == plant.bundles[3] else ("ann", "bob", "eve")
         for name in self.draw.sample(people, 2):
             plant.approve(name)
-        return f"{plant.tick()}; {'; '.join(plant.deliver(gate) for gate in plant.gates)}"
+        return f"{plant.tick()}; {'; '.join(gates.deliver(plant, gate) for gate in plant.gates)}"
 
     def settle(self) -> str:
         """At the end everything works again: within a few rounds gateways are on the plan that stands."""
         plant = self.plant
-        plant.mend()
+        harm.mend(plant)
         plant.now_ms = max(plant.now_ms, self.latest_ms)
         for _ in range(ROUNDS):
             plant.now_ms += 5_000
             self.log.append(f"tick: {plant.tick()}")
-            said = {gate.name: plant.deliver(gate) for gate in plant.gates}
+            said = {gate.name: gates.deliver(plant, gate) for gate in plant.gates}
             self.log += said.values()
         if self.is_honest:
             self.reinstall([g for g in plant.gates if g.is_misled and "approval_" in said[g.name]])
@@ -173,14 +175,14 @@ class Simulation:
         as it would be if somebody with the plan key dated a plan back.
         """
         for gate in misled:
-            self.log.append(self.plant.new_gateway(gate))
+            self.log.append(gates.renew(self.plant, gate))
             (fresh,) = (g for g in self.plant.gates if g.name == gate.name)
-            self.log.append(self.plant.deliver(fresh))
+            self.log.append(gates.deliver(self.plant, fresh))
 
     # What else happens
 
     def deliver(self) -> str:
-        return self.plant.deliver(self.gate(), is_heard=self.draw.random() < 0.8)
+        return gates.deliver(self.plant, self.gate(), is_heard=self.draw.random() < 0.8)
 
     def tick(self) -> str:
         return self.plant.tick()
@@ -220,13 +222,13 @@ class Simulation:
         return f"{by:+d} s"
 
     def restart(self) -> str:
-        return self.plant.start_gateway(self.gate())
+        return gates.start(self.plant, self.gate())
 
     def new_gateway(self) -> str:
         """Nobody but whoever installs gateways can make one forget; it is told by the newest database only."""
-        self.plant.mend()
+        harm.mend(self.plant)
         gate = self.draw.choice([g for g in self.plant.gates if g.is_diverted] or self.plant.gates)
-        return self.plant.new_gateway(gate)
+        return gates.renew(self.plant, gate)
 
     def killed(self) -> str:
         """The control plane dies inside a step that has something to do, most often."""
@@ -234,7 +236,7 @@ class Simulation:
         return self.plant.killed_tick(self.draw.randrange(4))
 
     def roll_back_locally(self) -> str:
-        return self.plant.roll_back_locally(self.gate(), self.draw.choice((*PEOPLE, "nobody")))
+        return gates.roll_back(self.plant, self.gate(), self.draw.choice((*PEOPLE, "nobody")))
 
     def wanted(self, now: Split) -> Split:
         pick, bundles = self.draw.choice, self.plant.bundles
@@ -256,23 +258,25 @@ class Simulation:
         now = self.plant.split()
         if now is None:
             return "no plan"
-        return self.plant.smuggle(self.wanted(now), is_recorded=self.draw.random() < 0.5)
+        return harm.smuggle(self.plant, self.wanted(now), is_recorded=self.draw.random() < 0.5)
 
     def fork(self) -> str:
         """Somebody runs a control plane of their own with the stolen plan key."""
         gate = self.gate()
-        now = self.plant.in_force(gate)
+        now = gates.in_force(self.plant, gate)
         if now is None or self.plant.newest is not None:
             return "not now"
-        said = self.plant.fork(
-            gate, self.draw.choice((self.wanted(now), replace(now, candidate=None, canary_bp=0, shadow_bp=0)))
+        said = harm.fork(
+            self.plant,
+            gate,
+            self.draw.choice((self.wanted(now), replace(now, candidate=None, canary_bp=0, shadow_bp=0))),
         )
         if gate.is_diverted:
             # What the real one says next does not continue what this gateway was shown.
             self.plant.tick()
             with self.plant.writing() as unit:
                 unit.record("oli", "note", {"n": self.plant.numbers})
-            again = self.plant.smuggle(now, is_recorded=True) + "; " + self.plant.deliver(gate)
+            again = harm.smuggle(self.plant, now, is_recorded=True) + "; " + gates.deliver(self.plant, gate)
             assert "applied" not in again, f"6: {gate.name} went back to the real ledger: {again}"
             said += f"; {again}"
         return said
@@ -280,16 +284,16 @@ class Simulation:
     def backup(self) -> str:
         if self.plant.newest is not None:
             return "not of an old database"
-        self.backups.append(self.plant.backup())
+        self.backups.append(harm.backup(self.plant))
         return "copied"
 
     def old_database(self) -> str:
         """The control plane comes back on an old copy of its database, or, if it runs on one, on the newest."""
         if self.plant.newest is not None:
-            return self.plant.mend()
+            return harm.mend(self.plant)
         if not self.backups:
             return "no copy"
-        return self.plant.old_backup(self.draw.choice(self.backups))
+        return harm.old_backup(self.plant, self.draw.choice(self.backups))
 
 
 def play(seed: int) -> Simulation:

@@ -10,7 +10,9 @@ from controlplane.store.tables import approval, sample
 from protos import traffic_pb2
 from protos.contract.digest import digest_bytes
 from protos.contract.merkle import leaf_hash, root_of
-from tests.simulation.plant import APPROVERS, NAME, Gate, Plant
+from tests.simulation import gates
+from tests.simulation.gates import NAME, Gate
+from tests.simulation.plant import APPROVERS, Plant
 
 PEOPLE_NEEDED = 2
 # Of bytes that were there at the last look too, what they say and hash to is known.
@@ -39,7 +41,7 @@ def check_captured(plant: Plant) -> None:
 
 
 def check_gateway(plant: Plant, gate: Gate) -> None:
-    split = plant.in_force(gate)
+    split = gates.in_force(plant, gate)
     assert gate.plan.generation >= gate.generation, f"2: the generation of {gate.name} fell"
     head = gate.plan.witness.head
     assert (head.size if head else 0) >= gate.head, f"6: the head that {gate.name} holds went back"
@@ -98,7 +100,9 @@ def check_liveness(plant: Plant) -> str:
             continue
         where = f"{gate.name} is on plan {gate.plan.generation} of {row.generation}"
         assert gate.plan.generation == row.generation, f"2: {where}"
-        assert gate.plan.rollbacks or plant.in_force(gate) == row.plan.split_for(NAME), f"2: {where}, but not wholly"
+        assert gate.plan.rollbacks or gates.in_force(plant, gate) == row.plan.split_for(NAME), (
+            f"2: {where}, but not wholly"
+        )
     return f"plan {row.generation}"
 
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +23,32 @@ from controlplane.loop.embedding import HashedWords
 from controlplane.loop.publish import standing_split
 from controlplane.packs.registry import load_pack
 from controlplane.rpc.control import ControlService
-from controlplane.rpc.traffic import TrafficService
 from controlplane.settings import ControlSettings, SpecialistSettings
 from controlplane.store import counters as counter_rows
-from controlplane.store import ledger, outcomes, plans, records, rollouts
+from controlplane.store import outcomes, rollouts
 from controlplane.store import pairs as pair_rows
 from controlplane.store import samples as sample_rows
 from controlplane.store.artifacts import Artifacts
 from controlplane.store.sealed import opened_by
 from controlplane.store.store import Store, Unit
 from controlplane.store.vault import Vault
-from gateway.errors import GatewayError
-from gateway.metrics import Metrics
-from gateway.serving.cache import DecisionCache
-from gateway.serving.current_plan import CurrentPlan
-from gateway.serving.lanes import Lanes, LaneSettings
-from gateway.serving.witness import Witness
 from protos import capture_pb2, decide_pb2, traffic_pb2
 from protos import control_pb2 as pb
-from protos.contract.attestation import STATEMENT_TYPE, Approval, sign, sign_approval
+from protos.contract.attestation import Approval, sign_approval
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import canonical_json, digest_bytes, digest_json
 from protos.contract.draws import pseudonym
-from protos.contract.ledger_proof import PLAN_OFFERED
-from protos.contract.merkle import leaf_hash, root_of
 from protos.contract.plan import Split
-from protos.contract.plan_rules import PlanRefused, sign_plan
-from protos.contract.rollback import RollbackOrder
-from tests.gateway.serving.plans import PEOPLE, LoadsAll, key
+from tests.gateway.serving.plans import PEOPLE, key
+from tests.simulation import gates
+from tests.simulation.gates import NAME, PLAN_KEY, Gate
 
-NAME = "brand-safety"
 START_MS = 1_000_000_000_000
 APPROVERS = ("ann", "bob", "eve")
 STAGES = (500, 2_000)
 ENOUGH = 90  # pairs, or requests an arm, that a gate needs here
-PLAN_KEY = key("plan")
 TASK = load_pack(NAME)
 ZERO = "sha256:" + "0" * 64
-METRICS = Metrics()
 
 
 STORES: dict[Path, Store] = {}
@@ -103,26 +91,6 @@ class Context:
         raise Refused(code, words)
 
 
-@dataclass
-class Gate:
-    """One gateway: its plan, its disk, and what an observer knows of it by his own means."""
-
-    name: str
-    root: Path
-    plan: Any = None
-    generation: int = 0
-    head: int = 0
-    before: dict[str, int] = field(default_factory=dict)  # weights by bundle
-    ever_primary: set[str] = field(default_factory=set)
-    way_back: str | None = None  # the primary before, as the plan in force names it
-    dead: set[str] = field(default_factory=set)  # statements whose weight was taken back here
-    orders: set[str] = field(default_factory=set)  # to leave a bundle, that it obeyed
-    is_diverted: bool = False  # it followed a ledger that a thief forked
-    current_s: int = 0  # when it last knew of no newer plan than its own
-    judged_from_s: int = 0  # the same, at the last look at it
-    is_misled: bool = False  # an old database told it that nothing newer stood
-
-
 class Plant:
     """One deployment under a clock that a test turns."""
 
@@ -143,7 +111,7 @@ class Plant:
         self.bundles = [self.bundle(seed, "ann" if seed == 3 else "trainer") for seed in range(4)]
         self.gates = [Gate(f"g{i}", root / f"g{i}") for i in range(gateways)]
         for gate in self.gates:
-            self.start_gateway(gate)
+            gates.start(self, gate)
 
     def close(self) -> None:
         self.deployment.store.close()
@@ -389,181 +357,6 @@ class Plant:
             self.acknowledged.add(digest_bytes(envelope.payload))
         return f"{name} {made.step} up to {made.ceiling_bp}"
 
-    # Gateways
-
-    def start_gateway(self, gate: Gate) -> str:
-        """Start a gateway, or restart it with everything else away."""
-        before = (gate.plan.generation, gate.plan.witness.head, self.in_force(gate)) if gate.plan else None
-
-        def now() -> float:
-            return self.now_ms / 1000
-
-        own = key(f"gateway {gate.name}")
-        gate.plan = CurrentPlan(
-            deployment="test",
-            key=PLAN_KEY.public_key(),
-            operators=lambda: PEOPLE,
-            store=self.store_of_bundles,
-            pool=LoadsAll(),  # type: ignore[arg-type]
-            lanes=Lanes(LaneSettings(), 64),
-            cache=DecisionCache(0),
-            state_dir=gate.root,
-            metrics=METRICS,
-            witness=Witness("test", PLAN_KEY.public_key(), gateway_id=gate.name, own_key=own, clock=now),
-            clock=now,
-        )
-        self.run(gate.plan.restore())
-        after = gate.plan.generation, gate.plan.witness.head, self.in_force(gate)
-        assert before is None or before == after, f"a restart of {gate.name} changed {before} to {after}"
-        return "restarted"
-
-    def new_gateway(self, gate: Gate) -> str:
-        """Replace a gateway by one that knows nothing."""
-        shutil.rmtree(gate.root, ignore_errors=True)
-        fresh = Gate(gate.name, gate.root)
-        self.gates[self.gates.index(gate)] = fresh
-        self.start_gateway(fresh)
-        return f"{gate.name} anew"
-
-    def in_force(self, gate: Gate) -> Split | None:
-        routes = gate.plan.routes
-        return None if routes is None else routes.plan.split_for(NAME)
-
-    def deliver(self, gate: Gate, *, is_heard: bool = True, by: Deployment | None = None) -> str:
-        """Let a gateway connect and take what there is; its words may get lost on the way back."""
-        server = TrafficService(by or self.deployment, None, None)  # type: ignore[arg-type]
-        head = gate.plan.witness.head
-        hello = traffic_pb2.WatchPlanRequest(
-            gateway_id=gate.name,
-            generation=gate.plan.generation,
-            ledger_size=head.size if head else 0,
-            operators_version=gate.plan.operators.version,
-            witness_key=gate.plan.witness.public_key,
-        )
-        sent, seen, said = server._hello(hello), hello.ledger_size, []
-        for row in server._news(sent):
-            seen, offer = server._offer(row, seen, hello.operators_version, gate.name)
-            word = traffic_pb2.Acknowledgement(gateway_id=gate.name, plan_digest=row.digest, at_unix_ms=self.now_ms)
-            try:
-                word.generation = self.run(gate.plan.offer(offer)).generation
-                word.applied = True
-                if by is None and self.newest is None:
-                    assert self.made.setdefault(row.generation, row.digest) == row.digest, (
-                        f"two plans of generation {row.generation} are in force"
-                    )
-            except PlanRefused as refused:
-                word.reason, word.message = refused.reason, str(refused)
-            word.generation_in_force = gate.plan.generation
-            word.cosigned_checkpoint = gate.plan.witness.cosigned()
-            said.append(word.reason or f"applied {row.generation}")
-            if is_heard:
-                server._acknowledge(word)
-        if is_heard:
-            told = server._report(
-                traffic_pb2.GatewayReport(
-                    gateway_id=gate.name,
-                    run_id="r",
-                    generation=gate.plan.generation,
-                    plan_digest=gate.plan.digest,
-                    rollbacks=gate.plan.to_tell,
-                )
-            )
-            gate.plan.note_newest(told.generation)
-            gate.plan.note_recorded(told.recorded)
-            if by is not None or self.newest is not None:
-                gate.orders -= set(told.recorded)  # by a database that is not the one that stays
-            if 0 < told.generation <= gate.plan.generation:
-                gate.current_s = self.now_ms // 1000
-                gate.is_misled |= self.newest is not None
-        return f"{gate.name}: {', '.join(said) or 'no news'}"
-
-    def roll_back_locally(self, gate: Gate, name: str) -> str:
-        split = self.in_force(gate)
-        if split is None:
-            return "nothing in force"
-        now = self.now_ms // 1000
-        self.numbers += 1
-        bundle = split.candidate or split.primary
-        made = RollbackOrder(name, NAME, bundle, "test", now, now + 600, f"n-{self.numbers}", "it is wrong")
-        try:
-            gate.orders.add(gate.plan.roll_back(sign(made.payload(), STATEMENT_TYPE, key(name))).digest)
-        except GatewayError as refused:
-            return f"refused: {refused}"
-        return f"{gate.name} left {bundle[7:13]}"
-
-    # Whoever means harm
-
-    def smuggle(self, wanted: Split, *, is_recorded: bool, deployment: Deployment | None = None) -> str:
-        """Write a plan into a database, signed by the plan key, resting on every approval there is."""
-        where = deployment or self.deployment
-        with where.store.writing(self.now_ms) as unit:
-            before = plans.standing(unit)
-            if before is None:
-                return "no plan to change"
-            made = replace(
-                before.plan,
-                generation=plans.last_generation(unit) + 1,
-                splits=(wanted,),
-                created_at=self.now_ms // 1000,
-            )
-            made = replace(
-                made, approvals=tuple(sorted({digest_bytes(e.payload) for e in plans.approvals_for(unit, made)}))
-            )
-            plans.add(unit, sign_plan(made, PLAN_KEY), made, None)
-            if is_recorded:
-                detail = {"generation": made.generation, "digest": made.digest, "rollout": None, "approvals": []}
-                records.note(unit, made.digest, unit.record("interlock-loop", PLAN_OFFERED, detail))
-                ledger.checkpoint(unit.connection, where.key, where.ledger_origin)
-        return f"plan {made.generation} smuggled"
-
-    def fork(self, gate: Gate, wanted: Split) -> str:
-        """Run a second control plane, with the stolen key, on a copy of the database, for one gateway."""
-        self.flush()
-        copy = self.root / "stolen.db"
-        shutil.copy(self.root / "control.db", copy)
-        thief = self.opened(copy)
-        try:
-            self.smuggle(wanted, is_recorded=True, deployment=thief)
-            head = gate.plan.witness.head
-            said = self.deliver(gate, by=thief)
-            gate.is_diverted |= gate.plan.witness.head != head
-        finally:
-            thief.store.close()
-            for path in self.root.glob("stolen.db*"):
-                path.unlink()
-        return said
-
-    def old_backup(self, copy: Path) -> str:
-        """Bring an older copy of the database into place, keeping the newest aside."""
-        self.flush()
-        if self.newest is None:
-            self.newest = self.root / "newest.db"
-            shutil.copy(self.root / "control.db", self.newest)
-        self._put_in_place(copy)
-        return "an old database runs"
-
-    def mend(self) -> str:
-        """Put the newest database back; whatever was done on the old one is lost, and gateways notice."""
-        if self.newest is None:
-            return "nothing to mend"
-        self.deployment.store.close()
-        self._put_in_place(self.newest)
-        self.newest = None
-        with self.deployment.store.reading() as unit:
-            entries = ledger.entries(unit.connection, 0, 1_000_000)
-            for gate in self.gates:
-                head = gate.plan.witness.head
-                leaves = [leaf_hash(entry.body) for entry in entries[: head.size if head else 0]]
-                if head is not None and (len(leaves) < head.size or root_of(leaves) != head.root):
-                    gate.is_diverted = True
-        return "mended"
-
-    def backup(self) -> Path:
-        """Copy the database as it is."""
-        self.flush()
-        self.numbers += 1
-        return Path(shutil.copy(self.root / "control.db", self.root / f"backup-{self.numbers}.db"))
-
     def flush(self) -> None:
         """Close and open the database, so that its file is all of it."""
         self.deployment.store.close()
@@ -571,7 +364,7 @@ class Plant:
             assert rest.stat().st_size == 0 or rest.suffix == ".db-shm", f"{rest.name} was left behind"
         self.deployment = self.opened(self.root / "control.db")
 
-    def _put_in_place(self, database: Path) -> None:
+    def put_in_place(self, database: Path) -> None:
         self.deployment.store.close()
         for rest in self.root.glob("control.db-*"):
             rest.unlink()

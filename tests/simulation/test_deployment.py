@@ -25,6 +25,7 @@ from controlplane.store import plans
 from controlplane.store.store import Unit
 from controlplane.store.vault import Vault
 from gateway.serving import judge
+from tests.simulation import gates, harm
 from tests.simulation.deployment import SHM, InvariantBroken, Simulation, play
 from tests.simulation.invariants import check
 from tests.simulation.plant import Plant, Refused
@@ -87,7 +88,7 @@ class RolloutMachine(RuleBasedStateMachine):
         for name in ("ann", "bob"):
             self.plant.approve(name)
         for gate in self.plant.gates:
-            self.plant.deliver(gate)
+            gates.deliver(self.plant, gate)
 
     @precondition(lambda self: self.phase() not in OPEN)
     @rule(bundle=BUNDLES, is_judged=st.booleans())
@@ -146,11 +147,11 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @rule(gate=GATES, is_heard=st.booleans())
     def deliver(self, gate: int, is_heard: bool) -> None:
-        self.plant.deliver(self.plant.gates[gate], is_heard=is_heard)
+        gates.deliver(self.plant, self.plant.gates[gate], is_heard=is_heard)
 
     @rule(gate=GATES)
     def restart(self, gate: int) -> None:
-        self.plant.start_gateway(self.plant.gates[gate])
+        gates.start(self.plant, self.plant.gates[gate])
 
     @rule(hours=st.integers(-3, 30))
     def clock(self, hours: int) -> None:
@@ -176,17 +177,17 @@ def test_one_gateway_that_refuses_keeps_no_other_from_the_way_back(tmp_path: Pat
     played = Simulation(1, tmp_path)
     plant = played.plant
     played.event(played.bootstrap)
-    while not any((split := plant.in_force(gate)) and split.canary_bp for gate in plant.gates):
+    while not any((split := gates.in_force(plant, gate)) and split.canary_bp for gate in plant.gates):
         played.event(played.forward)
     astray, *others = plant.gates
-    now = plant.in_force(astray)
+    now = gates.in_force(plant, astray)
     assert now is not None
-    plant.fork(astray, replace(now, canary_bp=9_999))
+    harm.fork(plant, astray, replace(now, canary_bp=9_999))
     assert astray.is_diverted
     plant.person("RollBack", "ann")
-    assert "ledger_" in plant.deliver(astray)
-    assert all("applied" in plant.deliver(gate) for gate in others)
-    assert {plant.in_force(gate).candidate for gate in others} == {None}  # type: ignore[union-attr]
+    assert "ledger_" in gates.deliver(plant, astray)
+    assert all("applied" in gates.deliver(plant, gate) for gate in others)
+    assert {gates.in_force(plant, gate).candidate for gate in others} == {None}  # type: ignore[union-attr]
     played.event(played.settle)
     plant.close()
 
@@ -197,7 +198,7 @@ def away_over_a_promotion(root: Path) -> Simulation:
     plant = played.plant
     played.event(played.bootstrap)
     away = plant.gates.pop()
-    while not any((split := plant.in_force(gate)) and split.previous for gate in plant.gates):
+    while not any((split := gates.in_force(plant, gate)) and split.previous for gate in plant.gates):
         played.event(played.forward)
     played.event(played.forward)
     plant.gates.append(away)
@@ -218,16 +219,16 @@ def test_a_plan_is_not_given_up_for_one_refusal_while_others_are_on_it_whose_wor
     played.event(played.bootstrap)
     played.event(played.forward)
     astray, *others = plant.gates
-    now = plant.in_force(astray)
+    now = gates.in_force(plant, astray)
     assert now is not None
-    plant.fork(astray, replace(now, capture_bp=1))
+    harm.fork(plant, astray, replace(now, capture_bp=1))
     for _ in range(2):  # the fork is one generation ahead
-        plant.smuggle(now, is_recorded=True)
+        harm.smuggle(plant, now, is_recorded=True)
     for gate in others:
-        assert "applied" in plant.deliver(gate, is_heard=False)
-    assert "ledger_" in plant.deliver(astray)
+        assert "applied" in gates.deliver(plant, gate, is_heard=False)
+    assert "ledger_" in gates.deliver(plant, astray)
     plant.now_ms += 60_000  # nobody else was heard of for a while
-    plant.deliver(astray)
+    gates.deliver(plant, astray)
     plant.tick()
     played.event(played.settle)
     with plant.deployment.store.reading() as unit:
@@ -264,8 +265,8 @@ class TestTheCheckItself:
         assert now is not None
 
         def smuggled() -> str:
-            plant.smuggle(replace(now, primary=plant.bundles[1]), is_recorded=True)
-            return plant.deliver(plant.gates[0])
+            harm.smuggle(plant, replace(now, primary=plant.bundles[1]), is_recorded=True)
+            return gates.deliver(plant, plant.gates[0])
 
         with pytest.raises(InvariantBroken, match=r"(?s)1: .* 10000 bp .*replay: python -m"):
             played.event(smuggled)

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,107 +16,17 @@ for needed in ("transformers", "peft", "safetensors", "tokenizers", "llguidance"
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from safetensors.torch import load, save  # noqa: E402
-from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
-from gateway.worker.backend import BackendFailed, Host, Prepared  # noqa: E402
-from gateway.worker.engine import Engine, answer, open_engine  # noqa: E402
+from gateway.worker.backend import BackendFailed  # noqa: E402
+from gateway.worker.engine import answer, open_engine  # noqa: E402
 from gateway.worker.transformers.layout import NO_PREFIX, Part, lay_out  # noqa: E402
 from gateway.worker.transformers.loading import DECODER, build_model  # noqa: E402
 from gateway.worker.transformers.resident import Resident, Row  # noqa: E402
 from protos import decide_pb2  # noqa: E402
-from protos.contract.base import BaseStore  # noqa: E402
-from protos.contract.bundle import Bundle, BundleStore, Manifest  # noqa: E402
-from protos.contract.digest import digest_bytes  # noqa: E402
-from protos.contract.task import InputInvalid, TaskSpec  # noqa: E402
+from protos.contract.task import InputInvalid  # noqa: E402
 from tests.gateway.worker import tiny_models  # noqa: E402
-from tests.gateway.worker.tiny_models import DECODER_TASK, DECODERS, MAKERS, TEXTS  # noqa: E402
-from tests.tasks import TASK  # noqa: E402
-
-disable_progress_bar()
-A, B = 11, 12  # seeds of adapters
-_random = torch.Generator().manual_seed(5)
-CLASSES = {
-    "classifier.safetensors": save(
-        {"weight": 0.2 * torch.randn(2, 32, generator=_random), "bias": torch.randn(2, generator=_random)}
-    )
-}
-
-
-class Base:
-    """One tiny model in a store, with its two adapters and the library's own models."""
-
-    def __init__(self, root: Path, name: str) -> None:
-        self.name = name
-        self.model = tiny_models.write_base(root / name, name)
-        self.bases = BaseStore(root / "bases")
-        self.digest = self.bases.add(name, root / name)
-        self.store = BundleStore(root / "bundles")
-        self.files, self.tuned = {}, {0: self.model}
-        for seed in (A, B):
-            self.files[seed], self.tuned[seed] = tiny_models.adapter(self.model, name, seed)
-
-    @property
-    def is_decoder(self) -> bool:
-        return self.name in DECODERS
-
-    def host(self, **changes: Any) -> Host:
-        return Host(bases=self.bases, **changes)
-
-    def bundle(
-        self, seed: int = 0, contents: dict[str, bytes] | None = None, task: TaskSpec | None = None, **engine: Any
-    ) -> Bundle:
-        files = {**self.files.get(seed, {}), **({} if self.is_decoder else CLASSES), **(contents or {})}
-        kind = {} if self.is_decoder else {"kind": "encoder"}
-        manifest = self.store.add(
-            task=task or (DECODER_TASK if self.is_decoder else TASK),
-            engine={"backend": "transformers", **kind, **engine},
-            contents=files,
-            base={"name": self.name, "digest": self.digest},
-            lineage={},
-        )
-        return self.store.load(manifest.digest)
-
-    def open(self, host: Host, seed: int = 0, **engine: Any) -> Engine:
-        return open_engine(self.bundle(seed, **engine), host)
-
-    def expected(self, seed: int, text: str) -> np.ndarray:
-        """The library's log-probabilities over the vocabulary, or the encoder's logits."""
-        with torch.inference_mode():
-            if self.is_decoder:
-                rendered = DECODER_TASK.template.format(text=text)
-                ids = tiny_models.tokenizer(bos=self.name != "qwen3").encode(rendered).ids
-                return torch.log_softmax(self.tuned[seed](torch.tensor([ids])).logits[0, -1].float(), -1).numpy()
-            ids = tiny_models.tokenizer(bos=True).encode(text).ids[: TASK.max_tokens]
-            head = load(CLASSES["classifier.safetensors"])
-            state = self.tuned[seed](torch.tensor([ids])).last_hidden_state[0].mean(0)
-            return torch.nn.functional.linear(state, head["weight"], head["bias"]).numpy()
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
-    root = tmp_path_factory.mktemp("models")
-    return {name: Base(root, name) for name in MAKERS}
-
-
-@pytest.fixture(params=list(MAKERS))
-def base(bases: dict[str, Base], request: pytest.FixtureRequest) -> Base:
-    return bases[request.param]
-
-
-@pytest.fixture(params=list(DECODERS))
-def decoder(bases: dict[str, Base], request: pytest.FixtureRequest) -> Base:
-    return bases[request.param]
-
-
-@pytest.fixture
-def qwen(bases: dict[str, Base]) -> Base:
-    return bases["qwen3"]
-
-
-def prepare(engine: Engine, text: str) -> Prepared:
-    return engine.backend.prepare(engine.task.template.format(text=text))
-
+from tests.gateway.worker.bases import A, B, Base, prepare  # noqa: E402
+from tests.gateway.worker.tiny_models import DECODER_TASK, TEXTS  # noqa: E402
 
 close = partial(np.testing.assert_allclose, atol=2e-4)
 
@@ -270,149 +179,6 @@ def test_an_adapter_whose_bundle_went_stays_until_its_place_is_needed(qwen: Base
     assert host.residency.resident_adapters(key) != stayed
     ranks = second.backend._tenant.resident.bank.ranks  # type: ignore[attr-defined]
     assert ranks == 4
-
-
-def _config(files: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
-    config = json.loads(files["adapter/adapter_config.json"]) | changes
-    return {**files, "adapter/adapter_config.json": json.dumps(config).encode()}
-
-
-def _weights(files: dict[str, bytes], change: Any) -> dict[str, bytes]:
-    tensors = load(files["adapter/adapter_model.safetensors"])
-    change(tensors)
-    return {**files, "adapter/adapter_model.safetensors": save(tensors)}
-
-
-def _spoil(tensors: dict[str, Any]) -> None:
-    next(iter(tensors.values()))[0, 0] = float("nan")
-
-
-def _move(tensors: dict[str, Any]) -> None:
-    for name in list(tensors):
-        tensors[name.replace("mlp.up_proj", "mlp.experts")] = tensors.pop(name)
-
-
-def _shrink(tensors: dict[str, Any]) -> None:
-    for name in [n for n in tensors if "q_proj.lora_A" in n]:
-        tensors[name] = tensors[name][:, :16].contiguous()
-
-
-def _halve(tensors: dict[str, Any]) -> None:
-    del tensors[next(name for name in tensors if "lora_B" in name)]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda f: _config(f, base_model_name_or_path="another"), "base_model_name_or_path is 'another', expected"),
-        (lambda f: _config(f, r=65), "r is 65, expected a rank from 1 to 64"),
-        (lambda f: _config(f, r=3), "expected rank r = 3"),
-        (lambda f: _config(f, use_dora=True), "use_dora is True"),
-        (lambda f: _config(f, modules_to_save=["lm_head"]), "modules_to_save"),
-        (lambda f: _config(f, peft_type="IA3"), "peft_type is 'IA3'"),
-        (lambda f: _config(f, target_modules=["q_proj", "conv"]), "targets 'conv', which"),
-        (lambda f: _config(f, target_modules=["q_proj"]), "proj, which target_modules .* does not name"),
-        (lambda f: _config(f, target_modules=r".*\.q_proj"), "proj, which target_modules .* does not name"),
-        (lambda f: _config(f, target_modules="_proj"), "proj, which target_modules .* does not name"),
-        (lambda f: _config(f, target_modules="(proj"), "target_modules is '\\(proj', expected a regular expression"),
-        (lambda f: _config(f, target_modules=[1]), r"target_modules is \[1\], expected names"),
-        (lambda f: {**f, "adapter/adapter_config.json": b"{"}, "adapter_config.json: not JSON"),
-        (lambda f: {**f, "adapter/adapter_model.safetensors": b"\x10" + b"\0" * 9}, "adapter_model.safetensors"),
-        (lambda f: {k: v for k, v in f.items() if "config" in k}, "adapter_model.safetensors is missing"),
-        (lambda f: _weights(f, _spoil), "is not finite"),
-        (lambda f: _config(_weights(f, _move), target_modules=None), "experts, which is no linear module"),
-        (lambda f: _weights(f, _shrink), "it was trained on another base"),
-        (lambda f: _weights(f, _halve), "expected A and B"),
-    ],
-)
-def test_an_adapter_that_would_not_do_what_it_was_trained_to_is_refused(qwen: Base, change: Any, message: str) -> None:
-    host = qwen.host()
-    with pytest.raises(BackendFailed, match=message):
-        open_engine(qwen.bundle(contents=change(qwen.files[A])), host)
-    assert host.residency.share("") == 1 and not host.residency._bases  # nothing of it stays
-
-
-@pytest.mark.parametrize("targets", [r"model\.layers\.\d+\.(self_attn|mlp)\..*_proj", "all-linear", None])
-def test_targets_that_all_weights_are_among_change_no_answer(qwen: Base, targets: str | None) -> None:
-    host = qwen.host()
-    expected = qwen.open(host, A)
-    found = open_engine(qwen.bundle(contents=_config(qwen.files[A], target_modules=targets)), host)
-    close(*(engine.probabilities([prepare(engine, "news")]) for engine in (found, expected)))
-
-
-@pytest.mark.parametrize(
-    ("engine", "task", "message"),
-    [
-        ({}, {"labels": ("unsafe", "sensitive")}, "'sensitive' is not one token"),
-        ({"verbalizers": {"safe": " unsafe"}}, {}, "labels 'safe' and 'unsafe' are both"),
-        ({"verbalizers": {"maybe": " a"}}, {}, "names 'maybe'"),
-        ({}, {"max_tokens": 65}, "max_tokens is 65, expected at most the base's 64"),
-        ({}, {"max_tokens": 16}, "template takes 15 tokens"),
-        ({"head": "half"}, {}, "engine.head is 'half'"),
-        ({"surprise": 1}, {}, "unknown fields: surprise"),
-        ({"merged": True}, {}, "merged is true, expected"),
-        ({"device": "cuda"}, {}, "expected a CUDA device"),
-        ({"generate": {"regex": "(", "choice": ["a"]}}, {}, "expected at most one"),
-        ({"generate": {"regex": "("}}, {}, "constraint is refused"),
-        ({"generate": {"json_schema": {"type": "no such"}}}, {}, "constraint is refused"),
-        ({"kind": "encoder"}, {}, "not supported here"),
-    ],
-)
-def test_a_bundle_that_cannot_be_scored_exactly_is_refused(
-    qwen: Base, engine: dict[str, Any], task: dict[str, Any], message: str
-) -> None:
-    if engine.get("device") == "cuda" and torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    with pytest.raises(BackendFailed, match=message):
-        open_engine(qwen.bundle(task=replace(DECODER_TASK, **task), **engine), qwen.host())
-
-
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors", "base.json"])
-def test_an_altered_base_is_refused(tmp_path: Path, file: str) -> None:
-    base = Base(tmp_path, "qwen3")
-    path = base.bases.path(base.digest) / file
-    path.write_bytes(path.read_bytes() + b" ")
-    if file == "base.json":  # the same value in other bytes is the same listing
-        path.write_bytes(path.read_bytes().replace(b'"qwen3"', b'"qwen4"'))
-    with pytest.raises(BackendFailed, match=file.replace(".", r"\.")):
-        base.open(base.host())
-
-
-def test_a_base_that_is_not_there_is_refused(qwen: Base) -> None:
-    bundle = qwen.bundle()
-    manifest = Manifest(bundle.manifest.task, bundle.manifest.engine, {}, {"digest": digest_bytes(b"")})
-    with pytest.raises(BackendFailed, match=r"base.json cannot be read"):
-        open_engine(Bundle(bundle.digest, manifest, {}), qwen.host())
-
-
-def test_a_base_whose_weights_are_not_numbers_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    tiny_models.write_base(folder, "llama")
-    tensors = load((folder / "model.safetensors").read_bytes())
-    tensors["model.norm.weight"][0] = float("nan")
-    (folder / "model.safetensors").write_bytes(save(tensors, {"format": "pt"}))
-    bases = BaseStore(tmp_path / "bases")
-    digest = bases.add("llama", folder)
-    store = BundleStore(tmp_path / "bundles")
-    made = {"task": DECODER_TASK, "engine": {"backend": "transformers"}, "contents": {}, "lineage": {}}
-    manifest = store.add(**made, base={"name": "llama", "digest": digest})  # type: ignore[arg-type]
-    with pytest.raises(BackendFailed, match="not finite"):
-        open_engine(store.load(manifest.digest), Host(bases=bases))
-    del tensors["model.norm.weight"]
-    (folder / "model.safetensors").write_bytes(save(tensors, {"format": "pt"}))
-    manifest = store.add(**made, base={"name": "llama", "digest": bases.add("llama", folder)})  # type: ignore[arg-type]
-    with pytest.raises(BackendFailed, match=r"lack model\.norm\.weight"):
-        open_engine(store.load(manifest.digest), Host(bases=bases))
-
-
-def test_attention_that_is_not_computed_as_the_library_does_is_refused(qwen: Base) -> None:
-    config, tensors = qwen.model.config.to_dict(), dict(qwen.model.state_dict())
-    resident = Resident(build_model(config, tensors, DECODER, torch.device("cpu"), torch.float32), DECODER, "qwen3")
-    resident.check()
-    original = resident._library
-    resident._library = lambda ids: original(ids) + 1.0  # type: ignore[method-assign]
-    with pytest.raises(BackendFailed, match="not supported here"):
-        resident.check()
 
 
 def test_a_long_text_is_cut_before_the_prompts_end_or_refused(qwen: Base) -> None:
