@@ -55,7 +55,8 @@ up: setup ## run all three processes in var/local, set up on first use
 	$(BIN)/interlock up --config var/local/interlock.toml
 
 bench: setup .venv/.bench ## measure beside other servers, 10 to 15 minutes (QUICK=1 for 3, SOAK=1000000 for the long run)
-	$(BIN)/python -m perf.bench $(if $(QUICK),--quick) $(if $(SOAK),--soak $(SOAK))
+	$(BIN)/python -m perf.interpreter .venv-bench  # deployments have an optimised build; pyenv's is none
+	.venv-bench/bin/python -m perf.bench $(if $(QUICK),--quick) $(if $(SOAK),--soak $(SOAK))
 
 results: setup ## train specialists on published sets (../shared/data) and measure them, an hour (MISSING=1 goes on)
 	$(BIN)/python -m perf.specialists $(if $(MISSING),--missing)

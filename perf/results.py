@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -71,6 +72,7 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "tcp_congestion_control": congestion.read_text().strip() if congestion.exists() else "",
         "load_average_before": round(os.getloadavg()[0], 2),
+        "python": sys.base_prefix,
     }
 
 
@@ -158,7 +160,7 @@ def tables(result: Mapping[str, Any]) -> str:
         "",
         f"Ratio of the rounds' medians: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}).{late} "
         f"Median of {result['rounds']} rounds, lowest to highest in brackets. {result['machine']['processor']}, "
-        f"{result['machine']['cores']} cores, Python {result['versions']['python']}, commit {result['commit']}.{note}",
+        f"{result['machine']['cores']} cores, Python {_python(result)}, commit {result['commit']}.{note}",
     ]
     return "\n".join(lines)
 
@@ -182,6 +184,12 @@ def _others_overloaded(result: Mapping[str, Any]) -> list[str]:
         spent = ", ".join(f"{name} {us:.0f}" for name, us in cost.items() if name != "front")
         lines.append(f"CPU per call by the direct front, in microseconds: {spent}.")
     return lines
+
+
+def _python(result: Mapping[str, Any]) -> str:
+    """Say which Python it was, and where it came from; runs before did not ask."""
+    number, machine = str(result["versions"]["python"]), result["machine"]
+    return f"{number} in {machine['python']}" if "python" in machine else number
 
 
 def _rate(found: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perf.processes import ROOT, Processes, free_port
 
-ENVIRONMENTS = ROOT / "var" / "peers"
+ENVIRONMENTS = ROOT / "var" / "peers" / sys.base_prefix.strip("/").replace("/", "-")  # of the Python that ours run on
 STAMP = ".installed"
 
 
