@@ -21,10 +21,15 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 def init(
     name: Annotated[str, typer.Argument(help="Name of the specialist, such as refund-abuse.")],
     into: Annotated[Path, typer.Option(help="Where its folder is made.")] = Path("packs"),
+    published: Annotated[
+        Path | None,
+        typer.Option("--from", help="File of a published set, known by its columns: its task and its cases."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings of a deployment that shall serve it.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a specialist's folder: task, suite, settings and scenarios to be made your own."""
+    """Write a specialist's folder: task, suite, settings and scenarios, or a published set's, to be made your own."""
+    from controlplane.packs.adopt import adopt
     from controlplane.packs.registry import PACKS
 
     if not _NAME.fullmatch(name) or len(name) > 60:
@@ -36,19 +41,26 @@ def init(
         raise Problem(f"{folder} exists, expected no such folder", "FAILED_PRECONDITION")
     if config is not None and not config.is_file():
         raise Problem(f"{config} does not exist, expected a deployment's settings", "NOT_FOUND")
+    written = [str(path) for path in (_example(folder, name) if published is None else adopt(published, folder, name))]
+    if config is not None:
+        with config.open("a", encoding="utf-8") as settings:
+            settings.write(f"\n[[controlplane.specialists]]\npack = {json.dumps(str(folder.resolve()))}\n")
+    if as_json:
+        say_json({"specialist": name, "folder": str(folder), "files": written})
+        return
+    following = (
+        f"specialist try {folder}" if published is None else f"bundle train {folder}/ --data {published} --author YOU"
+    )
+    say("\n".join(f"wrote {path}" for path in written), f"next: interlock {following}")
+
+
+def _example(folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True)
     for file in FILES:
         shutil.copyfile(TEMPLATE / file, folder / file)
     task = folder / "task.toml"
     task.write_text(task.read_text("utf-8").replace('name = "NAME"', f'name = "{name}"', 1), "utf-8")
-    if config is not None:
-        with config.open("a", encoding="utf-8") as settings:
-            settings.write(f"\n[[controlplane.specialists]]\npack = {json.dumps(str(folder.resolve()))}\n")
-    written = [str(folder / file) for file in FILES]
-    if as_json:
-        say_json({"specialist": name, "folder": str(folder), "files": written})
-        return
-    say("\n".join(f"wrote {path}" for path in written), f"next: interlock specialist try {folder}")
+    return [folder / file for file in FILES]
 
 
 @command

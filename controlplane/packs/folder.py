@@ -81,7 +81,7 @@ def is_held_out(text: str) -> bool:
 class FolderPack:
     """Draws scenarios, keeps a quarter of them out of training by the hash of their text."""
 
-    def __init__(self, folder: Path, draw: Draw, prepare: Mapping[str, Prepare] = MappingProxyType({})) -> None:
+    def __init__(self, folder: Path, draw: Draw | None, prepare: Mapping[str, Prepare] = MappingProxyType({})) -> None:
         self.task = TaskSpec.from_json(tomllib.loads((folder / "task.toml").read_text("utf-8")))
         self.suite: Suite = load_suite(folder / "suite.toml")
         settings = PackSettings.read(folder / "pack.toml", self.task)
@@ -128,6 +128,7 @@ class FolderPack:
         return examples
 
     def _one(self, rng: random.Random, *, wave: bool, held_out: bool) -> Example:
+        assert self._draw is not None
         while True:
             drawn = self._draw(rng, wave)
             text = render(self.task, to_input(self.task, drawn.fields))

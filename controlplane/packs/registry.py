@@ -3,11 +3,12 @@
 import importlib
 import importlib.util
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
-from controlplane.datasets.rows import read_rows
+from controlplane.datasets.rows import DataInvalid, read_rows
 from controlplane.errors import Unusable
 from controlplane.evals.suite import Suite, load_suite
 from controlplane.packs.example import Example
@@ -58,6 +59,7 @@ class Pack(TrainingPack, Protocol):
 LABELLED_FILE = "labelled-file"
 FOLDERS = ("brand-safety", "brand-suitability", "mfa-filter", "bid-shading", "fraud", "credit-risk", "clinical-note")
 PACKS = (*FOLDERS, LABELLED_FILE)
+SCENARIOS = "scenarios.py"
 # Modules that call ``controlplane.evals.registry.register`` when imported.
 METRIC_MODULES = tuple(
     f"controlplane.packs.{name}.metrics" for name in ("bid_shading", "brand_suitability", "credit_risk", "fraud")
@@ -88,8 +90,26 @@ def published_set(specialist: str, data: Path) -> PublishedSet | None:
     """
     if specialist not in FOLDERS and "/" not in specialist:
         return None
+    return _recognised((specialist,), data)[1]
+
+
+def any_published_set(data: Path) -> tuple[str, PublishedSet]:
+    """Return the published set that a file is one of, whichever pack's, after that pack's name.
+
+    Raises:
+        DataInvalid: The file cannot be read, or is of no set.
+    """
+    specialist, found = _recognised(FOLDERS, data)
+    if found is None:
+        known = (f"{one.name} ({', '.join(one.needs)})" for name in FOLDERS for one in load_pack(name).sets)
+        raise DataInvalid(f"{data} has not the columns of any published set, expected one of {'; '.join(known)}")
+    return specialist, found
+
+
+def _recognised(specialists: Sequence[str], data: Path) -> tuple[str, PublishedSet | None]:
     columns = next((row for _, row in read_rows(data)), {})
-    return next((one for one in load_pack(specialist).sets if one.recognises(columns)), None)
+    sets = ((name, one) for name in specialists for one in load_pack(name).sets)
+    return next(((name, one) for name, one in sets if one.recognises(columns)), ("", None))
 
 
 def name_of(specialist: str) -> str:
@@ -123,21 +143,30 @@ def _pack(name: str, data: Path | None) -> Pack:
 
 
 def _own(folder: Path) -> Pack:
-    """Build a pack from anybody's folder; its scenarios are Python and are run."""
+    """Build a pack from anybody's folder; its scenarios, or how it reads its cases, are Python and are run."""
+    from controlplane.packs.cases import CASES, CasesPack
     from controlplane.packs.folder import FolderPack
 
-    missing = [f for f in ("task.toml", "suite.toml", "pack.toml", "scenarios.py") if not (folder / f).is_file()]
+    has_cases = (folder / CASES).is_file()
+    wanted = ("task.toml", "suite.toml", "pack.toml", *(() if has_cases else (SCENARIOS,)))
+    missing = [f for f in wanted if not (folder / f).is_file()]
     if missing:
         raise PackUnknown(
             f"{folder / missing[0]} does not exist, expected a folder as `interlock specialist init` makes"
         )
-    spec = importlib.util.spec_from_file_location(f"interlock_pack_{folder.name}", folder / "scenarios.py")
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        return FolderPack(folder, module.draw, getattr(module, "PREPARE", {}))
+        module: Any = _run(folder) if (folder / SCENARIOS).is_file() else None
+        prepare = getattr(module, "PREPARE", {})
+        return CasesPack(folder, prepare) if has_cases else FolderPack(folder, module.draw, prepare)
     except FieldInvalid as error:
         raise PackUnknown(f"{folder}: {error}") from error
     except (ImportError, SyntaxError, AttributeError, tomllib.TOMLDecodeError) as error:
         raise PackUnknown(f"{folder} cannot be used: {error}") from error
+
+
+def _run(folder: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"interlock_pack_{folder.name}", folder / SCENARIOS)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

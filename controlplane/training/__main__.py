@@ -165,6 +165,8 @@ def run(value: Any, child: Child) -> dict[str, Any]:
         raise ConfigInvalid(f"config.base is {config.base!r}, expected {PACKAGED!r} or a folder with config.json")
     if config.trainer == "encoder" and any(example.weight != 1 for example in examples):
         raise ConfigInvalid(f"{config.train_file} has weights, expected none: a language model counts every case once")
+    if any(example.weight != 1 for example in dev):
+        dev = []  # a calibration counts every case once: what the rare ones stand for would be lost
     child.progress(0.0, f"{len(examples)} examples, {removed} removed by the fence")
     # The parent's clock is the limit; this one ends a child whose parent is gone and whose loop is stuck.
     limit(config.memory_mb, 2 * config.max_seconds * max(1, config.recipe.threads))

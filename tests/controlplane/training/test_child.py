@@ -14,9 +14,10 @@ import pytest
 from controlplane.evals.engine import Engine
 from controlplane.packs.example import Example
 from controlplane.packs.registry import load_pack
-from controlplane.training.dataset import write_dataset
+from controlplane.training.dataset import read_dataset, write_dataset
 from controlplane.training.limits import is_out_of_memory
 from protos.contract.bundle import BundleStore
+from protos.contract.head import HEAD, Head
 from tests.gateway.worker.tiny_models import DECODER_TASK, write_base
 
 ZERO = "sha256:" + "0" * 64
@@ -166,6 +167,17 @@ def test_an_encoder_is_merged_converted_and_verifies(tmp_path: Path) -> None:
     assert {"adapter/adapter_model.safetensors", "adapter/adapter_config.json"} <= set(bundle.contents)
     fractions = [event["fraction"] for event in events[:-1]]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
+
+
+@pytest.mark.parametrize("weight", [1.0, 9.0])
+def test_cases_that_weigh_are_not_calibrated_on(weight: float, tmp_path: Path) -> None:
+    given = config(tmp_path) | {"trainer": "additive", "search": {}}
+    rows = [Example(row.text, row.label, weight=weight) for row in read_dataset(Path(given["dev_file"]))]
+    write_dataset(Path(given["dev_file"]), rows)
+    status, events = run(tmp_path / "c.json", given)
+    assert status == 0, events[-1]
+    head = BundleStore(tmp_path / "bundles").read(events[-1]["result"]["bundle_digest"], HEAD)
+    assert (head == Head().to_bytes()) == (weight != 1)
 
 
 def test_a_search_spends_its_budget_and_keeps_the_rate_that_learns(whole: tuple[Path, dict[str, Any]]) -> None:
