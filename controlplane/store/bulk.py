@@ -1,13 +1,15 @@
 """Rows by the thousand: a table's own insert statement, or PostgreSQL's COPY, without the work it does for each row."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import OperationalError
 
-_PREPARED: dict[tuple[str, str, tuple[str, ...]], str] = {}  # statements by dialect, table and columns
+TOGETHER = 100  # rows a statement: the table and each of its indexes are opened once for all of them
+_PREPARED: dict[tuple[str, str, tuple[str, ...], int], str] = {}  # statements by dialect, table, columns and rows
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -26,8 +28,14 @@ def insert_values(
     """
     if connection.dialect.name == "postgresql":
         _copy(connection, table, names, values)
-    else:
-        connection.exec_driver_sql(_prepared(connection, table, names, "INSERT INTO {} ({}) VALUES ({})"), list(values))
+        return
+    rows = list(values)
+    edge = len(rows) - len(rows) % TOGETHER
+    joined = [tuple(chain.from_iterable(rows[at : at + TOGETHER])) for at in range(0, edge, TOGETHER)]
+    for several, each in ((TOGETHER, joined), (1, rows[edge:])):
+        if each:
+            statement = _prepared(connection, table, names, "INSERT INTO {} ({}) VALUES {}", several)
+            connection.exec_driver_sql(statement, each)
 
 
 def _copy(connection: Connection, table: Table, names: tuple[str, ...], values: Iterable[tuple[Any, ...]]) -> None:
@@ -42,10 +50,11 @@ def _copy(connection: Connection, table: Table, names: tuple[str, ...], values: 
         raise OperationalError(statement, None, error) from error
 
 
-def _prepared(connection: Connection, table: Table, names: tuple[str, ...], form: str) -> str:
-    key = (connection.dialect.name, table.name, names)
+def _prepared(connection: Connection, table: Table, names: tuple[str, ...], form: str, rows: int = 1) -> str:
+    key = (connection.dialect.name, table.name, names, rows)
     if key not in _PREPARED:
         written = connection.dialect.identifier_preparer
         columns = ", ".join(map(written.quote, names))
-        _PREPARED[key] = form.format(written.format_table(table), columns, ", ".join("?" for _ in names))
+        places = f"({', '.join('?' for _ in names)})"
+        _PREPARED[key] = form.format(written.format_table(table), columns, ", ".join([places] * rows))
     return _PREPARED[key]

@@ -72,14 +72,16 @@ def add(unit: Unit, rows: Sequence[Sample]) -> None:
         fields=_sealed(unit, names, [json.dumps(given).encode() if given else b"" for given in columns.fields]),
         probabilities=map(_numbers_as_json, columns.probabilities),
         reasons=[json.dumps(found) if found else "[]" for found in columns.reasons],
+        fallback=map(int, columns.fallback),  # so with truth values
     )
     insert_values(unit.connection, sample, Sample._fields, zip(*values, strict=True))
 
 
-def _sealed(unit: Unit, names: Sequence[KeyId], parts: Sequence[bytes]) -> list[bytes]:
-    """Seal what there is; nothing stays nothing."""
+def _sealed(unit: Unit, names: Sequence[KeyId], parts: Sequence[bytes]) -> list[bytearray]:
+    """Seal what there is; nothing stays nothing. Byte arrays, which SQLite's driver binds at once."""
     sealed = iter(unit.vault.seal([(name, part) for name, part in zip(names, parts, strict=True) if part]))
-    return [next(sealed) if part else b"" for part in parts]
+    nothing = bytearray()
+    return [bytearray(next(sealed)) if part else nothing for part in parts]
 
 
 def _numbers_as_json(numbers: Sequence[float]) -> str:

@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from controlplane.store import jobs, ledger, ledger_audit
+from controlplane.store import jobs, ledger, ledger_audit, samples
+from controlplane.store.bulk import TOGETHER
+from controlplane.store.samples import Sample
 from controlplane.store.store import Store
 from tests.postgres import PostgresServer, shared_server
 
@@ -151,3 +153,23 @@ def test_an_entry_changed_on_purpose_in_postgres_is_found(
     store.close()
     assert report.first_bad_seq == 2
     assert report.problem is not None and said in report.problem
+
+
+@pytest.mark.parametrize("rows", [1, TOGETHER - 1, TOGETHER, 2 * TOGETHER + 3])
+def test_samples_come_back_as_they_were_kept_however_many_there_are(url: str, rows: int) -> None:
+    store = Store(url)
+    given = [
+        Sample("spam", f"d-{i}", "r-0", 1, "sha256:0", 1, f"text {i}" if i % 3 else "", "allow", i / rows, i, {"n": i}
+               if i % 2 else None, fallback=i % 5 == 0, probabilities=[i / rows, 0.0])
+        for i in range(rows)
+    ]  # fmt: skip
+    with store.writing(1) as unit:
+        samples.add(unit, given)
+    with store.reading() as unit:
+        kept = [samples.decision(unit, one.decision_id) for one in given]
+    store.close()
+    found = [row and row[0] for row in kept]
+    assert [(r.text, r.fields, r.fallback, r.score, r.probabilities) for r in found if r] == [
+        (one.text, one.fields or {}, one.fallback, one.score, one.probabilities) for one in given
+    ]
+    assert [r.id for r in found if r] == list(range(1, rows + 1))
