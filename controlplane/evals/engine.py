@@ -24,6 +24,7 @@ WINDOW = 64  # jobs in flight: enough to fill batches, and within any worker's q
 _JOB_US = 60_000_000
 _STALL_S = 90.0  # a server elsewhere has half a minute for an adapter and another for the probes
 _START_S = 60.0
+_TOLERANCE = 1e-3  # of a sum of probabilities
 _TELL = 32  # answers between two words on progress
 _REFUSED = engine_pb2.RESULT_STATUS_BAD_INPUT
 _NO_ANSWER = {False: (_REFUSED,), True: (_REFUSED, engine_pb2.RESULT_STATUS_ENGINE_ERROR)}  # by whether it is hostile
@@ -106,7 +107,8 @@ class Engine:
         """Score texts or whole inputs with a loaded bundle, at most ``window`` at a time.
 
         ``progress`` is told now and then how many are done. With a task its fallback stands for an input that the
-        engine refuses, and for a hostile one that it breaks over, as some servers put it.
+        engine refuses, and for a hostile one that it breaks over, as some servers put it, or that gets no answer of the
+        task's.
 
         Raises:
             EngineFailed: An input got no answer, was refused and no task given, or the worker stopped answering.
@@ -138,6 +140,10 @@ class Engine:
                 waiting.appendleft(index)
                 continue
             if task is not None and frame.result.status in _NO_ANSWER[is_hostile]:
+                frame.result.CopyFrom(_fallback(task))
+            elif task is not None and not _is_of(task, frame.result):
+                if not is_hostile:
+                    raise EngineFailed(f"input {index}: the answer is none of the task's: {frame.result}")
                 frame.result.CopyFrom(_fallback(task))
             elif frame.result.status != engine_pb2.RESULT_STATUS_OK:
                 status = engine_pb2.ResultStatus.Name(frame.result.status)
@@ -184,6 +190,15 @@ class Engine:
 
     def _last_words(self) -> str:
         return self._log.read_text("utf-8", "replace")[-500:].strip() or "it said nothing"
+
+
+def _is_of(task: TaskSpec, result: engine_pb2.Result) -> bool:
+    """Say whether an answer, if it is one, keeps the contract, as a gateway looks at it."""
+    if result.status != engine_pb2.RESULT_STATUS_OK:
+        return True
+    told = result.probabilities
+    is_spread = len(told) == len(task.labels) and all(0 <= p <= 1 for p in told) and abs(sum(told) - 1) <= _TOLERANCE
+    return is_spread and result.label < len(task.labels) and result.decision < len(task.decisions)
 
 
 def _fallback(task: TaskSpec) -> engine_pb2.Result:

@@ -13,8 +13,8 @@ from controlplane.evals.gateway_trial import Trial
 from controlplane.evals.inputs import input_of
 from controlplane.evals.measured import LEAST_SLICE, Measured, inside
 from controlplane.evals.metrics import Floats, Ints
-from controlplane.evals.robustness import CHANGES, answers_to_changed, share_changed
-from controlplane.evals.suite import LIVE, Callers, Fairness, Gate, Robustness, Suite
+from controlplane.evals.robustness import CHANGES, answers_to_changed, hostile, is_let_in, share_changed
+from controlplane.evals.suite import LIVE, Callers, Contract, Fairness, Gate, Robustness, Suite
 from controlplane.packs.example import Example
 from controlplane.training.dataset import text_key
 from protos.contract.task import TaskSpec
@@ -73,6 +73,24 @@ def robust(
     refused = f"; {len(scores.refused)} refused" if scores.refused else ""
     text = f"{asked.part} {asked.change}: at most {asked.max_changed:g} of decisions change{refused}"
     return GateResult(text, share <= asked.max_changed, share, None, None, asked.max_changed)
+
+
+def within_contract(
+    asked: Contract, task: TaskSpec, worker: Engines, candidate: str, examples: Sequence[Example]
+) -> GateResult:
+    """Count hostile inputs without an answer of the task's, or with one where the task does not let them in."""
+    pairs = [
+        (given, one)
+        for given in (input_of(task, example.text) for example in examples[: asked.cases])
+        for one in hostile(task, given)
+    ]
+    text = f"{asked.part}: each of {len(pairs)} hostile inputs is answered, or refused as the task says"
+    if not pairs:
+        return GateResult(text, None, None, None, None, 0)
+    inputs, changed = ([pair[i] for pair in pairs] for i in (0, 1))
+    refused = set(answers_to_changed(worker, candidate, task, inputs, changed).refused)
+    share = float(np.mean([is_let_in(task, one) == (i in refused) for i, one in enumerate(changed)]))
+    return GateResult(text, share == 0, share, None, None, 0)
 
 
 def unrefused(part: str, candidate: Measured, cases: int) -> GateResult:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from controlplane.evals.engine import Scores
 from controlplane.evals.engines import Engines
 from protos import decide_pb2
-from protos.contract.task import Field, TaskSpec
+from protos.contract.task import Field, InputInvalid, TaskSpec, check_input
 
 Change = Callable[[TaskSpec, decide_pb2.Input], decide_pb2.Input]
 _SEED = 17
 _EVERY = 6  # words between two typing errors
 _EXTREME = 1e15
+_OUTERMOST = {"number": 1.7e308, "integer": 2**63 - 1}  # of what a field can hold
 _LOOKALIKES = str.maketrans("aeopcxiAEOPCTXBH", "аеорсхіАЕОРСТХВН")  # noqa: RUF001 - Cyrillic on purpose
 _FILLER = " lorem ipsum dolor sit amet"
 HUGE_BYTES = 100_000
@@ -168,3 +169,25 @@ def share_changed(before: NDArray[np.int64], after: Scores) -> float:
 def huge(task: TaskSpec, given: decide_pb2.Input) -> decide_pb2.Input:
     """Fill the free text up to 100 kB, whatever the task lets in; without a free text the input stays as it is."""
     return _in_text(lambda text: (text + _FILLER * (HUGE_BYTES // len(_FILLER) + 1))[:HUGE_BYTES])(task, given)
+
+
+def hostile(task: TaskSpec, given: decide_pb2.Input) -> list[decide_pb2.Input]:
+    """Return an input with 100 kB of free text, an order to the model, look-alikes, and every number at either end."""
+    made = [huge(task, given), *(CHANGES[name](task, given) for name in ("injection", "homoglyphs"))]
+    kinds = {field.name: field.kind for field in task.fields if field.kind in _OUTERMOST and field.name in given.fields}
+    for sign in (1, -1) if kinds else ():
+        one = decide_pb2.Input()
+        one.CopyFrom(given)
+        for name, kind in kinds.items():
+            setattr(one.fields[name], kind, sign * _OUTERMOST[kind])
+        made.append(one)
+    return [one for one in made if one != given]
+
+
+def is_let_in(task: TaskSpec, given: decide_pb2.Input) -> bool:
+    """Say whether a task takes an input."""
+    try:
+        check_input(task, given)
+    except InputInvalid:
+        return False
+    return True

@@ -21,6 +21,7 @@ from controlplane.evals.judge import (
     robust,
     shown,
     unrefused,
+    within_contract,
 )
 from controlplane.evals.measured import Measured, control_answers, engine_answers, inside, slices
 from controlplane.evals.metrics import Floats
@@ -128,11 +129,14 @@ def _of_callers(task: TaskSpec, asked: Callers, examples: Sequence[Example], tri
 def _changed(
     task: TaskSpec, suite: Suite, worker: Engines, candidate: str, parts: Parts, measured: ByModel
 ) -> list[GateResult]:
-    return [
+    found = [
         robust(one, task, worker, candidate, parts[one.part], measured[one.part]["candidate"])
         for one in suite.robustness
         if one.part in parts
     ]
+    if suite.contract is not None and suite.contract.part in parts:
+        found.append(within_contract(suite.contract, task, worker, candidate, parts[suite.contract.part]))
+    return found
 
 
 def _of_candidate(suite: Suite, parts: Parts, measured: ByModel) -> list[GateResult]:

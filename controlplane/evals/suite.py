@@ -110,6 +110,22 @@ class Robustness:
 
 
 @dataclass(frozen=True, slots=True)
+class Contract:
+    """So many of a part's cases, made hostile (`robustness.hostile`), are answered, or refused as the task says."""
+
+    part: str
+    cases: int
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Self:
+        """Read the table; raises FieldInvalid."""
+        read = Reader(value, where)
+        one = cls(read.text("part", "core", choices=PARTS), read.integer("cases", 1, 100, 5))
+        read.done()
+        return one
+
+
+@dataclass(frozen=True, slots=True)
 class Fairness:
     """The worst slice's value of a metric is at least this share of the best one's (0.8: the four-fifths rule)."""
 
@@ -188,11 +204,12 @@ class Suite:
     robustness: tuple[Robustness, ...] = ()
     fairness: tuple[Fairness, ...] = ()
     gateway: Callers | None = None
+    contract: Contract | None = None
 
     @property
     def parts(self) -> set[str]:
         """The parts that anything is asked of."""
-        callers = [self.gateway.part] if self.gateway is not None else []
+        callers = [one.part for one in (self.gateway, self.contract) if one is not None]
         asked = {one.part for one in self.gates} | {one.part for one in self.robustness}
         return {self.regressions_part, *callers} | asked | {one.part for one in self.fairness}
 
@@ -215,6 +232,7 @@ class Suite:
                 else {}
             ),
             **({"gateway": self.gateway.to_json()} if self.gateway else {}),
+            **({"contract": asdict(self.contract)} if self.contract else {}),
         }
 
     @classmethod
@@ -243,6 +261,7 @@ class Suite:
                 Fairness.from_json(item, f"{where}.fairness[{i}]") for i, item in enumerate(read.items("fairness", []))
             ),
             gateway=Callers.from_json(gateway, f"{where}.gateway") if gateway else None,
+            contract=Contract.from_json(read.object("contract"), f"{where}.contract") if "contract" in value else None,
         )
         for reader in (regressions, bootstrap, read):
             reader.done()

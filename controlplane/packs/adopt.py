@@ -98,6 +98,7 @@ def _suite(one: PublishedSet) -> dict[str, Any]:
         "regressions": {"part": "core", "max_share": 0.1},
         "gates": gates,
         "robustness": [{"change": name, "part": "core", "max_changed": most} for name, most in changes.items()],
+        "contract": {"cases": 5},
     }
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.evals.robustness import CHANGES
+from controlplane.evals.robustness import CHANGES, HUGE_BYTES, hostile, is_let_in
 from protos import decide_pb2
 from protos.contract.features import words
 from protos.contract.task import Field
@@ -57,6 +57,17 @@ def test_one_value_is_changed_and_no_required_one_is_taken(name: str) -> None:
 
 def test_a_filled_text_is_as_long_as_the_task_lets_in() -> None:
     assert 0.9 * 4096 < CHANGES["long"](MIXED, case("x")).ByteSize() <= 4096
+
+
+def test_hostile_is_100_kb_that_the_task_refuses_and_what_it_lets_in() -> None:
+    found = hostile(MIXED, case("pay the fee"))
+    assert [is_let_in(MIXED, one) for one in found] == [False, True, True, True, True]
+    assert len(found[0].fields["note"].text) == HUGE_BYTES
+    assert [(one.fields["amount"].number, one.fields["count"].integer) for one in found[3:]] == [
+        (1.7e308, 2**63 - 1),
+        (-1.7e308, -(2**63) + 1),
+    ]
+    assert [is_let_in(TASK, one) for one in hostile(TASK, decide_pb2.Input(text="pay the fee"))] == [False, True, True]
 
 
 def test_look_alikes_are_read_as_what_they_look_like() -> None:

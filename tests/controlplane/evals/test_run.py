@@ -30,14 +30,18 @@ d = frames.FrameDecoder()
 while data := c.recv(65536):
     for f in d.feed(data):
         if f.WhichOneof("body") == "load":
-            ok = f.load.bundle_digest[7] in "ab"
+            ok = f.load.bundle_digest[7] in "abdef"
             send(loaded=e.Loaded(id=f.load.id, ok=ok, error="" if ok else "no such bundle"))
         else:
             text = folded(f.job.input.text)
             k = ["safe", "sensitive", "unsafe"].index(text.split()[0])
             if f.job.bundle_digest[7] == "b" and text[-1] in "369": k = 0
             p = [0.02] * 3; p[k] = 0.96
-            send(result=e.Result(id=f.job.id, probabilities=p, label=k, decision=k, score=p[2]))
+            kind, status = f.job.bundle_digest[7], e.RESULT_STATUS_OK
+            if "Ignore all" in f.job.input.text and kind == "d": p[k] = float("nan")
+            if not f.job.input.text.isascii() and kind == "e": status = e.RESULT_STATUS_ENGINE_ERROR
+            if len(text) > 8192 and kind != "f": status = e.RESULT_STATUS_BAD_INPUT
+            send(result=e.Result(id=f.job.id, status=status, probabilities=p, label=k, decision=k, score=p[2]))
 """
 
 
@@ -117,6 +121,17 @@ def test_decisions_that_change_with_spelling_alone_are_counted(command: tuple[st
     robustness = [{"change": "spacing", "part": "core", "max_changed": 0.05}]
     assert verdicts(run(command, tmp_path, GOOD, None, robustness=robustness), "decisions change") == [True]
     assert verdicts(run(command, tmp_path, POOR, None, robustness=robustness), "decisions change") == [False]
+
+
+@pytest.mark.parametrize(
+    ("letter", "share"), [("a", 0), ("d", 1 / 3), ("e", 1 / 3), ("f", 1 / 3)], ids=["kept", "nan", "broken", "let in"]
+)
+def test_a_hostile_input_without_an_answer_of_the_tasks_or_with_one_that_it_refuses_breaks_the_contract(
+    command: tuple[str, ...], tmp_path: Path, letter: str, share: float
+) -> None:
+    found = run(command, tmp_path, "sha256:" + letter * 64, None, contract={"cases": 4}, robustness=[])
+    (gate,) = (gate for gate in found.gates if "12 hostile inputs" in gate.text)
+    assert (gate.passed, gate.found, found.accepted) == (share == 0, share, share == 0)
 
 
 def test_gates_against_a_missing_primary_do_not_apply(command: tuple[str, ...], tmp_path: Path) -> None:

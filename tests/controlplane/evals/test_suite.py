@@ -10,7 +10,7 @@ from controlplane.packs.registry import load_pack
 from protos.contract.fields import FieldInvalid
 
 SUITE: dict[str, Any] = load_pack("brand-safety").suite.to_json()
-PLAIN = {name: value for name, value in SUITE.items() if name not in ("robustness", "fairness")}
+PLAIN = {name: value for name, value in SUITE.items() if name not in ("robustness", "fairness", "contract")}
 
 
 def test_a_suite_survives_json_and_any_threshold_changes_its_digest() -> None:
@@ -46,8 +46,9 @@ def test_a_gate_that_says_something_unclear_is_refused(gate: dict[str, Any], com
             "metric is 'p99_ms'",
         ),
         ({"gates": [{"metric": "p99_ms", "part": "core", "slice": "a", "max": 9}]}, "slice is 'a'"),
+        ({"contract": {"cases": 0}}, "suite.contract.cases is 0"),
     ],
-    ids=["change", "one slice", "latency", "slice of latency"],
+    ids=["change", "one slice", "latency", "slice of latency", "no case"],
 )
 def test_a_part_of_a_suite_that_says_something_unclear_is_refused(part: dict[str, Any], complaint: str) -> None:
     with pytest.raises(FieldInvalid, match=complaint):
@@ -60,6 +61,8 @@ def test_a_suite_without_the_later_parts_keeps_its_digest() -> None:
     other = Suite.from_json(PLAIN | {"fairness": fairness})
     assert other.digest != Suite.from_json(PLAIN).digest == Suite.from_json(Suite.from_json(PLAIN).to_json()).digest
     assert Suite.from_json(other.to_json()) == other
+    held = Suite.from_json(PLAIN | {"contract": {"part": "core", "cases": 5}})
+    assert held.digest != Suite.from_json(PLAIN).digest and Suite.from_json(held.to_json()) == held
 
 
 def test_a_broken_suite_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from controlplane.datasets.rows import read_cases, read_rows
 from controlplane.evals import registry
 from controlplane.evals.inputs import input_of
 from controlplane.evals.registry import Answers
+from controlplane.evals.robustness import hostile, is_let_in
 from controlplane.packs.folder import FolderPack, Scalar, to_input
 from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import FOLDERS, load_metrics, load_pack, published_set
@@ -61,6 +62,18 @@ def test_a_rendered_case_is_asked_again_as_it_was(name: str) -> None:
 def test_every_gate_names_a_metric_there_is(name: str) -> None:
     for gate in PACKS[name].suite.gates:
         assert gate.metric == registry.LATENCY or registry.find(gate.metric)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_suite_holds_to_the_contract_on_what_the_task_refuses_and_on_what_it_lets_in(name: str) -> None:
+    pack = PACKS[name]
+    assert pack.suite.contract is not None
+    asked = [
+        one
+        for e in pack.held_out(pack.suite.contract.cases, 1)
+        for one in hostile(pack.task, input_of(pack.task, e.text))
+    ]
+    assert len(asked) <= 25 and {is_let_in(pack.task, one) for one in asked} == {False, True}
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published sets are not on this machine")
