@@ -29,7 +29,7 @@ from protos.contract.probe import ProbeFailed, check_probes, read_probes
 from protos.contract.statements import read_statements
 from protos.contract.task import InputInvalid, TaskSpec
 
-FEW_ROWS = 8  # up to which plain numbers cost less than arrays
+FEW_ROWS = 16  # up to which plain numbers cost less than arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,9 @@ def _one_by_one(engines: Sequence[Engine], logits: Logits) -> list[list[float] |
     for engine, given in zip(engines, logits, strict=True):
         _check_width(given, engine)
         row = given.tolist() if isinstance(given, np.ndarray) else given
-        found.append(engine.head.row(row) if all(map(math.isfinite, row)) else None)
+        # The sum is finite only where all of them are, and may not be where they are.
+        is_finite = math.isfinite(sum(row)) or all(map(math.isfinite, row))
+        found.append(engine.head.row(row) if is_finite else None)
     return found
 
 
@@ -154,9 +156,10 @@ def _together(engines: Sequence[Engine], logits: Logits) -> list[list[float] | N
 
 
 def _check_width(row: Sequence[float] | NDArray[np.float32], engine: Engine) -> None:
-    shape = row.shape if isinstance(row, np.ndarray) else (len(row),)
-    if shape != (len(engine.task.labels),):
-        raise BackendFailed(f"a row of logits has shape {shape}, expected {(len(engine.task.labels),)}")
+    width = len(engine.task.labels)
+    if len(row) != width or (isinstance(row, np.ndarray) and row.ndim != 1):
+        shape = row.shape if isinstance(row, np.ndarray) else (len(row),)
+        raise BackendFailed(f"a row of logits has shape {shape}, expected {(width,)}")
 
 
 def _logprobs(logits: Sequence[float] | NDArray[np.float32], mass: float | None) -> list[float]:

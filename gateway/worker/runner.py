@@ -303,7 +303,7 @@ class Runner:
             self._answer_status(job, ENGINE_ERROR, short(error))
 
     def _answer_scores(self, batch: list[Job], started: float, answers: list[Answer], engine_us: int) -> None:
-        is_well = self.faults.are_none
+        is_well, rows = self.faults.are_none, len(batch)
         for job, given in zip(batch, answers, strict=True):
             if not is_well and self.faults.is_failing(job.bundle):
                 self._answer_status(job, ENGINE_ERROR, "injected fault")
@@ -312,17 +312,20 @@ class Runner:
                 log.warning("row_failed", bundle=job.bundle, error=given.problem)
                 self._answer_status(job, ENGINE_ERROR, given.problem)
                 continue
-            task, head = job.work.engine.task, job.work.engine.head
+            work = job.work
+            engine, prepared = work.engine, work.prepared
             row = given.probabilities if is_well else self.faults.distort(job.bundle, given.probabilities)
             self.counts.completed += 1
-            work = job.work
             answered = ResultRow(
-                job.id, row.index(max(row)), head.decide(task, row), row[work.engine.score_index],
-                work.prepared.truncated, work.prepared.tokens, micros(started - job.arrived), engine_us, len(batch),
-                job.bundle, row,
+                job.id, row.index(max(row)), engine.head.decide(engine.task, row), row[engine.score_index],
+                prepared.truncated, prepared.tokens, micros(started - job.arrived), engine_us, rows, job.bundle, row,
             )  # fmt: skip
             is_plain = given.vocabulary_mass is None and not (given.logprobs or given.is_bounded or given.reasons)
-            self._answer(job, answered if is_plain else with_more(answered, given, work.engine.statements))
+            frame = answered if is_plain else with_more(answered, given, engine.statements)
+            if is_well:
+                work.reply(frame)
+            else:
+                self._answer(job, frame)
 
     def _stepped(self, job: Job, piece: str | None, error: BaseException | None) -> None:
         self._running = {}

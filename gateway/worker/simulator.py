@@ -15,6 +15,7 @@ from protos.contract.task import LABEL_LOGPROBS
 ORACLE = "label:"
 WORDS = ("the", "answer", "is", "clear", "and", "safe", "but", "look", "again", "when", "more", "is", "known", "here")
 MAX_WAIT_US = 60_000_000
+_LABEL, _CONFIDENCE = b"label\0", b"confidence\0"
 
 
 class SimulatorBackend:
@@ -103,14 +104,19 @@ class SimulatorBackend:
 
     def _draw(self, purpose: str, text: str) -> float:
         """Return a number in [0, 1) that depends on seed, purpose and text only."""
-        return xxhash.xxh3_64_intdigest(f"{purpose}\0{text}".encode(), seed=self._seed) / 2**64
+        return self._place(purpose.encode() + b"\0", text.encode())
+
+    def _place(self, domain: bytes, text: bytes) -> float:
+        drawn: int = xxhash.xxh3_64_intdigest(domain + text, self._seed)
+        return drawn / 2**64
 
     def _logits(self, text: str) -> list[float]:
         count = len(self._labels)
         if self._fail and self._draw("fail", text) < self._fail:
             return [math.nan] * count  # refused by the worker, for this text alone
-        label = min(int(self._draw("label", text) * count), count - 1)
-        confidence = 0.6 + 0.39 * self._draw("confidence", text)
+        encoded = text.encode()
+        label = min(int(self._place(_LABEL, encoded) * count), count - 1)
+        confidence = 0.6 + 0.39 * self._place(_CONFIDENCE, encoded)
         if self._is_oracle and text.startswith(ORACLE):
             name, space, _ = text[len(ORACLE) :].partition(" ")
             if space and name in self._labels:

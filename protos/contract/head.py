@@ -128,9 +128,10 @@ class Head:
         if self.platt or self.isotonic:
             row: list[float] = self.probabilities(np.array([logits]))[0].tolist()
             return row
-        scaled = [value / self.temperature for value in logits]
-        highest = max(scaled)
-        powers = [math.exp(value - highest) for value in scaled]
+        temperature = self.temperature
+        scaled: Sequence[float] = logits if temperature == 1.0 else [value / temperature for value in logits]
+        highest, exp = max(scaled), math.exp
+        powers = [exp(value - highest) for value in scaled]
         total = sum(powers)
         return [power / total for power in powers]
 

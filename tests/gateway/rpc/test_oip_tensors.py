@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import GatewayError, PromptRejected, UnknownSpecialist
 from gateway.rpc.oip import InferenceService
-from gateway.rpc.oip_row import cut
+from gateway.rpc.oip_row import cut, cut_again
 from gateway.rpc.oip_tensors import read_question
 from gateway.rpc.wire import Call
 from protos import oip_pb2
@@ -319,6 +319,17 @@ def test_any_bytes_are_taken_apart_or_left_to_the_general_way(payload: bytes) ->
             return
         assert request.raw_input_contents[-1] == parts.raw
         assert request.id.encode() == parts.id
+
+
+@given(text=st.text(max_size=300), rest=st.binary(max_size=200))
+def test_what_follows_a_known_kind_is_taken_apart_as_if_it_were_not_known(text: str, rest: bytes) -> None:
+    known = cut(asking("text").SerializeToString())
+    assert known is not None
+    whole = asking(text).SerializeToString()
+    assert cut_again(whole, known.kind) == cut(whole)
+    for payload in (known.kind + rest, known.kind + b"\x3a" + rest, whole[:-1], whole + rest, rest):
+        parts = cut_again(payload, known.kind)
+        assert parts is None or parts == cut(payload)
 
 
 def test_a_request_of_a_known_kind_meets_the_task_of_the_plan_in_force() -> None:
