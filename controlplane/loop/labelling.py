@@ -36,7 +36,7 @@ def next_cases(unit: Unit, deployment: Deployment, specialist: str, person: str,
     """
     deployment.pack(specialist)
     ranks = {"disagreement": 0, "fallback": 1, "margin": 2, "random": 3}
-    found = [QueuedCase(row, _why(row)) for row in labels.candidates(unit, specialist, person)]
+    found = [QueuedCase(row, _why(row)) for row in labels.candidates(unit, specialist, person, SOURCE)]
     found.sort(key=lambda case: (ranks[case.why], case.row.labels != 1))
     return found[:limit]
 
@@ -44,7 +44,7 @@ def next_cases(unit: Unit, deployment: Deployment, specialist: str, person: str,
 def import_labels(
     unit: Unit, deployment: Deployment, specialist: str, rows: list[tuple[str, str, str]]
 ) -> tuple[int, list[Refusal]]:
-    """Keep (decision id, person, label) rows; what most people say of a case becomes its outcome.
+    """Keep (decision id, person, label) rows; what most people say of a case becomes its outcome, a split leaves none.
 
     Returns:
         How many were kept, and the rows that were not, with reasons; both go into the ledger.
@@ -79,6 +79,7 @@ def import_labels(
         for name, label in sorted(agreed.items())
     ]
     stored_outcomes.add(unit, outcomes)
+    stored_outcomes.withdraw(unit, specialist, kept - set(agreed), SOURCE)
     detail = {"specialist": specialist, "kept": len(rows) - len(refused), "outcomes": len(outcomes)}
     unit.record(LOOP, "labels.imported", {**detail, "refused": [f"{r.row}: {r.problem}" for r in refused[:50]]})
     return len(rows) - len(refused), refused

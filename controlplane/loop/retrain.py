@@ -46,7 +46,7 @@ def prepare(deployment: Deployment, job: Any, folder: Path) -> dict[str, Any]:
     The suite and the held-out parts are locked by digest, in the ledger, before training starts.
     """
     # Labels that came in since the last look are looked at before anything is trained on them.
-    label_check.check(deployment)
+    label_check.check(deployment, grown=1.0)
     pack, settings = deployment.pack(job.specialist), deployment.settings.training
     judged = evaluate.held_out_parts(deployment, job.specialist)
     closed = [example for part in judged.values() for example in part]

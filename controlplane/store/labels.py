@@ -2,19 +2,22 @@
 
 from typing import Any
 
-from sqlalchemy import LargeBinary, exists, func, insert, select, type_coerce, update
+from sqlalchemy import LargeBinary, exists, func, insert, or_, select, type_coerce, update
 
 from controlplane.store.outcomes import is_of
 from controlplane.store.store import Unit
-from controlplane.store.tables import given_label, sample, shadow_pair
+from controlplane.store.tables import given_label, outcome, sample, shadow_pair
 
 LOOKED_AT = 2_000  # newest samples without an outcome: what is asked about should be about today's traffic
 
 
-def candidates(unit: Unit, specialist: str, person: str) -> list[Any]:
-    """Return samples without an outcome, newest first.
+def candidates(unit: Unit, specialist: str, person: str, source: str) -> list[Any]:
+    """Return samples without an outcome, or with one that a single other person gave, newest first.
 
-    Rows are (decision_id, text, decision, score, fallback, disagrees, labels).
+    Args:
+        source: Of the outcomes that people's labels become.
+    Returns:
+        Rows of (decision_id, text, decision, score, fallback, disagrees, labels).
     """
     pair = exists().where(
         shadow_pair.c.specialist == sample.c.specialist,
@@ -22,7 +25,6 @@ def candidates(unit: Unit, specialist: str, person: str) -> list[Any]:
         shadow_pair.c.candidate_decision != "",
         shadow_pair.c.candidate_decision != shadow_pair.c.primary_decision,
     )
-    known = exists().where(is_of(sample))
     mine = exists().where(
         given_label.c.specialist == sample.c.specialist,
         given_label.c.decision_id == sample.c.decision_id,
@@ -34,6 +36,7 @@ def candidates(unit: Unit, specialist: str, person: str) -> list[Any]:
         .where(given_label.c.specialist == sample.c.specialist, given_label.c.decision_id == sample.c.decision_id)
         .scalar_subquery()
     )
+    known = exists().where(is_of(sample), or_(outcome.c.source != source, labels > 1))
     columns = (sample.c.decision_id, sample.c.text, sample.c.decision, sample.c.score, sample.c.fallback)
     query = select(*columns, pair.label("disagrees"), labels.label("labels")).where(
         sample.c.specialist == specialist, sample.c.text != "", ~known, ~mine

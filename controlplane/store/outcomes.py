@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import RowMapping, and_, bindparam, case, select, update
+from sqlalchemy import RowMapping, and_, bindparam, case, delete, select, update
 
 from controlplane.store.bulk import insert_rows
 from controlplane.store.store import Unit
@@ -54,6 +54,15 @@ def add(unit: Unit, said: Sequence[dict[str, Any]]) -> None:
             .values({name: bindparam(f"b_{name}") for name in names}),
             changed,
         )
+
+
+def withdraw(unit: Unit, specialist: str, decisions: Iterable[str], source: str) -> None:
+    """Forget outcomes that a source no longer vouches for; what another said last stays."""
+    unit.connection.execute(
+        delete(outcome).where(
+            outcome.c.specialist == specialist, outcome.c.source == source, outcome.c.decision_id.in_(list(decisions))
+        )
+    )
 
 
 def _stored(unit: Unit, keys: Iterable[tuple[str, str]]) -> Iterator[RowMapping]:

@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     LargeBinary,
-    and_,
     delete,
     func,
     literal,
     literal_column,
-    not_,
     select,
     tuple_,
     type_coerce,
@@ -20,9 +17,10 @@ from sqlalchemy import (
 )
 
 from controlplane.store.bulk import insert_values
+from controlplane.store.label_batches import not_held_back
 from controlplane.store.outcomes import is_matured, is_of
 from controlplane.store.store import Unit
-from controlplane.store.tables import label_batch, outcome, sample, shadow_pair
+from controlplane.store.tables import outcome, sample, shadow_pair
 from controlplane.store.vault import KeyId, day_of
 
 BY_RATE = "rate"
@@ -183,7 +181,7 @@ def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any
         select(sample.c.text, outcome.c.label)
         .join(outcome, is_of(sample))
         .where(sample.c.specialist == specialist, sample.c.id > after_id, sample.c.text != "")
-        .where(*_not_held_back(unit, specialist))
+        .where(*not_held_back(unit, specialist))
         .order_by(sample.c.id.desc())
     )
     newest: dict[str, Any] = {}
@@ -193,22 +191,6 @@ def labelled(unit: Unit, specialist: str, after_id: int, limit: int) -> list[Any
         if len(newest) == limit:
             break
     return list(newest.values())
-
-
-def _not_held_back(unit: Unit, specialist: str) -> list[Any]:
-    """Return the conditions that leave out labels of a source's day that are held back."""
-    query = select(label_batch.c.source, label_batch.c.day).where(
-        label_batch.c.specialist == specialist, label_batch.c.state == "flagged"
-    )
-    return [
-        not_(and_(outcome.c.source == batch.source, outcome.c.received_ms.between(*_of_day(batch.day))))
-        for batch in unit.connection.execute(query)
-    ]
-
-
-def _of_day(day: str) -> tuple[int, int]:
-    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
-    return int(1000 * start.timestamp()), int(1000 * (start + timedelta(days=1)).timestamp()) - 1
 
 
 def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
@@ -221,7 +203,7 @@ def labelled_cases(unit: Unit, specialist: str, limit: int) -> list[Any]:
     query = (
         select(*columns, sample.c.at_ms, SEALED)
         .join(outcome, is_of(sample))
-        .where(sample.c.specialist == specialist, sample.c.text != "", *_not_held_back(unit, specialist))
+        .where(sample.c.specialist == specialist, sample.c.text != "", *not_held_back(unit, specialist))
         .order_by(sample.c.id.desc())
         .limit(limit)
     )

@@ -7,7 +7,7 @@ from controlplane.loop import observe
 from controlplane.loop.labelling import import_labels, next_cases
 from controlplane.store import labels, samples
 from protos import capture_pb2
-from tests.controlplane.loop.fixture import NAME, World, world
+from tests.controlplane.loop.fixture import NAME, World, outcome, world
 
 
 @pytest.fixture
@@ -48,6 +48,28 @@ def test_what_most_people_say_becomes_the_outcome_and_a_split_becomes_none(captu
     with captured.deployment.store.reading() as unit:
         assert [(row.text, row.label) for row in samples.labelled(unit, NAME, 0, 10)] == [("text 0", "safe")]
     assert "d-1" not in [name for name, _ in queue(captured, "dan")]
+
+
+def test_a_case_one_person_labelled_is_asked_of_the_next_first_and_a_third_decides_where_two_differ(
+    captured: World,
+) -> None:
+    give(captured, ("d-1", "ann", "safe"))
+    assert "d-1" not in [name for name, _ in queue(captured, "ann")]
+    assert queue(captured, "bob") == [("d-4", "disagreement"), ("d-2", "margin"), ("d-1", "random"), ("d-3", "random")]
+    give(captured, ("d-1", "bob", "unsafe"))
+    with captured.deployment.store.reading() as unit:
+        assert samples.labelled(unit, NAME, 0, 10) == []  # one word is no longer the outcome once another is against it
+    assert "d-1" in [name for name, _ in queue(captured, "cyd")]
+    give(captured, ("d-1", "cyd", "unsafe"))
+    with captured.deployment.store.reading() as unit:
+        assert [row.label for row in samples.labelled(unit, NAME, 0, 10)] == ["unsafe"]
+    assert "d-1" not in [name for name, _ in queue(captured, "dan")]
+
+
+def test_what_callers_know_is_not_asked_of_people(captured: World) -> None:
+    captured.capture([outcome(1, "safe")], "000000000000002-run-000001.seg")
+    observe.observe(captured.deployment)
+    assert "d-1" not in [name for name, _ in queue(captured, "ann")]
 
 
 def test_labels_outside_the_set_unknown_cases_and_nameless_people_are_refused_with_reasons(captured: World) -> None:
