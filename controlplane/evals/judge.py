@@ -1,23 +1,26 @@
 """What a suite's gates say of what was measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from controlplane.evals import registry
 from controlplane.evals.bootstrap import interval
+from controlplane.evals.engine import Scores
 from controlplane.evals.engines import Engines
 from controlplane.evals.evaluation import GateResult, Regression
 from controlplane.evals.gateway_trial import Trial
-from controlplane.evals.inputs import input_of
+from controlplane.evals.inputs import columns_of, input_of
 from controlplane.evals.measured import LEAST_SLICE, Measured, inside
 from controlplane.evals.metrics import Floats, Ints
+from controlplane.evals.registry import Answers
 from controlplane.evals.robustness import CHANGES, answers_to_changed, hostile, is_let_in, share_changed
 from controlplane.evals.suite import LIVE, Callers, Contract, Fairness, Gate, Robustness, Suite
 from controlplane.packs.example import Example
 from controlplane.training.dataset import text_key
-from protos.contract.task import TaskSpec
+from protos import decide_pb2
+from protos.contract.task import TaskSpec, render
 
 HIDDEN = "a case of live traffic: its text stays out of what is kept for ever"
 MOST_CHANGED = 200  # cases that are asked again: an evaluation shares its machine with callers
@@ -54,25 +57,40 @@ def judge(
     return GateResult(gate.text, span.low >= gate.margin, float(advantage[0]), span.low, span.high, gate.margin)
 
 
-def robust(
-    asked: Robustness,
-    task: TaskSpec,
-    worker: Engines,
-    candidate: str,
-    examples: Sequence[Example],
-    answered: Measured,
-) -> GateResult:
-    """Change cases and count the decisions that change with it, a refusal as a change."""
-    inputs = [input_of(task, example.text) for example in examples[:MOST_CHANGED]]
-    changed = [CHANGES[asked.change](task, given) for given in inputs]
-    before = answered.answers.decisions
-    assert before is not None
-    before = before[:MOST_CHANGED]
-    scores = answers_to_changed(worker, candidate, task, inputs, changed)
-    share = share_changed(before, scores)
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Cases of a part that were changed in one way, and what the candidate made of them."""
+
+    inputs: Sequence[decide_pb2.Input]
+    scores: Scores
+
+    @classmethod
+    def asked(
+        cls, change: str, task: TaskSpec, worker: Engines, candidate: str, examples: Sequence[Example]
+    ) -> "Changed":
+        """Change cases and ask; raises EngineFailed."""
+        inputs = [input_of(task, example.text) for example in examples[:MOST_CHANGED]]
+        changed = [CHANGES[change](task, given) for given in inputs]
+        return cls(changed, answers_to_changed(worker, candidate, task, inputs, changed))
+
+
+def robust(asked: Robustness, task: TaskSpec, changed: Changed, answered: Measured) -> GateResult:
+    """Count the decisions that change, a refusal as a change, or take a metric of the changed cases."""
+    known, scores = answered.answers, changed.scores
     refused = f"; {len(scores.refused)} refused" if scores.refused else ""
-    text = f"{asked.part} {asked.change}: at most {asked.max_changed:g} of decisions change{refused}"
-    return GateResult(text, share <= asked.max_changed, share, None, None, asked.max_changed)
+    if asked.metric is None:
+        assert known.decisions is not None and asked.max_changed is not None
+        share = share_changed(known.decisions[: len(scores.decisions)], scores)
+        text = f"{asked.part} {asked.change}: at most {asked.max_changed:g} of decisions change{refused}"
+        return GateResult(text, share <= asked.max_changed, share, None, None, asked.max_changed)
+    columns = columns_of(task, [render(task, given) for given in changed.inputs])
+    labels = known.labels[: len(scores.decisions)]
+    answers = replace(Answers.of(task, labels, scores.probabilities, scores.decisions), columns=columns)
+    found = float(registry.find(asked.metric).value(answers)[0])
+    bound = next(bound for bound in (asked.min, asked.max) if bound is not None)
+    side, passed = ("at most", found <= bound) if asked.min is None else ("at least", found >= bound)
+    text = f"{asked.part} {asked.change}: {asked.metric} {side} {bound:g}{refused}"
+    return GateResult(text, passed, found if np.isfinite(found) else None, None, None, bound)
 
 
 def within_contract(

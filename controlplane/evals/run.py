@@ -12,6 +12,7 @@ from controlplane.evals.evaluation import Evaluation, GateResult
 from controlplane.evals.gateway_trial import GatewayTrial, Trial
 from controlplane.evals.inputs import input_of
 from controlplane.evals.judge import (
+    Changed,
     Lost,
     callers,
     fair,
@@ -129,8 +130,10 @@ def _of_callers(task: TaskSpec, asked: Callers, examples: Sequence[Example], tri
 def _changed(
     task: TaskSpec, suite: Suite, worker: Engines, candidate: str, parts: Parts, measured: ByModel
 ) -> list[GateResult]:
+    asked = {(one.part, one.change) for one in suite.robustness if one.part in parts}
+    changed = {(part, name): Changed.asked(name, task, worker, candidate, parts[part]) for part, name in sorted(asked)}
     found = [
-        robust(one, task, worker, candidate, parts[one.part], measured[one.part]["candidate"])
+        robust(one, task, changed[one.part, one.change], measured[one.part]["candidate"])
         for one in suite.robustness
         if one.part in parts
     ]

@@ -90,23 +90,41 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Robustness:
-    """At most this share of a part's decisions may change when its cases are changed (`robustness.CHANGES`)."""
+    """What holds when a part's cases are changed (`robustness.CHANGES`).
+
+    At most this share of the decisions changes, or a metric of the changed cases keeps its bound.
+    """
 
     change: str
     part: str
-    max_changed: float
+    max_changed: float | None = None
+    metric: str | None = None
+    min: float | None = None
+    max: float | None = None
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
         """Read one; raises FieldInvalid."""
         read = Reader(value, where)
-        one = cls(
-            change=read.text("change", choices=tuple(CHANGES)),
-            part=read.text("part", choices=PARTS),
-            max_changed=read.number("max_changed", 0, 1),
-        )
+        change, part = read.text("change", choices=tuple(CHANGES)), read.text("part", choices=PARTS)
+        metric = read.maybe_text("metric")
+        if metric is None:
+            one = cls(change, part, read.number("max_changed", 0, 1))
+        else:
+            bounds = {kind: read.number(kind, -1e6, 1e6) for kind in ("min", "max") if kind in value}
+            if len(bounds) != 1:
+                raise FieldInvalid(f"{where} has {', '.join(bounds) or 'no bound'}, expected one of min, max")
+            try:
+                registry.find(metric)
+            except registry.MetricUnknown as error:
+                raise FieldInvalid(f"{where}.{error}") from error
+            one = cls(change, part, metric=metric, **bounds)
         read.done()
         return one
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that ``from_json`` reads."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +243,7 @@ class Suite:
             "gates": [gate.to_json() for gate in self.gates],
             "regressions": {"part": self.regressions_part, "max_share": self.regressions_max_share},
             "bootstrap": {"rounds": self.rounds, "confidence": self.confidence, "seed": self.seed},
-            **({"robustness": [asdict(one) for one in self.robustness]} if self.robustness else {}),
+            **({"robustness": [one.to_json() for one in self.robustness]} if self.robustness else {}),
             **(
                 {"fairness": [asdict(one) | {"slices": list(one.slices)} for one in self.fairness]}
                 if self.fairness

@@ -4,7 +4,7 @@ import numpy as np
 
 from controlplane.evals.metrics import Floats
 from controlplane.evals.registry import Answers, Metric, register
-from controlplane.packs.bid_shading.buckets import MOST
+from controlplane.packs.bid_shading.buckets import BOUNDS, MOST
 
 DECILES = 10
 
@@ -19,6 +19,19 @@ def win_rate(answers: Answers, weights: Floats, _: str) -> Floats:
     """Share of auctions won by the decisions, shape [rounds]."""
     assert answers.decisions is not None
     return np.asarray(weights @ (answers.labels <= answers.decisions) / weights.sum(1))
+
+
+def under_floor(answers: Answers, weights: Floats, _: str) -> Floats:
+    """Share of bids below a floor that was told and that some share of the price reaches, shape [rounds]; NaN without.
+
+    Such a bid wins nothing, whatever others do.
+    """
+    floors = np.asarray(answers.columns.get("floor_share", np.full(len(answers.labels), np.nan)))
+    assert answers.decisions is not None
+    told = (floors > 0) & (floors <= BOUNDS[-1])
+    under = told & (np.asarray(BOUNDS)[answers.decisions] < floors)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(weights @ under / (weights @ told))
 
 
 def _said(answers: Answers) -> tuple[Floats, Floats]:
@@ -50,6 +63,7 @@ def win_calibration(answers: Answers, weights: Floats, _: str) -> Floats:
 
 register(Metric("surplus", True, surplus, "share of the price kept, over all auctions (bid shading)", needs_cost=True))
 register(Metric("win_rate", True, win_rate, "share of auctions won (bid shading)", needs_cost=True))
+register(Metric("under_floor", False, under_floor, "bids below the floor told (bid shading)", needs_cost=True))
 register(
     Metric(
         "win_log_loss", False, win_log_loss, "nats, of winning with what is submitted (bid shading)", needs_cost=True

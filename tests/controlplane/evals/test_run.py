@@ -123,6 +123,18 @@ def test_decisions_that_change_with_spelling_alone_are_counted(command: tuple[st
     assert verdicts(run(command, tmp_path, POOR, None, robustness=robustness), "decisions change") == [False]
 
 
+def test_a_metric_of_changed_cases_keeps_its_bound(command: tuple[str, ...], tmp_path: Path) -> None:
+    # Half of what the poor engine has wrong, the last character hidden, it has right; none is lost.
+    asked = [{"change": "spacing", "part": "core", "metric": "accuracy", kind: 0.99} for kind in ("min", "max")]
+    found = run(command, tmp_path, POOR, None, robustness=asked)
+    assert verdicts(found, "core spacing: accuracy at") == [True, False]
+    assert Evaluation.from_json(found.to_json()) == found
+    assert (
+        Suite.from_json({**load_pack("brand-safety").suite.to_json(), "robustness": asked}).to_json()["robustness"]
+        == asked
+    )
+
+
 @pytest.mark.parametrize(
     ("letter", "share"), [("a", 0), ("d", 1 / 3), ("e", 1 / 3), ("f", 1 / 3)], ids=["kept", "nan", "broken", "let in"]
 )

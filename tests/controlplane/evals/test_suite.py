@@ -46,9 +46,11 @@ def test_a_gate_that_says_something_unclear_is_refused(gate: dict[str, Any], com
             "metric is 'p99_ms'",
         ),
         ({"gates": [{"metric": "p99_ms", "part": "core", "slice": "a", "max": 9}]}, "slice is 'a'"),
+        ({"robustness": [{"change": "long", "part": "core", "metric": "ece"}]}, "no bound, expected one of min, max"),
+        ({"robustness": [{"change": "long", "part": "core", "metric": "charm", "max": 1}]}, "metric is 'charm'"),
         ({"contract": {"cases": 0}}, "suite.contract.cases is 0"),
     ],
-    ids=["change", "one slice", "latency", "slice of latency", "no case"],
+    ids=["change", "one slice", "latency", "slice of latency", "no bound", "metric", "no case"],
 )
 def test_a_part_of_a_suite_that_says_something_unclear_is_refused(part: dict[str, Any], complaint: str) -> None:
     with pytest.raises(FieldInvalid, match=complaint):

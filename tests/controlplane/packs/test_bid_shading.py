@@ -2,7 +2,9 @@
 
 import json
 import random
+import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from controlplane.datasets.rows import DataInvalid
 from controlplane.evals import registry
 from controlplane.evals.registry import Answers
+from controlplane.evals.run import evaluate
 from controlplane.packs.bid_shading.auction import Auction, draw_auction
 from controlplane.packs.bid_shading.buckets import (
     BOUNDS,
@@ -200,3 +203,78 @@ def test_a_win_probability_is_judged_at_the_share_that_was_submitted() -> None:
     assert float(calibration.value(honest.take(order))[0]) < 0.12
     assert float(calibration.value(boastful)[0]) == pytest.approx(1 - 3 / count, abs=1e-3)
     assert float(loss.value(honest)[0]) < float(loss.value(boastful)[0])
+
+
+WORKER = """
+import socket, sys
+sys.path.insert(0, ".")
+from controlplane.packs.bid_shading.buckets import LABELS, label_of
+from protos import engine_pb2 as e
+from protos.contract import frames
+from protos.contract.task import InputInvalid, TaskSpec, check_input
+from pathlib import Path
+import tomllib
+task = TaskSpec.from_json(tomllib.loads(Path("controlplane/packs/bid_shading/task.toml").read_text()))
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[sys.argv.index("--socket") + 1]); s.listen()
+c, _ = s.accept()
+send = lambda **b: c.sendall(frames.encode(e.Frame(**b)))
+send(hello=e.Hello(protocol=frames.PROTOCOL, max_queue=8))
+d = frames.FrameDecoder()
+
+def answer(given, kind):
+    numbers = {n: given.fields[n].number for n in ("floor_share", "landscape_share", "price") if n in given.fields}
+    is_absurd = any(not 0 <= value < 1e9 for value in numbers.values()) or not 0 <= given.fields["hour"].integer < 24
+    site = given.fields["site"].text
+    if kind == "b" and not (site.isascii() and len(site) < 40) or kind == "c" and is_absurd:
+        return 0  # the lowest bid there is
+    wanted = max(numbers["floor_share"], 1.15 * numbers.get("landscape_share", 0.6))
+    return min(LABELS.index(label_of(wanted)), len(LABELS) - 2)
+
+while data := c.recv(65536):
+    for f in d.feed(data):
+        if f.WhichOneof("body") == "load":
+            send(loaded=e.Loaded(id=f.load.id, ok=True))
+            continue
+        try:
+            check_input(task, f.job.input)
+            k = answer(f.job.input, f.job.bundle_digest[7])
+        except InputInvalid:
+            send(result=e.Result(id=f.job.id, status=e.RESULT_STATUS_BAD_INPUT))
+            continue
+        p = [0.01] * len(LABELS); p[k] = 0.9
+        send(result=e.Result(id=f.job.id, probabilities=p, label=k, decision=k, score=p[-1]))
+"""
+BY_SITE = {f"core {change}: under_floor" for change in ("homoglyphs", "injection", "long")}
+ABSURD = {f"core {change}: under_floor" for change in ("extreme", "contradictory")}
+
+
+@pytest.mark.parametrize(
+    ("letter", "failed"),
+    [("a", set()), ("b", BY_SITE), ("c", ABSURD)],
+    ids=["as told", "low where the site is odd", "low where a number is absurd"],
+)
+def test_a_bundle_that_hostile_input_has_bid_under_the_floor_fails_its_suite(
+    letter: str, failed: set[str], tmp_path: Path
+) -> None:
+    # Where no floor is above half of the price nobody bids under one.
+    drawn = [case for case in PACK.training_set(3000, 5) if 0.5 < float(case.text.split()[1]) <= 0.95][:150]
+    (tmp_path / "worker.py").write_text(WORKER)
+    command = (sys.executable, str(tmp_path / "worker.py"))
+    candidate = "sha256:" + letter * 64
+    found = evaluate(
+        TASK, PACK.suite, {"core": drawn}, drawn, candidate, None, tmp_path, command=command, is_partial=True
+    )
+    gates = {gate.text.split(" at most")[0]: gate for gate in found.gates if "under_floor" in gate.text}
+    assert len(gates) == 7, "of the cases as they are, and with each of six changes"
+    assert {text for text, gate in gates.items() if not gate.passed} == failed
+
+
+def test_no_share_is_above_the_price_and_a_bid_at_the_floor_is_not_under_it() -> None:
+    assert max(BOUNDS) < 1
+    decisions = np.array([DECISIONS.index("60")] * 4)
+    answers = Answers.of(TASK, np.zeros(4, dtype=np.int64), np.full((4, len(LABELS)), 1 / len(LABELS)), decisions)
+    metric = registry.find("under_floor")
+    for floors, share in (([0.6, 0.61, 0.0, -1.0], 0.5), ([0.99, 1e15, 0.5, np.nan], 0.0)):
+        told = replace(answers, columns={"floor_share": floors})
+        assert float(metric.value(told)[0]) == share, "none can reach 0.99, and no floor is none"
+    assert np.isnan(metric.value(answers)[0])
