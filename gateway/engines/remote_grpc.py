@@ -1,6 +1,7 @@
 """What remote engines over gRPC share: connections, credentials, and their errors in our words."""
 
 import itertools
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ _KINDS: dict[grpc.StatusCode, type[EngineProblem]] = {
     grpc.StatusCode.UNAVAILABLE: Unreachable,
     grpc.StatusCode.NOT_FOUND: Unreachable,  # the model was unloaded there: another replica may have it
 }
+# A message over somebody's limit, in the words of gRPC's core, Go, Java, .NET and Node; tonic says OUT_OF_RANGE.
+_TOO_LARGE = re.compile(r"message\b.*\b(larger than max|exceeds (the )?maximum)", re.IGNORECASE)
+_ANSWER_TOO_LARGE = "CLIENT: Received message"  # for us: no input explains 32 MiB of scores
 
 
 class Channels:
@@ -79,7 +83,11 @@ def problem_of(error: grpc.RpcError) -> EngineProblem:
     """Say in our words why a call failed."""
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
     details = error.details() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else str(error)
-    return _KINDS.get(code, Broken)(f"{code.name}: {' '.join(str(details or 'no details').split())[:160]}")
+    said = " ".join(str(details or "no details").split())
+    kind = _KINDS.get(code, Broken)
+    if kind is Busy and _TOO_LARGE.search(said):
+        kind = Broken if _ANSWER_TOO_LARGE in said else InputRefused
+    return kind(f"{code.name}: {said[:160]}")
 
 
 async def ask(call: Awaitable[T]) -> T:

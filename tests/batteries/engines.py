@@ -197,9 +197,9 @@ def make_engine(kind: str, port: int, max_batch: int = 1, connections: int = 1) 
 
 
 @contextlib.asynccontextmanager
-async def remote(name: str, root: Path, max_in_flight: int = 256) -> AsyncIterator[Rig]:
-    """Bring up one remote engine."""
-    case = CASES[name]
+async def remote(name: str, root: Path, max_in_flight: int = 256, case: Case | None = None) -> AsyncIterator[Rig]:
+    """Bring up one remote engine, or another case of it."""
+    case = case or CASES[name]
     model, store = FakeModel(), BundleStore(root)
     port, stop = await case.start(model, 0)
     link = RemoteLink(

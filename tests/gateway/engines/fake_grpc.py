@@ -155,9 +155,9 @@ def _said(constraint: str) -> str:
     return f" kept {constraint}" if constraint else ANSWER
 
 
-async def serve(add: Any, servicer: Any, port: int = 0) -> tuple[grpc.aio.Server, int]:
+async def serve(add: Any, servicer: Any, port: int = 0, *options: tuple[str, int]) -> tuple[grpc.aio.Server, int]:
     """Start a server on a free port of this machine, or on a given one again."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *options])
     add(servicer, server)
     found = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
