@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.evals.run import evaluate
 from controlplane.packs.labelled_file import LabelledFileInvalid, LabelledFilePack, read_labelled
 from controlplane.packs.registry import FOLDERS, PackUnknown, load_pack
+from controlplane.training.additive import fit
 from controlplane.training.dataset import text_key
+from protos.contract.bundle import BundleStore
 
 TEMPLATE = Path(__file__).parents[3] / "controlplane/packs/template"
 DAVIDSON = Path(__file__).parents[4] / "shared/data/brand-safety-hate-davidson/train.jsonl.gz"
@@ -68,13 +71,28 @@ def test_a_file_that_is_not_gzip_is_refused(tmp_path: Path) -> None:
         read_labelled(tmp_path / "d.jsonl.gz")
 
 
+def labelled(path: Path) -> Path:
+    examples = load_pack("brand-safety").training_set(900, 3)
+    rows = "".join(json.dumps({"text": e.text, "label": e.label}) + "\n" for e in examples)
+    path.write_bytes(gzip.compress(rows.encode()))
+    return path
+
+
 def test_a_labelled_file_keeps_its_wave_and_held_out_rows_apart(tmp_path: Path) -> None:
-    examples = list(load_pack("brand-safety").training_set(900, 3))
-    path = tmp_path / "d.jsonl.gz"
-    path.write_bytes(
-        gzip.compress("".join(json.dumps({"text": e.text, "label": e.label}) + "\n" for e in examples).encode())
-    )
-    assert_pools_are_apart(LabelledFilePack(path))
+    assert_pools_are_apart(LabelledFilePack(labelled(tmp_path / "d.jsonl.gz")))
+
+
+def test_anybodys_texts_are_judged_by_what_no_label_can_depend_on(tmp_path: Path) -> None:
+    pack = LabelledFilePack(labelled(tmp_path / "d.jsonl.gz"))
+    fitted = fit(pack.task, pack.training_set(400, 1), pack.held_out(60, 9), seed=1)
+    bundle = fitted.export(pack.task, BundleStore(tmp_path / "bundles"), {"author": "trainer"})
+    cases = pack.held_out(60, 1)
+    found = evaluate(pack.task, pack.suite, {"core": cases}, cases, bundle, None, tmp_path / "bundles", is_partial=True)
+    changes = ("spacing", "homoglyphs", "upper_case", "lower_case", "injection", "long")
+    gates = {change: gate for change in changes for gate in found.gates if gate.text.startswith(f"core {change}:")}
+    assert tuple(gates) == changes and all(gate.passed for gate in gates.values())
+    (kept,) = (gate for gate in found.gates if "15 hostile inputs" in gate.text)
+    assert kept.passed
 
 
 @pytest.mark.skipif(not DAVIDSON.is_file(), reason="the shared data set is not here")
