@@ -1,6 +1,5 @@
 """The control plane's settings: one TOML file, read once; anything unknown stops the process."""
 
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +11,7 @@ from protos.contract.draws import BASIS_POINTS
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.plan import MAX_HOLDBACK_BP
 from protos.contract.servers import RemoteSettings, servers_in
+from protos.contract.settings_file import read_table, read_tables
 
 OPEN = "open"
 _SQLITE = "sqlite:///"
@@ -373,14 +373,9 @@ class ControlSettings:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the ``[controlplane]`` table of a TOML file, and the servers it declares; raises FieldInvalid."""
-        try:
-            tables = tomllib.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise FieldInvalid(f"{path}: not a readable TOML file: {error}") from error
-        if "controlplane" not in tables:
-            raise FieldInvalid(f"{path}: has no table [controlplane]")
         root = path.parent.resolve()
-        return replace(cls.from_json(tables["controlplane"], root), engines=servers_in(tables, root))
+        own = cls.from_json(read_table(path, "controlplane"), root)
+        return replace(own, engines=servers_in(read_tables(path), root))
 
 
 def _pack_at(pack: str, root: Path) -> str:

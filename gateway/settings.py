@@ -1,7 +1,6 @@
 """The gateway's settings: one TOML file, read once; anything unknown stops the process."""
 
 import socket
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from protos.contract.cached_store import MAX_BYTES
 from protos.contract.digest import DigestMalformed, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.servers import RemoteSettings, read_servers
+from protos.contract.settings_file import read_table
 
 OPEN = "open"
 HOST = "host"
@@ -191,13 +191,7 @@ class GatewaySettings:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the ``[gateway]`` table of a TOML file; raises FieldInvalid."""
-        try:
-            tables = tomllib.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise FieldInvalid(f"{path}: not a readable TOML file: {error}") from error
-        if "gateway" not in tables:
-            raise FieldInvalid(f"{path}: has no table [gateway]")
-        return cls.from_json(tables["gateway"], path.parent.resolve())
+        return cls.from_json(read_table(path, "gateway"), path.parent.resolve())
 
 
 def _gateway_id(given: str) -> str:

@@ -2,7 +2,6 @@
 
 import re
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from protos import traffic_pb2
 from protos.contract.bundle import BundleStore
 from protos.contract.digest import parse_json_object
 from protos.contract.plan import TrafficPlan
+from protos.contract.settings_file import read_tables
 
 if TYPE_CHECKING:
     from controlplane.store.retention import Collected
@@ -89,7 +89,7 @@ def _show(found: "Collected", deleted: bool, where: str) -> None:
 
 def _at_gateway(config: Path) -> dict[str, str]:
     """Read what the gateway of the same file needs: its preloads, and its last good plan where that is here."""
-    gateway = tomllib.loads(config.read_text()).get("gateway", {})
+    gateway = read_tables(config).get("gateway", {})
     needed = {str(digest): "preloaded by the gateway" for digest in gateway.get("preload", [])}
     state = gateway.get("state_dir")
     path = config.parent / str(state) / "plan.pb"

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +25,7 @@ from controlplane.cli.output import (
 from controlplane.cli.processes import CONFIG, ConfigOption
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
+from protos.contract.settings_file import read_tables
 
 app = typer.Typer(help="Engine workers, and specialists on another engine.", no_args_is_help=True)
 
@@ -36,7 +36,7 @@ PATIENCE_S = 5.0
 @command
 def status(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
     """Show what the workers of this machine hold: bundles, who needs them, bases and the adapters on them."""
-    named = tomllib.loads(config.read_text()).get("gateway", {}).get("worker_sockets", [])
+    named = read_tables(config).get("gateway", {}).get("worker_sockets", [])
     workers = [(str(path), _stats(config.parent / str(path))) for path in named]
     if as_json:
         say_json([{"worker": name, **(as_dict(found) if found else {"connected": False})} for name, found in workers])

@@ -2,16 +2,16 @@
 
 import os
 import sys
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from controlplane.cli.output import JsonFlag, command
 from protos.contract.cached_store import MAX_BYTES
-from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.fields import Reader
 from protos.contract.servers import RemoteSettings, servers_in
+from protos.contract.settings_file import read_table, read_tables
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Settings of all three processes, one TOML table each.")]
 CONFIG = Path("interlock.toml")
@@ -62,10 +62,7 @@ def servers_of_file(config: Path | None) -> tuple[RemoteSettings, ...]:
     """Return the servers elsewhere that a settings file declares; none without a file. Raises FieldInvalid."""
     if config is None:
         return ()
-    try:
-        return servers_in(tomllib.loads(config.read_text()), config.parent.resolve())
-    except tomllib.TOMLDecodeError as error:
-        raise FieldInvalid(f"{config}: not a readable TOML file: {error}") from error
+    return servers_in(read_tables(config), config.parent.resolve())
 
 
 def gateway_command(config: Path) -> list[str]:
@@ -80,7 +77,7 @@ def control_command(config: Path) -> list[str]:
 
 def worker_command(config: Path) -> list[str]:
     """Read the ``[worker]`` table and return the worker's command line; raises FieldInvalid."""
-    read = Reader(_table(config, "worker"), "worker")
+    read = Reader(read_table(config, "worker"), "worker")
     root = config.parent.resolve()
     arguments = ["--socket", str(root / read.text("socket")), "--bundles", str(root / read.text("bundles_dir"))]
     for name in ("max_queue", "token_budget", "threads", "max_rank", "max_adapters"):
@@ -102,16 +99,6 @@ def worker_command(config: Path) -> list[str]:
 def make_socket_folder(worker_line: list[str]) -> None:
     """Make the folder of the socket that a worker's command line names; a worker expects it."""
     Path(worker_line[worker_line.index("--socket") + 1]).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _table(config: Path, name: str) -> Any:
-    try:
-        tables = tomllib.loads(config.read_text())
-    except (OSError, ValueError) as error:
-        raise FieldInvalid(f"{config}: not a readable TOML file: {error}") from error
-    if name not in tables:
-        raise FieldInvalid(f"{config}: has no table [{name}]")
-    return tables[name]
 
 
 def _become(arguments: list[str]) -> NoReturn:

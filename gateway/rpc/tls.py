@@ -4,7 +4,6 @@ Both fronts take a renewed certificate without a restart. What is half written o
 its key changes nothing: the last good files stay in use until better ones are there.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import grpc
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from protos.contract.access import stamp_of
 
 log = structlog.get_logger()
 
@@ -86,7 +87,7 @@ class TlsFiles:
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
         paths = (self._tls.certificate, self._tls.key, self._tls.client_ca)
-        return tuple(_stamp(path) for path in paths if path is not None)
+        return tuple(stamp_of(path) for path in paths if path is not None)
 
 
 def grpcio_credentials(files: TlsFiles) -> grpc.ServerCredentials:
@@ -145,14 +146,6 @@ def write_secrets(material: Material, directory: Path, write: Callable[[Path, An
 
 def _secret_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.json"
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _bytes(path: Path) -> bytes:

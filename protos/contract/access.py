@@ -123,7 +123,7 @@ class AccessFile:
         self._path = path
         self._refused = refused
         self._clock = clock
-        self._stamp = _stamp(path)
+        self._stamp = stamp_of(path)
         self._access = Access.read(path)
         self._look_at = clock() + LOOK_S
 
@@ -132,7 +132,7 @@ class AccessFile:
         now = self._clock()
         if now >= self._look_at:
             self._look_at = now + LOOK_S
-            stamp = _stamp(self._path)
+            stamp = stamp_of(self._path)
             if stamp != self._stamp:
                 self._stamp = stamp
                 try:
@@ -142,7 +142,8 @@ class AccessFile:
         return self._access
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamp_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what differs once a file was written or replaced; None where there is none."""
     try:
         found = os.stat(path)
     except OSError:

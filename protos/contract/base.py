@@ -19,6 +19,7 @@ from protos.contract.digest import (
     canonical_json,
     digest_bytes,
     digest_json,
+    digests_in,
     hex_of,
     parse_digest,
     parse_json_object,
@@ -93,9 +94,7 @@ class BaseStore:
 
     def digests(self) -> list[str]:
         """List the bases present, unverified."""
-        if not self.root.is_dir():
-            return []
-        return sorted("sha256:" + p.name for p in self.root.iterdir() if len(p.name) == 64 and (p / LISTING).is_file())
+        return digests_in(self.root, LISTING)
 
     def listing(self, digest: str) -> Base:
         """Read one listing, checking that it hashes to its name; raises BaseInvalid."""

@@ -20,6 +20,7 @@ from protos.contract.digest import (
     canonical_json,
     digest_bytes,
     digest_json,
+    digests_in,
     hex_of,
     parse_digest,
     parse_json_object,
@@ -172,9 +173,7 @@ class BundleStore:
 
     def digests(self) -> list[str]:
         """List the bundles present, unverified."""
-        if not self.root.is_dir():
-            return []
-        return sorted("sha256:" + p.name for p in self.root.iterdir() if len(p.name) == 64 and (p / MANIFEST).is_file())
+        return digests_in(self.root, MANIFEST)
 
     def manifest(self, digest: str) -> Manifest:
         """Read one manifest, checking that it hashes to its name.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -79,6 +80,13 @@ def parse_digest(text: str, field: str) -> str:
 def hex_of(digest: str) -> str:
     """Return the 64 hex digits of a digest."""
     return parse_digest(digest, "digest")[len("sha256:") :]
+
+
+def digests_in(root: Path, listing: str) -> list[str]:
+    """List what a content-addressed directory holds, unverified: folders named by content that hold their listing."""
+    if not root.is_dir():
+        return []
+    return sorted("sha256:" + p.name for p in root.iterdir() if len(p.name) == 64 and (p / listing).is_file())
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:
