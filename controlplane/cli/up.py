@@ -1,16 +1,13 @@
 """``interlock up``: all three processes on one machine, started again when one dies."""
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +20,13 @@ from controlplane.cli.processes import (
     make_socket_folder,
     worker_command,
 )
+from protos.contract.children import ending_with_us
 
 FIRST_WAIT_S, MOST_WAIT_S = 0.2, 5.0
 LOOK_S = 0.1
 HEALTHY_S = 30.0  # a process that lived so long waits as after its first death
 STOP_S = 10.0
 WRONG_SETTINGS = 2  # at its first start; a process that once ran had good ones
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # opened before any fork
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -78,12 +74,8 @@ class Supervisor:
         now = time.monotonic()
         if child.process is None:
             if now >= child.due:
-                child.process = subprocess.Popen(
-                    child.command,
-                    stdin=subprocess.DEVNULL,
-                    cwd=self._cwd,
-                    preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509
-                )
+                line = ending_with_us(child.command, by=signal.SIGTERM)  # drained
+                child.process = subprocess.Popen(line, stdin=subprocess.DEVNULL, cwd=self._cwd)
                 child.started = now
                 child.starts += 1
                 event = "started" if child.starts == 1 else "restarted"
@@ -119,14 +111,6 @@ class Supervisor:
                 process.wait()
         for name, process in running.items():  # said last: nobody may be left to hear it
             self._say({"event": "stopped", "process": name, "code": process.returncode})
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process, drained, when ``parent`` dies however it dies."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the kernel was asked
-            os._exit(1)
 
 
 @command

@@ -19,9 +19,11 @@ from tests.controlplane.cli.fake import interlock, said
 
 PATIENCE_S = 20.0
 SLEEPER = ["sleep", "600"]
-# The command itself, its three processes replaced by ones that start at once.
+# The command itself, its three processes replaced by ones that start at once. It must start them without a fork that
+# runs Python: gRPC's threads may hold what such a fork waits for.
 UP = """
-import sys
+import os, sys
+os.register_at_fork(before=lambda: print("forked", flush=True))
 from controlplane.cli import up
 from controlplane.cli.app import app
 up.control_command = up.gateway_command = lambda config: ["sleep", "600"]
@@ -103,7 +105,7 @@ def up(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield process
     process.kill()
-    process.communicate()
+    process.communicate(timeout=PATIENCE_S)
 
 
 def started(up: subprocess.Popen[str]) -> dict[str, int]:
