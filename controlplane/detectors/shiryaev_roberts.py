@@ -20,7 +20,7 @@ from controlplane.detectors.resampling import Numbers
 # Bets k * p**(k-1), on the very unlikely and on slow shifts, each of low values, high values, both tails, the middle.
 POWERS = np.array([0.15, 0.5, 0.8])
 SHIFTS = np.array([-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0])  # bets on normal scores moved, in deviations
-SPREADS = np.array([0.5, 2.0])  # bets on normal scores with so many times the deviation
+SPREADS = np.array([0.5, 0.63, 0.8, 1.25, 1.6, 2.0])  # bets on normal scores with so many times the deviation
 BETS = 4 * len(POWERS) + len(SHIFTS) + len(SPREADS)
 CEILING = 1e200
 BLOCK = 256  # rows ranked together: the cost of ranking grows with their square
@@ -45,6 +45,11 @@ class Evidence:
     def begin(cls, reference: Numbers) -> "Evidence":
         """Start after a reference, shape [rows, columns]."""
         return cls(np.sort(reference.T, axis=1)[:, -MOST:], np.zeros((reference.shape[1], BETS)))
+
+    @classmethod
+    def kept(cls, bags: Numbers, sums: Numbers) -> "Evidence":
+        """Go on from what was kept; sums of other bets than today's say nothing, and begin anew."""
+        return cls(bags, sums if sums.shape[1] == BETS else np.zeros((len(bags), BETS)))
 
     @property
     def logs(self) -> Numbers:

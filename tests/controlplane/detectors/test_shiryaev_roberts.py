@@ -37,6 +37,8 @@ def test_unchanged_rows_raise_alarms_no_more_often_than_stated(draw: str) -> Non
         pytest.param(lambda rng: rng.normal(1.5, 1, 300), 60, id="a-shift"),
         pytest.param(lambda rng: rng.normal(0, 3, 300), 90, id="more-spread"),
         pytest.param(lambda rng: rng.normal(0, 0.1, 300), 60, id="less-spread"),
+        pytest.param(lambda rng: rng.normal(0, 0.75, 600), 300, id="a-little-less-spread"),
+        pytest.param(lambda rng: rng.normal(0, 1.4, 600), 105, id="a-little-more-spread"),
     ],
 )
 def test_a_sudden_change_is_found_within_rows(change: object, most: int) -> None:
