@@ -302,6 +302,7 @@ async def serve_envoy(settings: GatewaySettings) -> None:
         settings.tls,
         max_connections=settings.max_connections,
         max_calls=settings.max_calls,
+        is_tcp=settings.front == "envoy-tcp",
     )
     gateway = Gateway(settings)
     front = EnvoyFront(listen, gateway.methods)
@@ -312,7 +313,7 @@ async def serve_envoy(settings: GatewaySettings) -> None:
     _settle()
     log.info(
         "gateway_ready",
-        front="envoy",
+        front=settings.front,
         port=port,
         generation=gateway.plan.generation,
         pid=front.pid,
@@ -353,7 +354,7 @@ def main() -> None:
     log_to_stderr()
     try:
         settings = GatewaySettings.read(chosen.config).on_front(chosen.front, has_envoy=is_installed())
-        uvloop.run(serve_envoy(settings) if settings.front == "envoy" else serve_here(settings))
+        uvloop.run(serve_envoy(settings) if settings.front.startswith("envoy") else serve_here(settings))
     except (FieldInvalid, KeyInvalid, JsonMalformed, OSError, RuntimeError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         sys.exit(2)

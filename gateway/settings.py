@@ -20,7 +20,7 @@ from protos.contract.settings_file import read_table
 
 OPEN = "open"
 HOST = "host"
-FRONTS = ("auto", "envoy", "grpcio", "direct")
+FRONTS = ("auto", "envoy", "envoy-tcp", "grpcio", "direct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class GatewaySettings:
     """Everything a gateway needs to start.
 
     ``access`` names who may call; without it anybody on this machine may, and nobody elsewhere. ``front`` "auto" is
-    Envoy where it is installed, else grpcio; "direct" is this process itself, for callers that something else holds
-    back, and has no TLS. Paths in the file are relative to the file. ``gateway_id`` tells gateways
-    of one deployment apart; "host" takes this machine's name. ``control`` may be empty: such a gateway serves its last
-    good plan and takes no new one. ``mutation_network_ms`` is kept back from an auction's ``tmax`` for the way there
-    and back. ``bundles_url`` is a store from which bundles come that are not in ``bundles_dir``; of what was fetched,
-    ``bundles_max_bytes`` stay (0: all), and whatever is needed. ``preload`` names bundles to have loaded and warm
-    whatever the plan says, such as the next candidate.
+    Envoy where it is installed, else grpcio; "envoy-tcp" has Envoy end TLS and leave HTTP/2 to this process; "direct"
+    is this process itself, for callers that something else holds back, and has no TLS. Paths in the file are relative
+    to the file. ``gateway_id`` tells gateways of one deployment apart; "host" takes this machine's name. ``control``
+    may be empty: such a gateway serves its last good plan and takes no new one. ``mutation_network_ms`` is kept back
+    from an auction's ``tmax`` for the way there and back. ``bundles_url`` is a store from which bundles come that are
+    not in ``bundles_dir``; of what was fetched, ``bundles_max_bytes`` stay (0: all), and whatever is needed.
+    ``preload`` names bundles to have loaded and warm whatever the plan says, such as the next candidate.
     """
 
     deployment: str

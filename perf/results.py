@@ -32,6 +32,7 @@ KEYS = (
 )
 SERVERS = {
     "interlock_envoy": "**Interlock**, Envoy front",
+    "interlock_envoy-tcp": "**Interlock**, Envoy passing connections on",
     "interlock_direct": "**Interlock**, direct front",
     "interlock_grpcio": "**Interlock**, grpcio front",
     "triton": "Triton (C++, Python model)",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.rpc.introduced import NAMES
 from gateway.rpc.local import LOCAL, LOCAL_CALLS
 from gateway.rpc.status import BUSY
 from gateway.rpc.tls import Tls
@@ -21,7 +22,10 @@ MOST = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where and how to listen. Limits follow Envoy's advice for edges that face strangers."""
+    """Where and how to listen. Limits follow Envoy's advice for edges that face strangers.
+
+    ``is_tcp``: Envoy ends TLS and passes connections on, not calls; ``http2.STRANGER`` limits what comes in them.
+    """
 
     address: str
     max_message_bytes: int
@@ -33,6 +37,7 @@ class Listen:
     idle_s: int = 300
     max_age_s: int = 300
     max_heap_bytes: int = 1 << 30
+    is_tcp: bool = False
 
 
 def bootstrap(listen: Listen, admin: Path, served: Path, tls: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -66,9 +71,8 @@ def bootstrap(listen: Listen, admin: Path, served: Path, tls: dict[str, Any] | N
 
 def _listener(listen: Listen, tls: dict[str, Any] | None) -> dict[str, Any]:
     host, _, port = listen.address.rpartition(":")
-    chain: dict[str, Any] = {
-        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(listen)}]
-    }
+    filters = _passing(listen) if listen.is_tcp else _manager(listen)
+    chain: dict[str, Any] = {"filters": [{"name": "gateway", "typed_config": filters}]}
     if tls is not None:
         chain["transport_socket"] = tls
         chain["transport_socket_connect_timeout"] = "5s"
@@ -80,6 +84,25 @@ def _listener(listen: Listen, tls: dict[str, Any] | None) -> dict[str, Any]:
         # What one message needs, or Envoy answers for us before the message is whole.
         "per_connection_buffer_limit_bytes": listen.max_message_bytes + MAX_MESSAGE_OVERHEAD,
         "filter_chains": [chain],
+    }
+
+
+def _passing(listen: Listen) -> dict[str, Any]:
+    """Pass connections on, and say whose each is where callers had to show who they are."""
+    asks = listen.tls is not None and listen.tls.client_ca is not None
+    said = ("%DOWNSTREAM_PEER_URI_SAN%", "%DOWNSTREAM_PEER_DNS_SAN%", "%DOWNSTREAM_PEER_SUBJECT%")
+    return {
+        "@type": f"{MODULE}.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "gateway",
+        "cluster": "gateway",
+        "idle_timeout": f"{listen.idle_s}s",
+        "upstream_connect_mode": "ON_DOWNSTREAM_TLS_HANDSHAKE",  # before it nobody is known; without TLS at once
+        "max_early_data_bytes": listen.max_message_bytes,
+        "proxy_protocol_tlvs": [
+            {"type": kind, "format_string": {"text_format_source": {"inline_string": what}}}
+            for kind, what in zip(NAMES, said, strict=True)
+            if asks
+        ],
     }
 
 
@@ -127,14 +150,37 @@ def _manager(listen: Listen) -> dict[str, Any]:
 
 
 def _cluster(listen: Listen, served: Path) -> dict[str, Any]:
+    how = _with_header() if listen.is_tcp else _as_calls(listen)
     return {
         "name": "gateway",
         "type": "STATIC",
         "connect_timeout": "5s",
+        **how,
         "load_assignment": {
             "cluster_name": "gateway",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(served)}}}}]}],
         },
+    }
+
+
+def _with_header() -> dict[str, Any]:
+    inner = {
+        "name": "envoy.transport_sockets.raw_buffer",
+        "typed_config": {"@type": f"{MODULE}.transport_sockets.raw_buffer.v3.RawBuffer"},
+    }
+    outer = {
+        "@type": f"{MODULE}.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+        "config": {"version": "V2", "pass_through_tlvs": {"match_type": "INCLUDE", "tlv_type": list(NAMES)}},
+        "transport_socket": inner,
+    }
+    return {
+        "circuit_breakers": {"thresholds": [{"max_connections": MOST, "max_pending_requests": MOST}]},
+        "transport_socket": {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": outer},
+    }
+
+
+def _as_calls(listen: Listen) -> dict[str, Any]:
+    return {
         # What is over the limit is refused here, which costs less than a filter that every call goes through.
         "circuit_breakers": {
             "thresholds": [

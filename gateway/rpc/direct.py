@@ -52,7 +52,7 @@ class DirectFront:
         host, _, port = self._address.rpartition(":")
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._connect, host.strip("[]"), int(port))
-        self._looking = asyncio.create_task(self._look())
+        self._looking = asyncio.create_task(look_after(self._server))
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def drain(self, grace_s: float) -> None:
@@ -61,12 +61,7 @@ class DirectFront:
             return
         self._listener.close()
         self._looking.cancel()
-        for connection in list(self._server.connections):
-            connection.leave()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                while self._server.in_flight:
-                    await asyncio.sleep(DRAIN_LOOK_S)
+        await drained(self._server, grace_s)
         await self._server.close()
 
     def _connect(self) -> asyncio.Protocol:
@@ -74,18 +69,29 @@ class DirectFront:
             return _TooMany()
         return self._server.connect()
 
-    async def _look(self) -> None:
-        """Send connections away that are no HTTP/2 or have stood long enough."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            now = asyncio.get_running_loop().time()
-            for connection in list(self._server.connections):
-                connection.noise = max(0, connection.noise - NOISE_A_SECOND)
-                age = now - connection.began
-                if age > MOST_AGE_S + LEAVE_S or (age > GREETING_S and not connection.is_greeted):
-                    connection.close()
-                elif age > MOST_AGE_S:
-                    connection.leave()
+
+async def drained(server: GrpcServer, grace_s: float) -> None:
+    """Begin no new calls, and give those that are open ``grace_s`` to end."""
+    for connection in list(server.connections):
+        connection.leave()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace_s):
+            while server.in_flight:
+                await asyncio.sleep(DRAIN_LOOK_S)
+
+
+async def look_after(server: GrpcServer) -> None:
+    """Send connections away that are no HTTP/2 or have stood long enough."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        now = asyncio.get_running_loop().time()
+        for connection in list(server.connections):
+            connection.noise = max(0, connection.noise - NOISE_A_SECOND)
+            age = now - connection.began
+            if age > MOST_AGE_S + LEAVE_S or (age > GREETING_S and not connection.is_greeted):
+                connection.close()
+            elif age > MOST_AGE_S:
+                connection.leave()
 
 
 class _TooMany(asyncio.Protocol):

@@ -1,8 +1,9 @@
 """The default front: Envoy faces the callers and passes their calls to this process on a Unix socket.
 
 TLS, HTTP/2 as strangers speak it, and its limits are Envoy's; ``rpc/exchanges.py`` serves the method
-table to it. This process writes the bootstrap, has Envoy check it, starts Envoy and stops it in
-order; should this process die, the kernel takes Envoy along.
+table to it. Where Envoy passes connections on and not calls, HTTP/2 and its limits are ours, as without Envoy.
+This process writes the bootstrap, has Envoy check it, starts Envoy and stops it in order; should this process
+die, the kernel takes Envoy along.
 """
 
 import asyncio
@@ -18,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway.rpc.bootstrap import ACTIVE, REFUSED, Listen, bootstrap
+from gateway.rpc.direct import drained, look_after
 from gateway.rpc.exchanges import GrpcServer
+from gateway.rpc.http2 import OUR_ENVOY, STRANGER
+from gateway.rpc.http2_frames import MOST_WINDOW
 from gateway.rpc.tls import LOOK_S, TlsFiles, envoy_socket, write_secrets
 from gateway.rpc.wire import Method
 from protos.contract.children import ending_with_us
@@ -46,13 +50,16 @@ class EnvoyFront:
 
     def __init__(self, listen: Listen, methods: Iterable[Method]) -> None:
         self._listen = listen
-        self._server = GrpcServer(methods, max_message_bytes=listen.max_message_bytes)
+        limits, max_calls = (STRANGER, listen.max_calls) if listen.is_tcp else (OUR_ENVOY, MOST_WINDOW)
+        self._server = GrpcServer(
+            methods, max_message_bytes=listen.max_message_bytes, limits=limits, max_calls=max_calls
+        )
         self._directory = Path(tempfile.mkdtemp(prefix="interlock-envoy-"))  # for this user only
         self._admin = self._directory / "admin.sock"
         self._served = self._directory / "gateway.sock"
         self._process: subprocess.Popen[bytes] | None = None
         self._ended: asyncio.Future[int] | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refused = 0
 
@@ -68,7 +75,9 @@ class EnvoyFront:
         return self._server.in_flight
 
     def refused(self) -> int:
-        """Return how many calls Envoy has refused because ``max_calls`` were open; not for the event loop's thread."""
+        """Return how many calls were refused because ``max_calls`` were open; not for the event loop's thread."""
+        if self._listen.is_tcp:
+            return self._server.refused
         if self._loop is not None and self._loop.is_running():
             with contextlib.suppress(OSError, ValueError):
                 asking = asyncio.run_coroutine_threadsafe(self._counted(REFUSED), self._loop)
@@ -93,7 +102,9 @@ class EnvoyFront:
             files = TlsFiles(self._listen.tls)
             write_secrets(files.material, self._directory, _replace)
             tls = envoy_socket(files, self._directory)
-            self._following = asyncio.create_task(self._follow(files))
+            self._beside.append(asyncio.create_task(self._follow(files)))
+        if self._listen.is_tcp:
+            self._beside.append(asyncio.create_task(look_after(self._server)))
         config = self._directory / "bootstrap.json"
         config.write_text(json.dumps(bootstrap(self._listen, self._admin, self._served, tls)))
         await self._validate(program, config)
@@ -179,9 +190,12 @@ class EnvoyFront:
         """Take no new connections, give calls ``grace_s`` to end, then stop."""
         with contextlib.suppress(OSError, ValueError):
             await self._ask("POST", "/drain_listeners?graceful&skip_exit")
-            async with asyncio.timeout(grace_s):
-                while await self._counted(ACTIVE) > 0:
-                    await asyncio.sleep(ASK_S)
+            if self._listen.is_tcp:
+                await drained(self._server, grace_s)
+            else:
+                async with asyncio.timeout(grace_s):
+                    while await self._counted(ACTIVE) > 0:
+                        await asyncio.sleep(ASK_S)
         await self.close()
 
     async def _counted(self, name: str) -> int:
@@ -190,8 +204,8 @@ class EnvoyFront:
 
     async def close(self) -> None:
         """Stop Envoy now and remove what was written for it."""
-        if self._following is not None:
-            self._following.cancel()
+        for task in self._beside:
+            task.cancel()
         if self._process is not None and self._ended is not None:
             if not self._ended.done():
                 self._process.terminate()

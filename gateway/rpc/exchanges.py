@@ -8,6 +8,7 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from gateway.errors import FramingBroken, UnknownMethod
@@ -16,6 +17,7 @@ from gateway.rpc.http2 import OUR_ENVOY, Connection, Limits
 from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, MOST_WINDOW, Refusal
 from gateway.rpc.http2_frames import frame as http2_frame
 from gateway.rpc.http2_stream import Stream
+from gateway.rpc.introduced import Introduced
 from gateway.rpc.local import LOCAL, LOCAL_CALLS
 from gateway.rpc.requests import Requests
 from gateway.rpc.stamp import unstamped, waited_s
@@ -113,8 +115,9 @@ class GrpcServer:
         return len(self.running)
 
     async def listen(self, path: str) -> None:
-        """Take connections on a Unix socket."""
-        self._server = await asyncio.get_running_loop().create_unix_server(self.connect, path)
+        """Take connections on a Unix socket: our Envoy's, or those that it passes on, each with its PROXY header."""
+        make = self.connect if self.is_envoy else partial(Introduced, self.connect)
+        self._server = await asyncio.get_running_loop().create_unix_server(make, path)
 
     def connect(self) -> Connection:
         """Make the protocol of one connection."""
@@ -241,7 +244,7 @@ class _Exchange(Stream):
             if now >= deadline:
                 self._end(LATE)  # nobody waits any more, and others do
                 return
-        self._call = Call(asked.path, asked.metadata, deadline, "", asked.identity, began)
+        self._call = Call(asked.path, asked.metadata, deadline, "", asked.identity or self.connection.identity, began)
         if method.kind is Kind.BIDI_STREAM:
             if deadline is None:
                 self.give_up_at = None

@@ -76,7 +76,6 @@ class Limits:
 STRANGER = Limits(streams=128, block_bytes=1 << 16, window=1 << 24, noise=1_000)
 OUR_ENVOY = Limits(streams=MOST_WINDOW, block_bytes=1 << 18, window=1 << 30, noise=MOST_WINDOW)
 
-
 Opened = Callable[["Connection", int, bytes], Stream | Refusal]
 
 
@@ -102,6 +101,7 @@ class Connection(asyncio.Protocol):
         self.receive_window = receive_window
         self._table = HeaderTable(limits.block_bytes) if limits is not OUR_ENVOY else None
         self.noise = 0
+        self.identity = ""  # what the caller's certificate names, where the connection says
         self._pieces = 0
         self._is_leaving = False
         self.loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""One battery, three fronts: what callers may rely on, and what hostile ones may not do."""
+"""One battery, every front: what callers may rely on, and what hostile ones may not do."""
 
 import asyncio
 import threading
@@ -40,13 +40,14 @@ def _serve(front: GrpcioFront | EnvoyFront | DirectFront, started: "Future[int]"
     asyncio.run(run())
 
 
-@pytest.fixture(scope="module", params=["grpcio", "envoy", "direct"])
+@pytest.fixture(scope="module", params=["grpcio", "envoy", "envoy-tcp", "direct"])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
     front: GrpcioFront | EnvoyFront | DirectFront
-    if request.param == "envoy":
+    if request.param.startswith("envoy"):
         if not is_installed():
             pytest.skip("Envoy is not installed here")
-        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=2_000), Echo().methods())
+        listen = Listen("127.0.0.1:0", MAX_BYTES, max_calls=2_000, is_tcp=request.param == "envoy-tcp")
+        front = EnvoyFront(listen, Echo().methods())
     elif request.param == "direct":
         front = DirectFront(Echo().methods(), address="127.0.0.1:0", max_message_bytes=MAX_BYTES, max_calls=2_000)
     else:

@@ -1,4 +1,4 @@
-"""Who a caller is, as its verified certificate says; on both fronts."""
+"""Who a caller is, as its verified certificate says; on every front that has TLS."""
 
 import asyncio
 import ssl
@@ -24,10 +24,10 @@ NAME = "spiffe://bidder.example/edge"
 @asynccontextmanager
 async def serving(kind: str, tls: Tls) -> AsyncIterator[int]:
     front: GrpcioFront | EnvoyFront
-    if kind == "envoy":
+    if kind.startswith("envoy"):
         if not is_installed():
             pytest.skip("Envoy is not installed here")
-        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, tls), Echo().methods())
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, tls, is_tcp=kind == "envoy-tcp"), Echo().methods())
         port = await front.start()
         try:
             yield port
@@ -51,7 +51,7 @@ async def identity(port: int, ca: Path, own: tuple[Path, Path] | None) -> str:
         return bytes(told).split(b"|")[3].decode()
 
 
-@pytest.mark.parametrize("kind", ["grpcio", "envoy"])
+@pytest.mark.parametrize("kind", ["grpcio", "envoy", "envoy-tcp"])
 def test_a_verified_certificate_names_the_caller_and_nothing_else_does(kind: str, tmp_path: Path) -> None:
     ca, stranger = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     server = ca.issue("localhost", x509.DNSName("localhost"))
@@ -71,7 +71,7 @@ def test_a_verified_certificate_names_the_caller_and_nothing_else_does(kind: str
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("kind", ["grpcio", "envoy"])
+@pytest.mark.parametrize("kind", ["grpcio", "envoy", "envoy-tcp"])
 def test_without_a_client_authority_tls_names_nobody(kind: str, tmp_path: Path) -> None:
     ca = Authority(tmp_path, "ours")
     server = ca.issue("localhost", x509.DNSName("localhost"))
@@ -93,7 +93,7 @@ async def shown(port: int, ca: Path) -> int:
     return x509.load_der_x509_certificate(found).serial_number
 
 
-@pytest.mark.parametrize("kind", ["grpcio", "envoy"])
+@pytest.mark.parametrize("kind", ["grpcio", "envoy", "envoy-tcp"])
 def test_a_renewed_certificate_is_shown_without_a_restart_and_a_wrong_one_never(kind: str, tmp_path: Path) -> None:
     ca = Authority(tmp_path, "ours")
     name = x509.DNSName("localhost")
@@ -137,7 +137,7 @@ def test_files_that_do_not_fit_keep_the_last_good_ones_in_use(tmp_path: Path) ->
     assert (found.certificate, found.client_ca) == (other.read_bytes(), ca.file.read_bytes())
 
 
-@pytest.mark.parametrize("kind", ["grpcio", "envoy"])
+@pytest.mark.parametrize("kind", ["grpcio", "envoy", "envoy-tcp"])
 @pytest.mark.parametrize("wrong", ["certificate", "key", "fit", "missing"])
 def test_a_front_says_what_is_wrong_with_its_files_before_it_serves(kind: str, wrong: str, tmp_path: Path) -> None:
     ca = Authority(tmp_path, "ours")

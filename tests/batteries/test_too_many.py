@@ -39,9 +39,10 @@ def test_what_a_caller_says_of_its_arrival_counts_for_nothing() -> None:
 
 
 @needs_envoy
-def test_calls_beyond_the_limit_are_refused_with_a_time_to_come_again_and_room_is_given_back() -> None:
+@pytest.mark.parametrize("is_tcp", [False, True], ids=["by Envoy", "by us"])
+def test_calls_beyond_the_limit_are_refused_with_a_time_to_come_again_and_room_is_given_back(is_tcp: bool) -> None:
     async def story() -> None:
-        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=2), Echo().methods())
+        front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=2, is_tcp=is_tcp), Echo().methods())
         port = await front.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -76,7 +77,9 @@ async def _ended(call: Awaitable[bytes]) -> grpc.aio.AioRpcError | None:
     return None
 
 
-@pytest.mark.parametrize("name", [pytest.param("envoy", marks=needs_envoy), "direct"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("envoy", marks=needs_envoy), pytest.param("envoy-tcp", marks=needs_envoy), "direct"]
+)
 def test_a_rollback_finds_room_where_callers_have_taken_all_there_is(name: str) -> None:
     async def leave(call: Call, payload: bytes) -> bytes:
         return payload
@@ -85,8 +88,9 @@ def test_a_rollback_finds_room_where_callers_have_taken_all_there_is(name: str) 
         echo = Echo()
         methods = (*echo.methods(), Method(f"/{LOCAL_SERVICE}/RollBack", Kind.UNARY, leave))
         front: EnvoyFront | DirectFront
-        if name == "envoy":
-            front = EnvoyFront(Listen("127.0.0.1:0", MAX_BYTES, max_calls=1), methods)
+        if name.startswith("envoy"):
+            listen = Listen("127.0.0.1:0", MAX_BYTES, max_calls=1, is_tcp=name == "envoy-tcp")
+            front = EnvoyFront(listen, methods)
             close = front.close
         else:
             front = DirectFront(methods, address="127.0.0.1:0", max_message_bytes=MAX_BYTES, max_calls=1)

@@ -30,9 +30,9 @@ MODEL = {
 }
 
 
-@pytest.mark.parametrize("front", ["envoy", "grpcio", "direct"])
+@pytest.mark.parametrize("front", ["envoy", "envoy-tcp", "grpcio", "direct"])
 def test_an_engine_that_only_decides_says_so_when_asked_for_text(front: str, tmp_path: Path) -> None:
-    if front == "envoy" and not is_installed():
+    if front.startswith("envoy") and not is_installed():
         pytest.skip("Envoy is not installed here")
 
     async def story(deployment: Deployment) -> None:
