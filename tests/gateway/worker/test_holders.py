@@ -1,6 +1,6 @@
 """Which bundle makes room: never one that any gateway's plan needs."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.worker.holders import Holders
@@ -11,6 +11,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
+@example([("preload", "a", "y"), ("preload", "b", "x"), ("preload", "a", "x"), ("release", "a", "x")])
 def test_what_some_plan_needs_is_never_offered_as_room(steps: list[tuple[str, str, str]]) -> None:
     holders: Holders[str] = Holders()
     needs: set[tuple[str, str]] = set()
