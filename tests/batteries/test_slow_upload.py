@@ -21,7 +21,7 @@ def test_a_request_that_does_not_come_is_given_up_and_the_next_is_served(method:
                 caller.send(stream, begun, end=False)
             answer = caller.finish(stream)
             assert answer.status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
-            # With a deadline of its own: the limit of this front is shorter than a busy machine may take to read a call.
+            # With a deadline of its own: this limit is shorter than a busy machine may take to read a call.
             answer = caller.call(SERVICE + "Echo", [frame(b"next")], ("grpc-timeout", "60S"))
             assert answer.body == frame(b"next")
 
