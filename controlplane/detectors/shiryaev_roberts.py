@@ -46,11 +46,6 @@ class Evidence:
         """Start after a reference, shape [rows, columns]."""
         return cls(np.sort(reference.T, axis=1)[:, -MOST:], np.zeros((reference.shape[1], BETS)))
 
-    @classmethod
-    def kept(cls, bags: Numbers, sums: Numbers) -> "Evidence":
-        """Go on from what was kept; sums of other bets than today's say nothing, and begin anew."""
-        return cls(bags, sums if sums.shape[1] == BETS else np.zeros((len(bags), BETS)))
-
     @property
     def logs(self) -> Numbers:
         """The evidence for each column, the mean over its bets, in nats."""

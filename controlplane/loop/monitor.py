@@ -170,8 +170,8 @@ class Monitor:
                 nulls[name.removeprefix("null/")] = Null(tuple(tail), int(resamples), floor)
             surprise = None
             if "surprise/bags" in saved:
-                surprise = Evidence.kept(saved["surprise/bags"], saved["surprise/sums"])
-            evidence = Evidence.kept(saved["bags"], saved["sums"])
+                surprise = Evidence(saved["surprise/bags"], saved["surprise/sums"])
+            evidence = Evidence(saved["bags"], saved["sums"])
             return cls(reference, budget, nulls, evidence, surprise, saved["restless"], int(saved["rows"]))
 
     def with_outcomes(self, hit: Numbers, correct: Numbers, seed: int) -> "Monitor":

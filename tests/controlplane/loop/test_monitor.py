@@ -60,23 +60,6 @@ def test_a_monitor_goes_on_from_what_was_kept_of_it() -> None:
         assert again.read(window, i) == whole[i]
 
 
-def test_evidence_that_was_kept_by_other_bets_begins_anew() -> None:
-    rng = np.random.default_rng(6)
-    monitor = Monitor.learn(frame(rng, 200), BUDGET, 0)
-    monitor.read(frame(rng, 50), 1)
-    kept = Monitor(
-        monitor.reference,
-        BUDGET,
-        monitor.nulls,
-        replace(monitor.evidence, sums=monitor.evidence.sums[:, :-1]),
-        None,
-        monitor.restless,
-    )
-    again = Monitor.restore(monitor.reference, BUDGET, kept.state())
-    assert not again.evidence.sums.any() and np.array_equal(again.evidence.bags, monitor.evidence.bags)
-    assert not {r.signal for r in again.read(frame(rng, 50), 2).signals if r.is_over}
-
-
 def test_outcomes_that_come_later_add_their_signals_and_lose_no_evidence() -> None:
     rng = np.random.default_rng(7)
     reference = frame(rng, 200)
