@@ -139,15 +139,7 @@ class Engine:
                 window //= 2  # the worker's queue is smaller than it said: ask for less at a time
                 waiting.appendleft(index)
                 continue
-            if task is not None and frame.result.status in _NO_ANSWER[is_hostile]:
-                frame.result.CopyFrom(_fallback(task))
-            elif task is not None and not _is_of(task, frame.result):
-                if not is_hostile:
-                    raise EngineFailed(f"input {index}: the answer is none of the task's: {frame.result}")
-                frame.result.CopyFrom(_fallback(task))
-            elif frame.result.status != engine_pb2.RESULT_STATUS_OK:
-                status = engine_pb2.ResultStatus.Name(frame.result.status)
-                raise EngineFailed(f"input {index}: {status}: {frame.result.message}")
+            _settle(task, frame.result, f"input {index}", is_hostile)
             results[index] = (frame.result, 1000 * (time.perf_counter() - sent))
             if len(results) % _TELL == 0:
                 progress(len(results))
@@ -190,6 +182,17 @@ class Engine:
 
     def _last_words(self) -> str:
         return self._log.read_text("utf-8", "replace")[-500:].strip() or "it said nothing"
+
+
+def _settle(task: TaskSpec | None, result: engine_pb2.Result, where: str, is_hostile: bool) -> None:
+    """Put the task's fallback where an input may go without an answer of the task's; raises EngineFailed elsewhere."""
+    is_of = task is None or _is_of(task, result)
+    if task is not None and (result.status in _NO_ANSWER[is_hostile] or (is_hostile and not is_of)):
+        result.CopyFrom(_fallback(task))
+    elif not is_of:
+        raise EngineFailed(f"{where}: the answer is none of the task's: {result}")
+    elif result.status != engine_pb2.RESULT_STATUS_OK:
+        raise EngineFailed(f"{where}: {engine_pb2.ResultStatus.Name(result.status)}: {result.message}")
 
 
 def _is_of(task: TaskSpec, result: engine_pb2.Result) -> bool:
