@@ -28,13 +28,14 @@ class GatewaySettings:
     """Everything a gateway needs to start.
 
     ``access`` names who may call; without it anybody on this machine may, and nobody elsewhere. ``front`` "auto" is
-    Envoy where it is installed, else grpcio; "envoy-tcp" has Envoy end TLS and leave HTTP/2 to this process; "direct"
-    is this process itself, for callers that something else holds back, and has no TLS. Paths in the file are relative
-    to the file. ``gateway_id`` tells gateways of one deployment apart; "host" takes this machine's name. ``control``
-    may be empty: such a gateway serves its last good plan and takes no new one. ``mutation_network_ms`` is kept back
-    from an auction's ``tmax`` for the way there and back. ``bundles_url`` is a store from which bundles come that are
-    not in ``bundles_dir``; of what was fetched, ``bundles_max_bytes`` stay (0: all), and whatever is needed.
-    ``preload`` names bundles to have loaded and warm whatever the plan says, such as the next candidate.
+    this process itself ("direct") without TLS on this machine, Envoy that ends TLS and leaves HTTP/2 to this process
+    ("envoy-tcp") where callers show certificates, else "envoy", or "grpcio" where Envoy is not installed. Paths in the
+    file are relative to the file. ``gateway_id`` tells gateways of one deployment apart; "host" takes this machine's
+    name. ``control`` may be empty: such a gateway serves its last good plan and takes no new one.
+    ``mutation_network_ms`` is kept back from an auction's ``tmax`` for the way there and back. ``bundles_url`` is a
+    store from which bundles come that are not in ``bundles_dir``; of what was fetched, ``bundles_max_bytes`` stay (0:
+    all), and whatever is needed. ``preload`` names bundles to have loaded and warm whatever the plan says, such as the
+    next candidate.
     """
 
     deployment: str
@@ -183,10 +184,18 @@ class GatewaySettings:
         """Return the same with the front that serves; ``front`` is what the command line asks for, or empty."""
         front = front or self.front
         if front == "auto":
-            front = "envoy" if has_envoy else "grpcio"
+            front = self._quickest_front(has_envoy)
         if front == "direct" and self.tls is not None:
             raise FieldInvalid("the front is 'direct' and gateway.tls_certificate is set, expected 'envoy' or 'grpcio'")
         return replace(self, front=front)
+
+    def _quickest_front(self, has_envoy: bool) -> str:
+        """Choose so that strangers meet the HTTP/2 of Envoy or grpcio, and everybody else ours, which is quicker."""
+        if self.tls is None and is_loopback(self.listen):
+            return "direct"
+        if not has_envoy:
+            return "grpcio"
+        return "envoy-tcp" if self.tls is not None and self.tls.client_ca is not None else "envoy"
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from controlplane.cli.output import bar
 from controlplane.datasets.rows import read_cases
 from controlplane.evals import registry
 from controlplane.evals.labelled import LabelledRun
@@ -76,7 +77,8 @@ def train(one: PublishedSet, engine: str, data: Path, bundles: Path, threads: in
     )
     with tempfile.TemporaryDirectory() as folder:
         made = prepare(asked, Path(folder))
-        digest: str = parent.train(made.config, Path(folder))["bundle_digest"]
+        with bar(as_json=False) as tell:
+            digest: str = parent.train(made.config, Path(folder), tell)["bundle_digest"]
     return digest
 
 

@@ -272,25 +272,36 @@ def test_connections_beyond_the_limit_are_closed_and_a_drain_lets_calls_end() ->
     asyncio.run(run())
 
 
+CERTIFICATE = {"tls_certificate": "c", "tls_key": "k"}
+ELSEWHERE = {"listen": "0.0.0.0:8500", "access": "access.json"}
+
+
 @pytest.mark.parametrize(
     ("written", "asked", "has_envoy", "expected"),
     [
-        ("auto", "", True, "envoy"),
-        ("auto", "", False, "grpcio"),
-        ("auto", "direct", True, "direct"),
-        ("direct", "", True, "direct"),
-        ("direct", "grpcio", True, "grpcio"),
+        ({}, "", True, "direct"),
+        ({"listen": "[::1]:8500"}, "", False, "direct"),
+        (ELSEWHERE, "", True, "envoy"),
+        (ELSEWHERE, "", False, "grpcio"),
+        (CERTIFICATE, "", True, "envoy"),
+        (ELSEWHERE | CERTIFICATE, "", True, "envoy"),
+        (CERTIFICATE | {"tls_client_ca": "a"}, "", True, "envoy-tcp"),
+        (ELSEWHERE | CERTIFICATE | {"tls_client_ca": "a"}, "", True, "envoy-tcp"),
+        (ELSEWHERE | CERTIFICATE | {"tls_client_ca": "a"}, "", False, "grpcio"),
+        ({}, "envoy", True, "envoy"),
+        ({"front": "direct"}, "", True, "direct"),
+        ({"front": "direct"}, "grpcio", True, "grpcio"),
     ],
 )
-def test_the_command_line_chooses_the_front_and_auto_never_leaves_out_a_proxy_that_is_there(
-    tmp_path: Path, written: str, asked: str, has_envoy: bool, expected: str
+def test_the_command_line_chooses_the_front_and_auto_keeps_strangers_from_our_own_http2(
+    tmp_path: Path, written: dict[str, str], asked: str, has_envoy: bool, expected: str
 ) -> None:
-    settings = GatewaySettings.from_json({**SETTINGS, "front": written}, tmp_path)
+    settings = GatewaySettings.from_json({**SETTINGS, "front": "auto", **written}, tmp_path)
     assert settings.on_front(asked, has_envoy=has_envoy).front == expected
 
 
 def test_certificates_are_not_left_unused(tmp_path: Path) -> None:
-    settings = GatewaySettings.from_json({**SETTINGS, "tls_certificate": "c", "tls_key": "k"}, tmp_path)
+    settings = GatewaySettings.from_json({**SETTINGS, **CERTIFICATE}, tmp_path)
     with pytest.raises(FieldInvalid, match="'direct' and gateway.tls_certificate is set, expected"):
         settings.on_front("direct", has_envoy=True)
 
