@@ -1,6 +1,6 @@
 """A whole back-test: false alarms on shuffles of the stream, delays at its known changes, rivals in the same table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,12 +9,15 @@ import numpy as np
 from controlplane.backtest import references
 from controlplane.backtest.model import score
 from controlplane.backtest.references import Rival
-from controlplane.backtest.replay import Alarm, Detector, monitor_detector
+from controlplane.backtest.replay import Alarm, Detector, first_alarms, monitor_detector
 from controlplane.backtest.stream import Stream, StreamInvalid
 from controlplane.loop.monitor import Budget
 
 Progress = Callable[[float, str], None]
 OURS = "interlock"
+# Unchanged rows within which the row-by-row signal may alarm with the budget's chance, the most sensitive first.
+SETTINGS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+EQUAL = "equal false alarms"
 TARGET = 0.95  # of A/A replays that must stay silent
 
 
@@ -66,14 +69,18 @@ def backtest(stream: Stream, vectors: Any, plan: Plan, progress: Progress) -> di
     _check(stream, plan)
     ours = monitor_detector(plan.budget, plan.persistence)
     rivals = references.RIVALS if references.is_installed() else references.RIVALS[-1:]
-    silent, settled = _shuffles(stream, vectors, plan, ours, rivals, progress)
-    found: list[dict[str, Any]] = [_entry(OURS, "", None, silent, plan)]
-    detectors: list[Detector] = [ours]
+    settled = _shuffles(stream, vectors, plan, rivals, progress)
+    found: list[dict[str, Any]] = []
+    detectors: list[Detector] = []
+    default = plan.budget.rows
+    for setting, kind in _two_settings(SETTINGS, default, settled[OURS], "default budget"):
+        found.append(_entry(OURS, "rows", setting, kind, _share(SETTINGS, setting, settled[OURS]), plan))
+        detectors.append(_never if setting is None else _ours(plan, setting))
     for rival in rivals:
-        for setting, kind in _two_settings(rival, settled[rival.name]):
-            share = None if setting is None else _share(rival, setting, settled[rival.name])
-            found.append(_entry(rival.name, rival.parameter, setting, share, plan) | {"kind": kind})
-            detectors.append(rival.detector(setting, plan.window) if setting is not None else _never)
+        for setting, kind in _two_settings(rival.settings, rival.default, settled[rival.name], "as it comes"):
+            share = _share(rival.settings, setting, settled[rival.name])
+            found.append(_entry(rival.name, rival.parameter, setting, kind, share, plan))
+            detectors.append(_never if setting is None else rival.detector(setting, plan.window))
     for number, change in enumerate(plan.changes):
         progress(0.8 + 0.1 * number / len(plan.changes), f"change {change.name}")
         reference, live = _standing_start(stream, vectors, plan, change)
@@ -139,42 +146,62 @@ def _check(stream: Stream, plan: Plan) -> None:
 
 
 def _shuffles(
-    stream: Stream, vectors: Any, plan: Plan, ours: Detector, rivals: Sequence[Rival], progress: Progress
-) -> tuple[float, dict[str, list[int]]]:
-    """Return our share of silent A/A replays, and for each rival the first silent setting of each replay."""
-    silent = 0
-    settled: dict[str, list[int]] = {rival.name: [] for rival in rivals}
+    stream: Stream, vectors: Any, plan: Plan, rivals: Sequence[Rival], progress: Progress
+) -> dict[str, list[int]]:
+    """Return for each detector the place of the first silent setting of each A/A replay.
+
+    Less sensitive settings than one that stays silent stay silent too.
+    """
+    settled: dict[str, list[int]] = {OURS: []} | {rival.name: [] for rival in rivals}
     for seed in range(plan.seeds):
+        silent = sum(at < len(SETTINGS) for at in settled[OURS])
         progress(0.8 * seed / plan.seeds, f"A/A shuffle {seed + 1} of {plan.seeds}, {silent} silent so far")
         rows = np.random.default_rng([seed, 7]).permutation(len(stream))
         frame = score(stream.take(rows), None if vectors is None else vectors[rows], plan.train)
         reference, live = frame[: plan.reference], frame[plan.reference :]
-        silent += ours(reference, live, seed) is None
+        alarms = first_alarms(plan.budget, plan.persistence, SETTINGS, reference, live, seed)
+        settled[OURS].append(_first_silent(alarms))
         for rival in rivals:
-            # Less sensitive settings than one that stays silent stay silent too.
-            silent_at = (
-                i
-                for i, setting in enumerate(rival.settings)
-                if rival.detector(setting, plan.window)(reference, live, seed) is None
-            )
-            settled[rival.name].append(next(silent_at, len(rival.settings)))
-    return silent / plan.seeds, settled
+            alarms = (rival.detector(setting, plan.window)(reference, live, seed) for setting in rival.settings)
+            settled[rival.name].append(_first_silent(alarms))
+    return settled
 
 
-def _share(rival: Rival, setting: float, settled: Sequence[int]) -> float:
-    return sum(at <= rival.settings.index(setting) for at in settled) / len(settled)
+def _first_silent(alarms: Iterable[Alarm | None]) -> int:
+    """Return the place of the first setting without an alarm, or one past the last; asks for no more than it needs."""
+    place = 0
+    for alarm in alarms:
+        if alarm is None:
+            break
+        place += 1
+    return place
 
 
-def _two_settings(rival: Rival, settled: Sequence[int]) -> list[tuple[float | None, str]]:
-    """Return a rival's default, and its most sensitive setting that keeps the false alarms we keep."""
-    equal = next((s for s in rival.settings if _share(rival, s, settled) >= TARGET), None)
-    return [(rival.default, "as it comes"), (equal, "equal false alarms")]
+def _ours(plan: Plan, rows: float) -> Detector:
+    def run(reference: Any, live: Any, seed: int) -> Alarm | None:
+        return first_alarms(plan.budget, plan.persistence, (rows,), reference, live, seed)[0]
+
+    return run
 
 
-def _entry(name: str, parameter: str, setting: float | None, silent: float | None, plan: Plan) -> dict[str, Any]:
+def _share(settings: Sequence[float], setting: float | None, settled: Sequence[int]) -> float | None:
+    return None if setting is None else sum(at <= settings.index(setting) for at in settled) / len(settled)
+
+
+def _two_settings(
+    settings: Sequence[float], default: float, settled: Sequence[int], kind: str
+) -> list[tuple[float | None, str]]:
+    """Return a detector's default, and its most sensitive setting that is silent in ``TARGET`` of the replays."""
+    equal = next((s for s in settings if (_share(settings, s, settled) or 0) >= TARGET), None)
+    return [(default, kind), (equal, EQUAL)]
+
+
+def _entry(
+    name: str, parameter: str, setting: float | None, kind: str, silent: float | None, plan: Plan
+) -> dict[str, Any]:
     return {
         "detector": name,
-        "kind": "default budget",
+        "kind": kind,
         "parameter": parameter,
         "setting": setting,
         "silent_share": silent,

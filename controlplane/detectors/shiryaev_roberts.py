@@ -10,6 +10,7 @@ Shin, Ramdas, Rinaldo, E-detectors (2023).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ POWERS = np.array([0.15, 0.5, 0.8])
 SHIFTS = np.array([-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0])  # bets on normal scores moved, in deviations
 SPREADS = np.array([0.5, 0.63, 0.8, 1.25, 1.6, 2.0])  # bets on normal scores with so many times the deviation
 BETS = 4 * len(POWERS) + len(SHIFTS) + len(SPREADS)
+Bets = Callable[[Numbers, Numbers, Numbers], Numbers]  # rows before, rows, their ranks: see ``error_rate.bets``
 CEILING = 1e200
 BLOCK = 256  # rows ranked together: the cost of ranking grows with their square
 STRETCHES = 40  # of a reference, whose means say whether rows depend on their order
@@ -35,16 +37,16 @@ class Evidence:
 
     Attributes:
         bags: Each column's rows so far, sorted, shape [columns, rows].
-        sums: Shiryaev-Roberts sums, shape [columns, BETS].
+        sums: Shiryaev-Roberts sums, shape [columns, bets].
     """
 
     bags: Numbers
     sums: Numbers
 
     @classmethod
-    def begin(cls, reference: Numbers) -> "Evidence":
-        """Start after a reference, shape [rows, columns]."""
-        return cls(np.sort(reference.T, axis=1)[:, -MOST:], np.zeros((reference.shape[1], BETS)))
+    def begin(cls, reference: Numbers, bets: int = BETS) -> "Evidence":
+        """Start after a reference, shape [rows, columns], with so many bets a column."""
+        return cls(np.sort(reference.T, axis=1)[:, -MOST:], np.zeros((reference.shape[1], bets)))
 
     @property
     def logs(self) -> Numbers:
@@ -61,11 +63,17 @@ def limit(columns: int, chance: float, rows: int) -> float:
     return math.log(columns * rows / chance)
 
 
-def follow(evidence: Evidence, rows: Numbers, seed: int) -> tuple[Evidence, Numbers]:
+def by_rank(_: Numbers, __: Numbers, ranks: Numbers) -> Numbers:
+    """Bet on what ranks alone say, whatever a column holds; shape [rows, columns, BETS]."""
+    return _bets(ranks)
+
+
+def follow(evidence: Evidence, rows: Numbers, seed: int, bets: Bets = by_rank) -> tuple[Evidence, Numbers]:
     """Take rows in their order, shape [rows, columns]; return the evidence after them, and after each of them.
 
     Args:
         seed: Breaks ties between equal values at random, which is what keeps ranks uniform.
+        bets: Each bet's mean over a rank that is uniform must be 1, given the rows before.
     Returns:
         The new evidence, and its logs after every row, shape [rows, columns].
     """
@@ -74,7 +82,7 @@ def follow(evidence: Evidence, rows: Numbers, seed: int) -> tuple[Evidence, Numb
     found = np.empty(rows.shape)
     for at in range(0, len(rows), BLOCK):
         part = rows[at : at + BLOCK]
-        for i, bet in enumerate(_bets(_ranks(bags, part, rng)), at):
+        for i, bet in enumerate(bets(bags, part, _ranks(bags, part, rng)), at):
             sums += 1.0
             sums *= bet
             np.minimum(sums, CEILING, out=sums)

@@ -7,13 +7,13 @@ windows, Benjamini-Hochberg over the signals); sudden changes are followed row b
 import io
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controlplane.detectors import calibration, energy, ks, shiryaev_roberts, total_variation
+from controlplane.detectors import calibration, energy, error_rate, ks, shiryaev_roberts, total_variation
 from controlplane.detectors.discovery import benjamini_hochberg
 from controlplane.detectors.performance import PerformanceEstimate, estimate_accuracy, recalibrate
 from controlplane.detectors.resampling import (
@@ -74,6 +74,31 @@ class SignalReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """The evidence for a sudden change after each row of a window, in nats.
+
+    Attributes:
+        columns: What is followed.
+        joined: All of it together, shape [rows].
+        parts: What each column adds, shape [rows, columns].
+    """
+
+    columns: tuple[str, ...]
+    joined: Numbers
+    parts: Numbers
+
+    def first_over(self, threshold: float) -> int | None:
+        """Return the first row at which it was enough."""
+        over = np.flatnonzero(self.joined > threshold)
+        return int(over[0]) if len(over) else None
+
+    def leading(self, row: int | None) -> str:
+        """Return the column that says most at a row, or at the row with the most evidence; none: nothing is staked."""
+        at = int(np.argmax(self.joined)) if row is None else row
+        return self.columns[int(np.argmax(self.parts[at]))] if np.isfinite(self.joined[at]) else ""
+
+
+@dataclass(frozen=True, slots=True)
 class WindowReading:
     """What one window said.
 
@@ -82,12 +107,14 @@ class WindowReading:
         sudden_row: The first row of the window at which the row-by-row evidence was enough, or None.
         sudden_column: The column it was found in.
         performance: Estimated accuracy, where the reference knows enough outcomes.
+        followed: The row-by-row evidence itself.
     """
 
     signals: tuple[SignalReading, ...]
     sudden_row: int | None
     sudden_column: str
     performance: PerformanceEstimate | None
+    followed: Followed = field(compare=False)
 
 
 class Monitor:
@@ -99,7 +126,7 @@ class Monitor:
         budget: Budget,
         nulls: Mapping[str, Null],
         evidence: Evidence,
-        surprise: Evidence | None,
+        outcomes: Mapping[str, Evidence],
         restless: NDArray[np.bool_],
         rows: int = 0,
     ) -> None:
@@ -107,7 +134,7 @@ class Monitor:
         self._budget = budget
         self.nulls = nulls
         self.evidence = evidence
-        self.surprise = surprise
+        self.outcomes = dict(outcomes)  # what speaks of outcomes, which come later than the rest of a row
         self.restless = restless  # columns that only windows judge: they change all the time
         self.rows = rows  # followed so far
         self._encoding = Encoding.of(reference)
@@ -142,20 +169,21 @@ class Monitor:
                 nulls[name] = Null.of(statistic(drawn), statistic(in_order), budget.rate)
         fitted, rest = halves(reference)
         names, rows = Encoding.of(fitted).followed(rest)
-        limit = shiryaev_roberts.limit(len(names) + has_outcomes, budget.sudden, budget.rows)
+        limit = shiryaev_roberts.limit(len(names) + has_outcomes * len(_OUTCOMES), budget.sudden, budget.rows)
         restless = shiryaev_roberts.restless(rows, limit, seed)
-        surprise = None
-        if has_outcomes and not shiryaev_roberts.restless(_surprise(known), limit, seed).any():
-            surprise = Evidence.begin(_surprise(known))
-        return cls(reference, budget, nulls, Evidence.begin(rows), surprise, restless)
+        outcomes = {}
+        for name, (column, _, bets) in _OUTCOMES.items() if has_outcomes else ():
+            if not shiryaev_roberts.restless(column(known), limit, seed).any():
+                outcomes[name] = Evidence.begin(column(known), bets)
+        return cls(reference, budget, nulls, Evidence.begin(rows), outcomes, restless)
 
     def state(self) -> bytes:
         """Write everything but the reference, as a NumPy archive without objects."""
         nulls = {name: [*null.tail, null.floor, float(null.resamples)] for name, null in self.nulls.items()}
         columns = {f"null/{name}": np.array(values) for name, values in nulls.items()}
         columns |= {"bags": self.evidence.bags, "sums": self.evidence.sums, "restless": self.restless}
-        if self.surprise is not None:
-            columns |= {"surprise/bags": self.surprise.bags, "surprise/sums": self.surprise.sums}
+        for name, evidence in self.outcomes.items():
+            columns |= {f"outcomes/{name}/bags": evidence.bags, f"outcomes/{name}/sums": evidence.sums}
         file = io.BytesIO()
         np.savez_compressed(file, allow_pickle=False, rows=np.array(self.rows), **columns)
         return file.getvalue()
@@ -168,11 +196,13 @@ class Monitor:
             for name in (n for n in saved if n.startswith("null/")):
                 *tail, floor, resamples = saved[name].tolist()
                 nulls[name.removeprefix("null/")] = Null(tuple(tail), int(resamples), floor)
-            surprise = None
-            if "surprise/bags" in saved:
-                surprise = Evidence(saved["surprise/bags"], saved["surprise/sums"])
+            outcomes = {
+                name: Evidence(saved[f"outcomes/{name}/bags"], saved[f"outcomes/{name}/sums"])
+                for name in _OUTCOMES
+                if f"outcomes/{name}/bags" in saved
+            }
             evidence = Evidence(saved["bags"], saved["sums"])
-            return cls(reference, budget, nulls, evidence, surprise, saved["restless"], int(saved["rows"]))
+            return cls(reference, budget, nulls, evidence, outcomes, saved["restless"], int(saved["rows"]))
 
     def with_outcomes(self, hit: Numbers, correct: Numbers, seed: int) -> "Monitor":
         """Return the same monitor, its evidence kept, once outcomes of the reference are known; NaN: not yet."""
@@ -210,7 +240,7 @@ class Monitor:
             )
             for name, (value, sample) in values.items()
         ]
-        sudden, row, column = self._follow(window, seed)
+        followed = self._follow(window, seed)
         performance = None
         if _has_outcomes(self.reference):
             reference = self.reference
@@ -221,7 +251,11 @@ class Monitor:
                 performance = replace(
                     performance, holds=past.holds, why=f"in the newest window whose outcomes are due, {past.why}"
                 )
-        return WindowReading((*readings, sudden), row, column, performance)
+        threshold = shiryaev_roberts.limit(1, self._budget.sudden, self._budget.rows)
+        row = followed.first_over(threshold)
+        # The evidence bounds the chance of an alarm over all rows, so e^-value is no p-value of this window alone.
+        sudden = SignalReading(SUDDEN, float(followed.joined.max()), threshold, math.nan, len(window))
+        return WindowReading((*readings, sudden), row, followed.leading(row), performance, followed)
 
     def _confirm(self, signals: set[str], window: Frame, matured: Frame, seed: int) -> dict[str, Null]:
         """Ask again where a signal stands out, with rows of reference and window dealt out anew together.
@@ -275,31 +309,26 @@ class Monitor:
             return abs(float(now.correct.mean() - past.correct.mean())), len(now)
         return calibration.calibration_shift(past.score, past.hit, now.score, now.hit), len(now)
 
-    def _follow(self, window: Frame, seed: int) -> tuple[SignalReading, int | None, str]:
+    def _follow(self, window: Frame, seed: int) -> Followed:
         names, rows = self._following.followed(window)
         self.evidence, logs = shiryaev_roberts.follow(self.evidence, rows, seed)
         shares = np.where(self.restless, 0.0, 1.0)
-        if self.surprise is not None:
-            logs = np.concatenate([logs, self._surprised(window, seed + 1)[:, None]], axis=1)
-            names = (*names, "surprise")
-            shares = np.append(shares, 1.0)
+        if self.outcomes:
+            names = (*names, *self.outcomes)
+            logs = np.column_stack([logs, *(self._outcome(name, window, seed + 1) for name in self.outcomes)])
+            shares = np.append(shares, np.ones(len(self.outcomes)))
         self.rows += len(window)
-        threshold = shiryaev_roberts.limit(1, self._budget.sudden, self._budget.rows)
         if not shares.any():
-            return SignalReading(SUDDEN, -math.inf, threshold, math.nan, len(window)), None, ""
-        joined, of_column = shiryaev_roberts.joined(logs, shares)
-        over = np.flatnonzero(joined > threshold)
-        row = int(over[0]) if len(over) else None
-        column = names[int(np.argmax(of_column[int(np.argmax(joined)) if row is None else row]))]
-        # The evidence bounds the chance of an alarm over all rows, so e^-value is no p-value of this window alone.
-        return SignalReading(SUDDEN, float(joined.max()), threshold, math.nan, len(window)), row, column
+            return Followed(names, np.full(len(window), -math.inf), np.full(logs.shape, -math.inf))
+        return Followed(names, *shiryaev_roberts.joined(logs, shares))
 
-    def _surprised(self, window: Frame, seed: int) -> Numbers:
-        """Take in the outcomes that are known; return their evidence after each row, shape [rows]."""
-        assert self.surprise is not None
+    def _outcome(self, name: str, window: Frame, seed: int) -> Numbers:
+        """Take in the outcomes that are known; return the evidence after each row, shape [rows]."""
+        column, bets, _ = _OUTCOMES[name]
         known = ~np.isnan(window.correct)
-        before = self.surprise.logs
-        self.surprise, found = shiryaev_roberts.follow(self.surprise, _surprise(window[np.flatnonzero(known)]), seed)
+        before = self.outcomes[name].logs
+        rows = column(window[np.flatnonzero(known)])
+        self.outcomes[name], found = shiryaev_roberts.follow(self.outcomes[name], rows, seed, bets)
         # A row without an outcome adds nothing and takes nothing away.
         after: Numbers = np.concatenate([before, found[:, 0]])[np.cumsum(known)]
         return after
@@ -355,3 +384,16 @@ def _confidence(reference: Frame, frame: Frame) -> Numbers:
 def _surprise(frame: Frame) -> Numbers:
     """Return how unlikely each outcome was by its score, shape [rows, 1]."""
     return np.abs(frame.hit - frame.score)[:, None]
+
+
+def _wrong(frame: Frame) -> Numbers:
+    """Return which outcomes were not as decided, shape [rows, 1]."""
+    found: Numbers = 1 - frame.correct[:, None]
+    return found
+
+
+# By name: the column, the bets on it, and how many they are.
+_OUTCOMES: dict[str, tuple[Callable[[Frame], Numbers], shiryaev_roberts.Bets, int]] = {
+    "surprise": (_surprise, shiryaev_roberts.by_rank, shiryaev_roberts.BETS),
+    "errors": (_wrong, error_rate.bets, len(error_rate.ODDS)),
+}

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from controlplane.backtest.replay import first_alarms
 from controlplane.backtest.stream import read_stream
 from controlplane.cli.app import app
+from controlplane.loop.frame import Frame
+from controlplane.loop.monitor import Budget
 
 ROWS, CHANGE = 900, 600
 
@@ -36,13 +39,32 @@ def test_a_change_is_found_soon_and_shuffles_of_it_are_silent(stream_file: Path,
     sizes = ["--train", "150", "--reference", "200", "--window", "50", "--seeds", "4"]
     words = [str(stream_file), "--label", "label", "--time", "t", "--change", str(CHANGE), *sizes]
     found = run(*words, "--out", str(tmp_path / "result.json"))
-    ours = found["detectors"][0]
+    ours, equal = found["detectors"][:2]
     assert ours["detector"] == "interlock" and ours["silent_share"] == 1.0
+    assert (equal["detector"], equal["kind"]) == ("interlock", "equal false alarms") and equal["silent_share"] >= 0.95
+    assert equal["setting"] <= ours["setting"] and equal["changes"][0]["delay"] <= ours["changes"][0]["delay"]
     assert ours["changes"][0]["delay"] <= 50 and "x" in ours["changes"][0]["by"]
     assert found["changes"] == [{"name": "600", "row": 600, "time": "600", "rows_watched": 300}]
     assert [a["row"] for a in found["alarms"]][0] in range(CHANGE, CHANGE + 51)
     assert {e["detector"] for e in found["detectors"]} >= {"interlock", "PSI of every column"}
     assert json.loads((tmp_path / "result.json").read_text()) == found
+
+
+def test_one_replay_says_of_every_setting_what_a_replay_of_its_own_would() -> None:
+    rng = np.random.default_rng(4)
+    plan, settings = Budget(50, 0.05), (100, 10_000, 100_000)
+
+    def rows(n: int, shift: float) -> Frame:
+        hit = (rng.random(n) < 0.3 + 0.4 * (shift > 0)).astype(float)
+        of_each = {"x": rng.normal(shift, 1, n)}
+        score, decision = rng.beta(2, 5, n), np.full(n, "allow")
+        return Frame(of_each, {}, None, score, decision, np.full(n, 0.7), hit, 1 - hit)
+
+    reference, live = rows(200, 0), rows(100, 0).join(rows(300, 0.6))
+    together = first_alarms(plan, 2, settings, reference, live, 3)
+    assert together == [first_alarms(plan, 2, (setting,), reference, live, 3)[0] for setting in settings]
+    at = [alarm.row for alarm in together if alarm is not None]
+    assert len(at) == 3 and at == sorted(at) and at[0] < at[-1]
 
 
 def test_columns_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
