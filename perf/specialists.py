@@ -161,14 +161,17 @@ def write_table(rows: Sequence[dict[str, Any]]) -> None:
 def tables(rows: Sequence[dict[str, Any]]) -> str:
     """Return what the README shows: how good, then how fast and at what cost."""
     engines = [name for name in ENGINES if any(r["engine"] == name for r in rows)]
-    heads = ("specialist", "set", "metric", *(ENGINES[name] for name in engines), "classical elsewhere", "n")
+    names = [ENGINES[name] for name in engines]
+    heads = ("specialist", "set", "metric", *names, "control", "classical elsewhere", "n")
     table = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for specialist, name, metric in dict.fromkeys((r["specialist"], r["set"], r["metric"]) for r in rows):
         found = {r["engine"]: r for r in rows if (r["specialist"], r["set"], r["metric"]) == (specialist, name, metric)}
         any_row = next(iter(found.values()))
         best = (max if _is_better_higher(metric) else min)(float(r["ours"]) for r in found.values())
         shown = [_cell(found.get(name), best) for name in engines]
-        cells = [specialist, name, metric, *shown, _plain(any_row["published"]), f"{any_row['n']:,}"]
+        control = next((row["control"] for row in found.values() if row["control"] is not None), None)
+        shown += [_plain(control), _plain(any_row["published"])]
+        cells = [specialist, name, metric, *shown, f"{any_row['n']:,}"]
         table.append("| " + " | ".join(cells) + " |")
     return "\n".join([*table, "", *_costs(rows, engines)])
 

@@ -152,18 +152,19 @@ def _shuffles(
 
     Less sensitive settings than one that stays silent stay silent too.
     """
-    settled: dict[str, list[int]] = {OURS: []} | {rival.name: [] for rival in rivals}
+    settled: dict[str, list[int]] = {name: [] for name in (OURS, *(rival.name for rival in rivals))}
     for seed in range(plan.seeds):
         silent = sum(at < len(SETTINGS) for at in settled[OURS])
         progress(0.8 * seed / plan.seeds, f"A/A shuffle {seed + 1} of {plan.seeds}, {silent} silent so far")
         rows = np.random.default_rng([seed, 7]).permutation(len(stream))
         frame = score(stream.take(rows), None if vectors is None else vectors[rows], plan.train)
         reference, live = frame[: plan.reference], frame[plan.reference :]
-        alarms = first_alarms(plan.budget, plan.persistence, SETTINGS, reference, live, seed)
-        settled[OURS].append(_first_silent(alarms))
+        settled[OURS].append(
+            _first_silent(first_alarms(plan.budget, plan.persistence, SETTINGS, reference, live, seed))
+        )
         for rival in rivals:
-            alarms = (rival.detector(setting, plan.window)(reference, live, seed) for setting in rival.settings)
-            settled[rival.name].append(_first_silent(alarms))
+            detectors = (rival.detector(setting, plan.window) for setting in rival.settings)
+            settled[rival.name].append(_first_silent(detector(reference, live, seed) for detector in detectors))
     return settled
 
 

@@ -56,7 +56,7 @@ class Evidence:
         return found
 
 
-def limit(columns: int, chance: float, rows: int) -> float:
+def limit(columns: int, chance: float, rows: float) -> float:
     """Return the evidence, in nats, that some column reaches with at most ``chance`` within ``rows`` unchanged rows."""
     if not 0 < chance < 1 or columns < 1 or rows < 1:
         raise ValueError(f"columns is {columns}, chance {chance}, rows {rows}, expected 1.., 0..1, 1..")

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
 
-from gateway.worker.backend import BackendGone, Constrains, Generates, Prepared
+from gateway.worker.backend import BackendGone, Constrains, Prepared
 from gateway.worker.device import DeviceThread
-from gateway.worker.engine import Answer, Engine, answer
+from gateway.worker.engine import Answer, Engine
 from gateway.worker.faults import Faults
 from gateway.worker.queue import Left, Queue, Waiting
 from gateway.worker.replies import (
@@ -26,14 +26,13 @@ from gateway.worker.replies import (
     short,
     with_more,
 )
-from protos import decide_pb2, engine_pb2
+from gateway.worker.work import Job, Reply, Work, score, step
+from protos import engine_pb2
 from protos.contract.given import Given
 from protos.contract.rows import JobRow, ResultRow
 from protos.contract.task import InputInvalid, check_input, render
 
 log = structlog.get_logger()
-
-Reply = Callable[[engine_pb2.Frame | ResultRow], None]
 
 MAX_DELAYED = 1 << 16  # answers a DELAY fault may hold back; beyond that they go out at once
 DEFAULT_NEW_TOKENS = 64
@@ -43,27 +42,6 @@ LEAST_URGENT = int(max(engine_pb2.Priority.values()))
 
 class IdInUse(Exception):
     """A connection reused the id of a job that is not answered yet."""
-
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """What one job needs besides its place in the queue.
-
-    ``steps`` is the text being generated, once started, and ``pieces`` how much came out.
-    """
-
-    engine: Engine
-    prepared: Prepared
-    reply: Reply
-    text: str = ""
-    max_tokens: int = 0
-    constraint: decide_pb2.Constraint | None = None
-    steps: Iterator[str] | None = None
-    pieces: int = 0
-    is_cancelled: bool = False
-
-
-Job = Waiting[Work]
 
 
 @dataclass(slots=True)
@@ -210,13 +188,13 @@ class Runner:
         self._running = {(job.owner, job.id): job for job in batch}
         if batch[0].alone:
             job = batch[0]
-            self.device.run(lambda: _step(job.work), lambda piece, error: self._stepped(job, piece, error))
+            self.device.run(lambda: step(job.work), lambda piece, error: self._stepped(job, piece, error))
             return
         self.counts.batches += 1
         engines = [job.work.engine for job in batch]
         prepared = [job.work.prepared for job in batch]
         self.device.run(
-            lambda: _score(engines, prepared, self.clock),
+            lambda: score(engines, prepared, self.clock),
             lambda scored, error: self._scored(batch, started, scored, error),
         )
 
@@ -224,7 +202,7 @@ class Runner:
         """Run a batch that costs less than the way to the device's thread and back."""
         self.counts.batches += 1
         try:
-            scored = _score([job.work.engine for job in batch], [job.work.prepared for job in batch], self.clock)
+            scored = score([job.work.engine for job in batch], [job.work.prepared for job in batch], self.clock)
         except Exception as error:
             self._answer_batch(batch, started, None, error)
         else:
@@ -374,28 +352,6 @@ class Runner:
     def _answer_late(self, job: Job, frame: engine_pb2.Frame | ResultRow) -> None:
         self._delayed -= 1
         job.work.reply(frame)
-
-
-def _score(engines: list[Engine], prepared: list[Prepared], clock: Callable[[], float]) -> tuple[list[Answer], int]:
-    """Run a batch and time it, on the device's thread."""
-    started = clock()
-    answers = answer(engines, prepared)
-    return answers, micros(clock() - started)
-
-
-def _step(work: Work) -> str | None:
-    """Produce the next piece of text, on the device's thread; None at the end."""
-    if work.steps is None:
-        backend = work.engine.backend
-        if work.constraint is not None:
-            assert isinstance(backend, Constrains)
-            work.steps = iter(backend.generate_within(work.text, work.max_tokens, work.constraint))
-        else:
-            assert isinstance(backend, Generates)
-            work.steps = iter(backend.generate(work.text, work.max_tokens))
-    if work.pieces >= work.max_tokens:
-        return None
-    return next(work.steps, None)
 
 
 def _log_problem(_: object, error: BaseException | None) -> None:

@@ -24,6 +24,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "ours": 0.9,
         "low": 0.8,
         "high": 0.95,
+        "control": None,
         "published": None,
         "n": 1000,
         "worker_ms": {"p50": 0.5, "p90": 1.0, "p99": 2.0},
@@ -95,11 +96,11 @@ def test_of_errors_the_smaller_one_is_the_best(tmp_path: Path, monkeypatch: pyte
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{specialists.BEGIN}\nold\n{specialists.END}\nafter\n")
     monkeypatch.setattr(specialists, "README", readme)
-    rows = [row(metric="log_loss", ours=0.3), row(metric="log_loss", ours=0.2, engine="trees")]
+    rows = [row(metric="log_loss", ours=0.3, control=0.25), row(metric="log_loss", ours=0.2, engine="trees")]
     specialists.write_table([*rows, row(metric="rouge1", ours=0.4), row(metric="rouge1", ours=0.1, engine="trees")])
     written = readme.read_text()
     assert written.startswith("before\n") and written.endswith("after\n") and "old" not in written
-    assert "**0.200**" in written and "| 0.300" in written
+    assert "**0.200**" in written and "| 0.300" in written and "| 0.250 |" in written
     assert "**0.400**" in written and "| 0.100" in written
 
 
