@@ -11,7 +11,7 @@ from controlplane.cli.bundle_store import BUNDLES, BundlesOption, find_bundle, f
 from controlplane.cli.eval_ask import ask
 from controlplane.cli.labelled import LABEL, DataOption, FieldOption, LabelOption, LabelValueOption
 from controlplane.cli.output import JsonFlag, Problem, bar, command, marked, pairs, say, say_json, short, table
-from controlplane.cli.processes import ServersOption, servers_of_file
+from controlplane.cli.processes import Front, ServersOption, servers_of_file
 from controlplane.report.words import answered
 from protos.contract.bundle import BundleStore
 
@@ -54,7 +54,7 @@ def run(
     tmax_ms: Annotated[
         float | None, typer.Option(min=1, max=60_000, help="What a caller gives; else the task's deadline.")
     ] = None,
-    front: Annotated[str, typer.Option(help="The gateway's front: auto, envoy or grpcio.")] = "auto",
+    front: Annotated[Front, typer.Option(help="The gateway's.")] = "auto",
     quarantine: Annotated[bool, typer.Option(help="Set rows aside that cannot be used, and say so.")] = False,
     config: ServersOption = None,
     as_json: JsonFlag = False,

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -13,6 +13,7 @@ from protos.contract.fields import Reader
 from protos.contract.servers import RemoteSettings, servers_in
 from protos.contract.settings_file import read_table, read_tables
 
+Front = Literal["auto", "direct", "envoy-tcp", "envoy", "grpcio"]
 ConfigOption = Annotated[Path, typer.Option("--config", help="Settings of all three processes, one TOML table each.")]
 CONFIG = Path("interlock.toml")
 ServersOption = Annotated[
@@ -33,9 +34,7 @@ control = typer.Typer(
 @command
 def gateway_serve(
     config: ConfigOption = CONFIG,
-    front: Annotated[
-        str, typer.Option("--front", help="envoy, direct, grpcio or auto; in place of the setting gateway.front.")
-    ] = "",
+    front: Annotated[Front | None, typer.Option(help="In place of the setting gateway.front.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the gateway in this process; its log is its output."""

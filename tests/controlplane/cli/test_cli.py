@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer.main
 
 from controlplane.cli.app import app
 from controlplane.cli.output import say, table
+from controlplane.cli.processes import Front
+from gateway.settings import FRONTS
 from protos import control_pb2
 from tests.controlplane.cli.fake import OLD, FakeControl, interlock, said
 
@@ -97,6 +99,13 @@ def test_a_control_plane_that_is_away_is_named_by_its_address(address: str) -> N
     code, found = said("specialist", "list", "--control", address)
     assert (code, found["error"]["status"]) == (1, "UNAVAILABLE")
     assert found["error"]["message"].startswith(f"nothing answers at {address}:")
+
+
+def test_a_front_that_no_gateway_has_is_refused_before_anything_is_measured() -> None:
+    assert set(get_args(Front)) == set(FRONTS)
+    asked = ["eval", "run", "fraud", "--bundle", "0" * 12, "--data", "none.csv", "--front", "nginx"]
+    code, output = interlock(*asked)
+    assert code == 2 and "'nginx' is not one of 'auto', 'direct'" in output
 
 
 def test_wrong_use_exits_with_2() -> None:
