@@ -24,7 +24,7 @@ MOST = 2**31 - 1
 class Listen:
     """Where and how to listen. Limits follow Envoy's advice for edges that face strangers.
 
-    ``is_tcp``: Envoy ends TLS and passes connections on, not calls; ``http2.STRANGER`` limits what comes in them.
+    ``is_tcp``: Envoy ends TLS and passes connections on, not calls; ``http2_limits.STRANGER`` holds there.
     """
 
     address: str

@@ -1,7 +1,7 @@
 """The front without a proxy of its own: callers speak HTTP/2 to this process.
 
 For callers that something else holds back from the network: they are on this machine, or an edge proxy or a mesh
-stands before them. It has no TLS. What it grants a caller is in ``http2.STRANGER``.
+stands before them. It has no TLS. What it grants a caller is in ``http2_limits.STRANGER``.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterable
 
 from gateway.rpc.exchanges import GrpcServer
-from gateway.rpc.http2 import STRANGER
+from gateway.rpc.http2_limits import STRANGER
 from gateway.rpc.wire import Method
 
 LOOK_S = 1.0  # how often connections are looked at

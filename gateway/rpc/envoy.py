@@ -21,8 +21,8 @@ from typing import Any
 from gateway.rpc.bootstrap import ACTIVE, REFUSED, Listen, bootstrap
 from gateway.rpc.direct import drained, look_after
 from gateway.rpc.exchanges import GrpcServer
-from gateway.rpc.http2 import OUR_ENVOY, STRANGER
 from gateway.rpc.http2_frames import MOST_WINDOW
+from gateway.rpc.http2_limits import OUR_ENVOY, STRANGER
 from gateway.rpc.tls import LOOK_S, TlsFiles, envoy_socket, write_secrets
 from gateway.rpc.wire import Method
 from protos.contract.children import ending_with_us

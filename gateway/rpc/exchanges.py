@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, cast
 
 from gateway.errors import FramingBroken, UnknownMethod
 from gateway.rpc.header_block import read_block, write_block
-from gateway.rpc.http2 import OUR_ENVOY, Connection, Limits
+from gateway.rpc.http2 import Connection
 from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, MOST_WINDOW, Refusal
 from gateway.rpc.http2_frames import frame as http2_frame
+from gateway.rpc.http2_limits import OUR_ENVOY, Limits
 from gateway.rpc.http2_stream import Stream
 from gateway.rpc.introduced import Introduced
 from gateway.rpc.local import LOCAL, LOCAL_CALLS

@@ -7,7 +7,6 @@ and everything they give rise to at once leaves in one write.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import structlog
@@ -25,6 +24,7 @@ from gateway.rpc.http2_frames import (
     HEADERS,
     MOST_WINDOW,
     NO_ERROR,
+    OF_CONNECTIONS,
     PADDED,
     PING,
     PREFACE,
@@ -48,33 +48,10 @@ from gateway.rpc.http2_frames import (
     unpadded,
     window_update,
 )
+from gateway.rpc.http2_limits import GRANTS_AN_ANSWER, MOST_PIECES, OUR_ENVOY, Limits
 from gateway.rpc.http2_stream import Stream
 
 log = structlog.get_logger()
-
-MOST_PIECES = 64  # of a header block
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a peer may do.
-
-    Attributes:
-        streams: Open at once; more are refused one by one.
-        block_bytes: Of one request's headers.
-        window: What it may send on the connection before any of it is taken.
-        noise: Frames beyond its answered calls that ask for nothing, resets among them (CVE-2023-44487), until it is
-            sent away.
-    """
-
-    streams: int
-    block_bytes: int
-    window: int
-    noise: int
-
-
-STRANGER = Limits(streams=128, block_bytes=1 << 16, window=1 << 24, noise=1_000)
-OUR_ENVOY = Limits(streams=MOST_WINDOW, block_bytes=1 << 18, window=1 << 30, noise=MOST_WINDOW)
 
 Opened = Callable[["Connection", int, bytes], Stream | Refusal]
 
@@ -114,11 +91,12 @@ class Connection(asyncio.Protocol):
         self._block: tuple[int, int, bytes] | None = None  # headers that go on: stream, flags, what came
         self._received = 0
         self._window = 65_535
+        self._grants = 0
         self._outgoing: list[bytes] = []
         self._is_reading = False
         self._unpaused: asyncio.Future[None] | None = None
         self.stream_window = 65_535
-        self.blocked: dict[int, Stream] = {}
+        self.blocked: dict[int, Stream] = {}  # by the connection's window, and not by their own
 
     # What asyncio calls
 
@@ -163,8 +141,7 @@ class Connection(asyncio.Protocol):
         self._is_reading = True
         try:
             self._pending = self._frames(self._pending + data if self._pending else data)
-            if self.noise > self._limits.noise:
-                raise PeerBroken(f"{self._limits.noise} frames more than calls that were answered")
+            self._made_noise(0)
             if self._received > self._limits.window >> 4:
                 self.write(window_update(0, self._received))
                 self._received = 0
@@ -187,15 +164,18 @@ class Connection(asyncio.Protocol):
             self.loop.call_soon(self._flush)
         self._outgoing.append(data)
 
-    def send_data(self, stream: Stream, data: bytes) -> int:
+    def send_data(self, stream: Stream, data: bytes | bytearray) -> int:
         """Send of a stream what both windows let through; returns how much that was."""
-        allowed = min(len(data), self._window, stream.window)
+        allowed = max(0, min(len(data), self._window, stream.window))
         for at in range(0, allowed, FRAME_BYTES):
             self.write(frame(DATA, 0, stream.number, data[at : min(at + FRAME_BYTES, allowed)]))
-        if allowed > 0:
-            self._window -= allowed
-            stream.window -= allowed
-        return max(allowed, 0)
+        self._window -= allowed
+        stream.window -= allowed
+        if allowed and self.noise:
+            self.noise -= 1
+        if allowed < len(data) and stream.window > 0:
+            self.blocked[stream.number] = stream
+        return allowed
 
     def send_whole(self, stream: Stream, frames: bytes, size: int) -> bool:
         """Send frames that hold a whole answer, ``size`` bytes of it in the windows; False where they do not fit."""
@@ -267,6 +247,7 @@ class Connection(asyncio.Protocol):
         while end - at >= 9:
             high, low, kind, flags, number = unpack(data, at)
             length = (high << 16) + low
+            number &= MOST_WINDOW  # the bit above is reserved
             if length > FRAME_BYTES:
                 raise PeerBroken(f"a frame of {length} bytes, expected at most {FRAME_BYTES}")
             after = at + 9 + length
@@ -286,11 +267,15 @@ class Connection(asyncio.Protocol):
                         piece = unpadded(piece)
                     is_last = bool(flags & END_STREAM)
                     stream.is_asked = is_last
-                    if not length and not is_last:
-                        self.noise += 1
+                    if len(piece) < length:
+                        self.give_back(stream, length - len(piece))  # nobody takes padding
+                    if not piece and not is_last:
+                        self._made_noise()
                     stream.on_data(piece, is_last)
                 elif number > self._last or not number & 1:
                     raise PeerBroken(f"data on stream {number}, which is not open")
+                elif not length:
+                    self._made_noise()
             elif kind == HEADERS:
                 self._headers(flags, number, data[at + 9 : after])
             else:
@@ -318,6 +303,7 @@ class Connection(asyncio.Protocol):
             return
         if number <= self._last or not number & 1:
             if number & 1:
+                self._made_noise()
                 return  # of a stream that is over here
             raise PeerBroken(f"a request on stream {number}")
         self._last = number
@@ -342,9 +328,11 @@ class Connection(asyncio.Protocol):
         if kind == WINDOW_UPDATE:
             self._more(number, payload)
             return
-        self.noise += 1
+        self._made_noise()
+        if number and kind in OF_CONNECTIONS:
+            raise PeerBroken(f"a frame of kind {kind} on stream {number}")
         if kind == RST_STREAM:
-            if len(payload) != 4 or number > self._last:
+            if len(payload) != 4 or not 0 < number <= self._last:
                 raise PeerBroken(f"a reset of {len(payload)} bytes on stream {number}")
             stream = self._streams.get(number)
             if stream is not None:
@@ -370,31 +358,41 @@ class Connection(asyncio.Protocol):
         elif kind == PUSH_PROMISE:
             raise PeerBroken("a promise from a client")
 
+    def _made_noise(self, frames: int = 1) -> None:
+        self.noise += frames
+        if self.noise > self._limits.noise:
+            raise PeerBroken(f"{self._limits.noise} frames more than calls that were answered")
+
     def _more(self, number: int, payload: bytes) -> None:
         more = more_window(payload)
+        self._grants += 1
+        if not self._grants % GRANTS_AN_ANSWER:
+            self._made_noise()
         if number:
             stream = self._streams.get(number)
             if stream is not None:
-                stream.window += more
-                if number in self.blocked:
-                    stream.on_window()
+                stream.window = _widened(stream.window, more)
+                stream.on_window()
             return
-        self._window += more
-        if self._window > MOST_WINDOW:
-            raise PeerBroken("a window of more than 2**31 - 1 bytes")
-        self._unblock()
-
-    def _unblock(self) -> None:
+        self._window = _widened(self._window, more)
         for stream in list(self.blocked.values()):
             if self._window <= 0:
                 return
+            del self.blocked[stream.number]
             stream.on_window()
 
     def _settings(self, payload: bytes) -> None:
         window = initial_window(payload)
-        if window is not None:
-            for stream in self._streams.values():
-                stream.window += window - self.stream_window
-            self.stream_window = window
         self.write(frame(SETTINGS, ACK, 0))
-        self._unblock()
+        if window is None or window == self.stream_window:
+            return
+        more, self.stream_window = window - self.stream_window, window
+        for stream in list(self._streams.values()):
+            stream.window = _widened(stream.window, more)
+            stream.on_window()
+
+
+def _widened(window: int, more: int) -> int:
+    if window + more > MOST_WINDOW:
+        raise PeerBroken("a window of more than 2**31 - 1 bytes")
+    return window + more

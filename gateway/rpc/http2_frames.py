@@ -4,6 +4,7 @@ import struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
+OF_CONNECTIONS = (SETTINGS, PING, GOAWAY)  # and of no stream
 END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, PRIORITY = 0x4, 0x8, 0x20
 SURROUNDED = PADDED | PRIORITY  # a header block is not all of its frame
@@ -20,7 +21,7 @@ class PeerBroken(Exception):
     """The peer sent what HTTP/2 does not allow, or more than its limits do."""
 
 
-def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+def frame(kind: int, flags: int, number: int, payload: bytes | bytearray = b"") -> bytes:
     """Write one frame."""
     return HEAD.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, number) + payload
 

@@ -1,19 +1,30 @@
 """One request and its answer on an HTTP/2 connection: what waits for the peer's window, and who waits with it."""
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.rpc.http2 import Connection
 
 UNSENT_BYTES = 1 << 16  # of one stream; who writes more than this waits
+ANSWERS_A_TURN = 16  # of one stream, however ready they are: other calls have their turn
 
 
 class Stream:
     """One request and its answer. A subclass says what is made of it: ``on_headers``, ``on_data``, ``on_reset``."""
 
-    __slots__ = ("_unsent", "_waiting", "connection", "is_answered", "is_asked", "number", "owed", "window")
+    __slots__ = (
+        "_ending",
+        "_turn",
+        "_unsent",
+        "_waiting",
+        "connection",
+        "is_answered",
+        "is_asked",
+        "number",
+        "owed",
+        "window",
+    )
 
     def __init__(self, connection: "Connection", number: int) -> None:
         self.connection = connection
@@ -22,7 +33,9 @@ class Stream:
         self.owed = connection.receive_window  # what we let the peer send
         self.is_asked = False  # the peer has sent everything
         self.is_answered = False
-        self._unsent: deque[tuple[bytes, bool]] | None = None  # payloads, and whether each is a header block
+        self._turn = 0
+        self._unsent: bytearray | None = None
+        self._ending: bytes | None = None  # the header block that comes after what is unsent
         self._waiting: asyncio.Future[None] | None = None
 
     def on_headers(self, block: bytes, is_last: bool) -> None:
@@ -36,26 +49,27 @@ class Stream:
 
     def send(self, data: bytes) -> None:
         """Send a piece of the answer, as far as the windows let it, and the rest later."""
-        if self._unsent is None:
-            sent = self.connection.send_data(self, data)
-            if sent == len(data):
-                return
-            self._unsent = deque()
-            data = data[sent:]
-        self._unsent.append((data, False))
-        self.connection.blocked[self.number] = self
+        if self._unsent is not None:
+            self._unsent += data
+            return
+        sent = self.connection.send_data(self, data)
+        if sent < len(data):
+            self._unsent = bytearray(data[sent:])
 
     def end(self, block: bytes) -> None:
         """End the answer with a header block, after everything that was sent."""
         self.is_answered = True
         if self._unsent is not None:
-            self._unsent.append((block, True))
+            self._ending = block
             return
         self.connection.finish(self, block)
 
     async def drained(self) -> None:
-        """Wait while too much is unsent, which is while the caller does not read."""
-        while self._unsent is not None and sum(len(data) for data, _ in self._unsent) > UNSENT_BYTES:
+        """Wait while too much is unsent, which is while the caller does not read, and for others now and then."""
+        self._turn += 1
+        if not self._turn % ANSWERS_A_TURN:
+            await asyncio.sleep(0)
+        while self._unsent is not None and len(self._unsent) > UNSENT_BYTES:
             if self._waiting is None:
                 self._waiting = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiting)
@@ -63,19 +77,16 @@ class Stream:
 
     def on_window(self) -> None:
         """Send what waits, as far as it goes now."""
-        while self._unsent:
-            data, is_block = self._unsent.popleft()
-            if is_block:
-                self.connection.finish(self, data)
-                continue
-            sent = self.connection.send_data(self, data)
-            if sent < len(data):
-                self._unsent.appendleft((data[sent:], False))
-                break
-        if not self._unsent:
+        unsent = self._unsent
+        if unsent is None:
+            return
+        del unsent[: self.connection.send_data(self, unsent)]
+        if not unsent:
             self._unsent = None
-            self.connection.blocked.pop(self.number, None)
-        self._wake()
+            if self._ending is not None:
+                self.connection.finish(self, self._ending)
+        if len(unsent) <= UNSENT_BYTES:
+            self._wake()
 
     def forget(self) -> None:
         """Drop what was not sent: nobody wants it."""

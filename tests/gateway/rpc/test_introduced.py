@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.rpc.exchanges import GrpcServer
-from gateway.rpc.http2 import STRANGER, Connection
+from gateway.rpc.http2 import Connection
 from gateway.rpc.http2_frames import PREFACE
+from gateway.rpc.http2_limits import STRANGER
 from gateway.rpc.introduced import HEAD, NAMES, SIGNATURE, Introduced, identity
 
 URI, DNS, SUBJECT = NAMES

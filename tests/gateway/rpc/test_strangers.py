@@ -16,7 +16,6 @@ from gateway.rpc.direct import DirectFront
 from gateway.rpc.exchanges import GrpcServer
 from gateway.rpc.header_block import BlockBroken, leaves_no_trace, read_block
 from gateway.rpc.header_table import HeaderTable
-from gateway.rpc.http2 import STRANGER
 from gateway.rpc.http2_frames import (
     DATA,
     END_HEADERS,
@@ -28,6 +27,7 @@ from gateway.rpc.http2_frames import (
     WINDOW_UPDATE,
     frame,
 )
+from gateway.rpc.http2_limits import STRANGER
 from gateway.rpc.wire import frame as message
 from gateway.settings import GatewaySettings
 from protos.contract.fields import FieldInvalid
