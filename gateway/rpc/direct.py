@@ -15,7 +15,7 @@ from gateway.rpc.wire import Method
 LOOK_S = 1.0  # how often connections are looked at
 GREETING_S = 10.0
 MOST_AGE_S = 300.0
-LEAVE_S = 5.0  # that an old connection's last calls have
+LEAVE_S = 5.0  # that an old connection's last calls have, and a caller to read what was said before the end
 NOISE_A_SECOND = 100  # is forgiven
 DRAIN_LOOK_S = 0.02
 
@@ -71,12 +71,12 @@ class DirectFront:
 
 
 async def drained(server: GrpcServer, grace_s: float) -> None:
-    """Begin no new calls, and give those that are open ``grace_s`` to end."""
-    for connection in list(server.connections):
-        connection.leave()
+    """Begin no new calls, and give those that are open ``grace_s`` to end, and callers to read their answers."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace_s):
-            while server.in_flight:
+            while server.connections:
+                for connection in list(server.connections):
+                    connection.leave()
                 await asyncio.sleep(DRAIN_LOOK_S)
 
 
@@ -84,14 +84,21 @@ async def look_after(server: GrpcServer) -> None:
     """Send connections away that are no HTTP/2 or have stood long enough."""
     while True:
         await asyncio.sleep(LOOK_S)
-        now = asyncio.get_running_loop().time()
-        for connection in list(server.connections):
-            connection.noise = max(0, connection.noise - NOISE_A_SECOND)
-            age = now - connection.began
-            if age > MOST_AGE_S + LEAVE_S or (age > GREETING_S and not connection.is_greeted):
-                connection.close()
-            elif age > MOST_AGE_S:
-                connection.leave()
+        look(server, asyncio.get_running_loop().time())
+
+
+def look(server: GrpcServer, now: float) -> None:
+    """Look at every connection once."""
+    for connection in list(server.connections):
+        connection.noise = max(0, connection.noise - NOISE_A_SECOND)
+        age = now - connection.began
+        if connection.ended is not None:
+            if now - connection.ended > LEAVE_S:
+                connection.abort()
+        elif age > MOST_AGE_S + LEAVE_S or (age > GREETING_S and not connection.is_greeted):
+            connection.close()
+        elif age > MOST_AGE_S:
+            connection.leave()
 
 
 class _TooMany(asyncio.Protocol):

@@ -7,7 +7,6 @@ and everything they give rise to at once leaves in one write.
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
 
 import structlog
 
@@ -22,6 +21,7 @@ from gateway.rpc.http2_frames import (
     FRAME_BYTES,
     HEAD,
     HEADERS,
+    HEARD,
     MOST_WINDOW,
     NO_ERROR,
     OF_CONNECTIONS,
@@ -46,9 +46,11 @@ from gateway.rpc.http2_frames import (
     more_window,
     reset,
     unpadded,
+    widened,
     window_update,
 )
 from gateway.rpc.http2_limits import GRANTS_AN_ANSWER, MOST_PIECES, OUR_ENVOY, Limits
+from gateway.rpc.http2_output import Output
 from gateway.rpc.http2_stream import Stream
 
 log = structlog.get_logger()
@@ -56,7 +58,7 @@ log = structlog.get_logger()
 Opened = Callable[["Connection", int, bytes], Stream | Refusal]
 
 
-class Connection(asyncio.Protocol):
+class Connection(Output):
     """One connection of the peer. ``opened(connection, number, block)`` makes the stream of a request that begins, or
     says how it ends at once: what is refused for its headers is never a stream, and costs as little as can be.
 
@@ -72,29 +74,20 @@ class Connection(asyncio.Protocol):
         lost: "Callable[[Connection], None]",
         limits: Limits = OUR_ENVOY,
     ) -> None:
+        super().__init__(is_stranger=limits is not OUR_ENVOY)
         self._opened = opened
         self._lost = lost
         self._limits = limits
         self.receive_window = receive_window
-        self._table = HeaderTable(limits.block_bytes) if limits is not OUR_ENVOY else None
+        self._table = HeaderTable(limits.block_bytes) if self._is_stranger else None
         self.noise = 0
         self.identity = ""  # what the caller's certificate names, where the connection says
         self._pieces = 0
-        self._is_leaving = False
-        self.loop = asyncio.get_running_loop()
-        self.began = self.loop.time()
-        self._transport: asyncio.Transport | None = None
         self._pending = b""
-        self.is_greeted = False
-        self._streams: dict[int, Stream] = {}
-        self._last = 0
         self._block: tuple[int, int, bytes] | None = None  # headers that go on: stream, flags, what came
         self._received = 0
         self._window = 65_535
         self._grants = 0
-        self._outgoing: list[bytes] = []
-        self._is_reading = False
-        self._unpaused: asyncio.Future[None] | None = None
         self.stream_window = 65_535
         self.blocked: dict[int, Stream] = {}  # by the connection's window, and not by their own
 
@@ -102,42 +95,23 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say what we keep to."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from nothing
+        super().connection_made(transport)
         limits = self._limits
         said = hello(streams=limits.streams, window=self.receive_window, block_bytes=limits.block_bytes)
-        self._transport.write(said + window_update(0, limits.window))
+        self.write(said + window_update(0, limits.window))
+        self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Nobody waits for any stream of this connection."""
-        self._transport = None
-        self._outgoing.clear()
-        self.resume_writing()
+        super().connection_lost(error)
         for stream in list(self._streams.values()):
             self._drop(stream)
         self._lost(self)
 
-    def pause_writing(self) -> None:
-        """Have streams wait: the peer does not read. Nor is a stranger read, or it could have us say ever more."""
-        if self._unpaused is None:
-            self._unpaused = self.loop.create_future()
-            if self._table is not None and self._transport is not None:
-                self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Let streams go on."""
-        if self._unpaused is not None:
-            self._unpaused.set_result(None)
-            self._unpaused = None
-            if self._table is not None and self._transport is not None:
-                self._transport.resume_reading()
-
-    async def writable(self) -> None:
-        """Wait while the peer does not read."""
-        if self._unpaused is not None:
-            await asyncio.shield(self._unpaused)
-
     def data_received(self, data: bytes) -> None:
         """Handle every frame that is whole; what that gives rise to leaves at once."""
+        if self.ended is not None:
+            return
         self._is_reading = True
         try:
             self._pending = self._frames(self._pending + data if self._pending else data)
@@ -146,23 +120,15 @@ class Connection(asyncio.Protocol):
                 self.write(window_update(0, self._received))
                 self._received = 0
         except (PeerBroken, BlockBroken) as error:
-            if self._table is None:
+            if not self._is_stranger:
                 log.error("http2_peer_broken", error=str(error))
-            if self._transport is not None:
-                self._flush()
-                self._transport.write(goaway(self._last, PROTOCOL_ERROR))
-                self._transport.close()
+            self.write(goaway(self._last if self._parted is None else self._parted, PROTOCOL_ERROR))
+            self._end(is_in_order=False)
         finally:
             self._is_reading = False
             self._flush()
 
     # What streams call
-
-    def write(self, data: bytes) -> None:
-        """Send bytes: at the end of the read that gave rise to them, else of this turn of the loop."""
-        if not self._outgoing and not self._is_reading:
-            self.loop.call_soon(self._flush)
-        self._outgoing.append(data)
 
     def send_data(self, stream: Stream, data: bytes | bytearray) -> int:
         """Send of a stream what both windows let through; returns how much that was."""
@@ -198,27 +164,7 @@ class Connection(asyncio.Protocol):
             stream.owed += size
             self.write(window_update(stream.number, size))
 
-    def leave(self) -> None:
-        """Take no new streams and end with the last one; what the peer begins now it may ask of others."""
-        if self._transport is not None and not self._is_leaving:
-            self._is_leaving = True
-            self.write(goaway(self._last, NO_ERROR))
-
-    def close(self) -> None:
-        """End now."""
-        if self._transport is not None:
-            self.leave()
-            self._flush()
-            self._transport.close()
-
     # Frames
-
-    def _flush(self) -> None:
-        if self._transport is not None and self._outgoing:
-            self._transport.write(b"".join(self._outgoing))
-            if self._is_leaving and not self._streams:
-                self._transport.close()
-        self._outgoing.clear()
 
     def _gone(self, stream: Stream) -> None:
         """Forget a stream that was answered; one whose request still comes is told to stop."""
@@ -229,7 +175,7 @@ class Connection(asyncio.Protocol):
 
     def _drop(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
-        if self._is_leaving:
+        if self._parted is not None:
             self.write(b"")  # which ends the connection where this was the last one
         stream.is_asked = True
         stream.forget()
@@ -307,7 +253,8 @@ class Connection(asyncio.Protocol):
                 return  # of a stream that is over here
             raise PeerBroken(f"a request on stream {number}")
         self._last = number
-        if self._is_leaving:
+        if self._parted is not None:
+            self._made_noise()
             return
         if len(self._streams) >= self._limits.streams:
             self.noise += 1
@@ -343,6 +290,8 @@ class Connection(asyncio.Protocol):
             if len(payload) != 8:
                 raise PeerBroken(f"a ping of {len(payload)} bytes, expected 8")
             self.write(frame(PING, ACK, 0, payload))
+        elif kind == PING and payload == HEARD and self._is_told:
+            self._part()
         elif kind == CONTINUATION:
             if self._block is None or self._block[0] != number:
                 raise PeerBroken("headers go on that did not begin")
@@ -371,10 +320,10 @@ class Connection(asyncio.Protocol):
         if number:
             stream = self._streams.get(number)
             if stream is not None:
-                stream.window = _widened(stream.window, more)
+                stream.window = widened(stream.window, more)
                 stream.on_window()
             return
-        self._window = _widened(self._window, more)
+        self._window = widened(self._window, more)
         for stream in list(self.blocked.values()):
             if self._window <= 0:
                 return
@@ -388,11 +337,5 @@ class Connection(asyncio.Protocol):
             return
         more, self.stream_window = window - self.stream_window, window
         for stream in list(self._streams.values()):
-            stream.window = _widened(stream.window, more)
+            stream.window = widened(stream.window, more)
             stream.on_window()
-
-
-def _widened(window: int, more: int) -> int:
-    if window + more > MOST_WINDOW:
-        raise PeerBroken("a window of more than 2**31 - 1 bytes")
-    return window + more

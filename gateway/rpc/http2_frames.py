@@ -13,6 +13,7 @@ NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM = 0, 1, 7
 
 FRAME_BYTES = 16_384  # the longest payload that either side may send unasked
 MOST_WINDOW = 2**31 - 1
+HEARD = b"we leave"  # what a peer sends back when it has heard it
 HEAD = struct.Struct(">BHBBI")  # length in two parts, kind, flags, stream
 _SETTING = struct.Struct(">HI")
 
@@ -45,6 +46,11 @@ def reset(number: int, code: int) -> bytes:
 def goaway(last: int, code: int) -> bytes:
     """Say which stream was the last one that is answered."""
     return frame(GOAWAY, 0, 0, struct.pack(">II", last, code))
+
+
+def farewell() -> bytes:
+    """Say that a last stream will be named once the peer has heard this."""
+    return goaway(MOST_WINDOW, NO_ERROR) + frame(PING, 0, 0, HEARD)
 
 
 class Refusal:
@@ -93,6 +99,13 @@ def more_window(payload: bytes) -> int:
     if len(payload) != 4:
         raise PeerBroken("a window update of another size than 4 bytes")
     return int.from_bytes(payload, "big") & MOST_WINDOW
+
+
+def widened(window: int, more: int) -> int:
+    """Return a window that so much more was granted of; raises PeerBroken."""
+    if window + more > MOST_WINDOW:
+        raise PeerBroken("a window of more than 2**31 - 1 bytes")
+    return window + more
 
 
 def initial_window(payload: bytes) -> int | None:

@@ -20,13 +20,19 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.said = b""
-        self.is_closed = False
+        self.is_closed = self.is_aborted = False
 
     def write(self, data: Any) -> None:
         self.said += bytes(data)
 
     def close(self) -> None:
         self.is_closed = True
+
+    def write_eof(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
 
 class Peer:

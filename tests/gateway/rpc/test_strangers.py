@@ -231,24 +231,6 @@ def test_who_does_not_read_is_not_read() -> None:
     serve(story)
 
 
-def test_a_connection_that_leaves_answers_what_it_took_and_nothing_after() -> None:
-    async def story(peer: Peer, server: GrpcServer) -> None:
-        peer.say(HELLO + frame(HEADERS, END_HEADERS, 1, block(ECHO)))
-        peer.connection.leave()
-        peer.say(request(3, ECHO, message(b"late")))
-        await turns()
-        assert not peer.wire.is_closed
-        peer.say(frame(DATA, 1, 1, message(b"first")))
-        await turns()
-        assert peer.answer(1)[1] == message(b"first")
-        assert not peer.kinds(3)
-        assert peer.wire.is_closed
-        assert [payload for kind, _, _, payload in peer.frames() if kind == GOAWAY] == [struct.pack(">II", 1, 0)]
-        peer.connection.connection_lost(None)
-
-    serve(story)
-
-
 def test_connections_beyond_the_limit_are_closed_and_a_drain_lets_calls_end() -> None:
     async def run() -> None:
         front = DirectFront(Echo().methods(), address="127.0.0.1:0", max_connections=1)
