@@ -21,6 +21,7 @@ _POOL = 16  # batches sorted by length together: short texts are not padded to l
 _SOFTNESS = 0.1  # of the cheapest decision, in units of cost, so that expected cost has a slope
 _LOOKING = 0.1  # of the work of training that looks at the development part may take
 _TELL = 5  # steps between two words to the parent
+_TEMPERATURES = [2 ** (n / 4) for n in range(-8, 13)]  # .25 to 8, as calibration tries
 
 Tell = Callable[[float, str], None]
 
@@ -123,7 +124,7 @@ class _Fit:
         truth = self.dev_targets.numpy()
         return {
             "step": step,
-            "loss": float(self._loss(logits, self.dev_targets)),
+            "loss": calibrated_loss(logits, lambda softer: self._loss(softer, self.dev_targets)),
             "accuracy": float(accuracy(truth, guess)[0]),
             "macro_f1": float(macro_f1(truth, guess, self.labels)[0]),
         }
@@ -152,6 +153,15 @@ class _Fit:
     def _schedule(self, step: int) -> float:
         warm_up = max(1, int(self.recipe.warm_up * self.steps))
         return min((step + 1) / warm_up, max(0.0, (self.steps - step) / max(1, self.steps - warm_up)))
+
+
+def calibrated_loss(logits: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """Return the least loss at any temperature.
+
+    A bundle gets a temperature afterwards (``calibration``), so weights are no worse for being too sure: as it comes,
+    the least loss is often that of an early look, before the model is sure of anything (Guo et al., 2017).
+    """
+    return min(float(loss(logits / temperature)) for temperature in _TEMPERATURES)
 
 
 def fit(
