@@ -9,10 +9,11 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from gateway.errors import FramingBroken, UnknownMethod
-from gateway.rpc.header_block import read_block, write_block
+from gateway.rpc.asked import Asked, Headings
+from gateway.rpc.header_block import write_block
 from gateway.rpc.http2 import Connection
 from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, MOST_WINDOW, Refusal
 from gateway.rpc.http2_frames import frame as http2_frame
@@ -21,7 +22,7 @@ from gateway.rpc.http2_stream import Stream
 from gateway.rpc.introduced import Introduced
 from gateway.rpc.local import LOCAL, LOCAL_CALLS
 from gateway.rpc.requests import Requests
-from gateway.rpc.stamp import unstamped, waited_s
+from gateway.rpc.stamp import waited_s
 from gateway.rpc.status import BUSY, INTERRUPTED, LATE, OK, Status, status_of
 from gateway.rpc.step import Step
 from gateway.rpc.wire import (
@@ -32,12 +33,9 @@ from gateway.rpc.wire import (
     MessageReader,
     Method,
     ServerStream,
-    certificate_name,
     closing,
     frame,
     percent_encode,
-    read_metadata,
-    timeout_s,
 )
 
 LOOK_S = 0.01  # how often calls are looked at: is the deadline over?
@@ -45,7 +43,6 @@ UPLOAD_S = 10.0  # how long a caller may take over sending a request when it nam
 # A handler knows the deadline and answers by it; this much later the front answers for it.
 GRACE_S = 0.005
 MOST_HEADER_BYTES = 1 << 14  # of a caller's own; our Envoy has its own limit and adds to them
-MOST_KEPT = 4096  # header blocks whose meaning is kept
 
 
 def _status_fields(status: Status) -> list[tuple[bytes, bytes]]:
@@ -68,19 +65,6 @@ _AFTER = struct.Struct(f">5sI{len(_OK)}s")
 _START_HEAD = http2_frame(HEADERS, END_HEADERS, 0, _START)[:5]
 _Unary = Callable[[Call, bytes], Coroutine[Any, Any, bytes]]  # written here once: to make such a type takes 4 us
 _OK_HEAD = http2_frame(HEADERS, END_HEADERS | END_STREAM, 0, _OK)[:5]
-
-
-class Asked(NamedTuple):
-    """What the headers of a request say, which is the same for very many requests."""
-
-    path: str
-    method: Method | None
-    error: Exception | None  # why there is nothing to be done
-    is_grpc: bool
-    timeout_s: float | None
-    encoding: str
-    metadata: dict[str, str | bytes]
-    identity: str
 
 
 class GrpcServer:
@@ -107,7 +91,7 @@ class GrpcServer:
         self.refused = 0  # calls for which there was no room
         self.connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
-        self._asked: dict[bytes, Asked] = {}
+        self._headings = Headings(self.methods, is_envoy=self.is_envoy)
         self._is_looking = False
 
     @property
@@ -140,45 +124,12 @@ class GrpcServer:
         """Make the exchange of a call, or refuse what can be refused now."""
         if len(block) > MOST_HEADER_BYTES and not self.is_envoy:
             return _TOO_MANY_HEADERS
-        asked = self._what_is_asked(block)
+        asked, given_s = self._headings.read(block)
         room = self.max_calls - len(self.running)
         if room <= 0 and (room <= -LOCAL_CALLS or not asked.path.startswith(LOCAL)):
             self.refused += 1
             return _BUSY
-        return _Exchange(self, connection, number, asked) if asked.is_grpc else _NOT_GRPC
-
-    def _what_is_asked(self, block: bytes) -> Asked:
-        """Read a request's header block, but for the stamp, which differs each time; what was read is kept."""
-        key = unstamped(block) if self.is_envoy else block
-        found = self._asked.get(key)
-        if found is None:
-            if len(self._asked) >= MOST_KEPT:
-                self._asked.clear()
-            found = self._asked[key] = self._read(block)
-        return found
-
-    def _read(self, block: bytes) -> Asked:
-        headers = dict(read_block(block))
-        path = headers.get(b":path", b"").decode("latin-1")
-        is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
-        is_grpc = is_grpc and headers.get(b":method") == b"POST"
-        method = self.methods.get(path)
-        error: Exception | None = None
-        limit: float | None = None
-        metadata: dict[str, str | bytes] = {}
-        encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
-        try:
-            if method is None:
-                raise UnknownMethod(path)
-            timeout = headers.get(b"grpc-timeout")
-            limit = None if timeout is None else timeout_s(timeout)
-            metadata = read_metadata(headers)
-            MessageReader(encoding, 0)  # raises where the encoding is unknown
-        except Exception as problem:
-            error = problem
-        certificate = headers.get(b"x-forwarded-client-cert") if self.is_envoy else None
-        identity = certificate_name(certificate.decode("latin-1")) if certificate else ""
-        return Asked(path, method, error, is_grpc, limit, encoding, metadata, identity)
+        return _Exchange(self, connection, number, asked, given_s) if asked.is_grpc else _NOT_GRPC
 
     def began(self, exchange: "_Exchange") -> None:
         """Count a call."""
@@ -204,6 +155,7 @@ class _Exchange(Stream):
     __slots__ = (
         "_asked",
         "_call",
+        "_given_s",
         "_has_begun_answer",
         "_is_gzip",
         "_is_late",
@@ -217,10 +169,13 @@ class _Exchange(Stream):
         "give_up_at",
     )
 
-    def __init__(self, server: GrpcServer, connection: Connection, number: int, asked: Asked) -> None:
+    def __init__(
+        self, server: GrpcServer, connection: Connection, number: int, asked: Asked, given_s: float | None
+    ) -> None:
         super().__init__(connection, number)
         self._server = server
         self._asked = asked
+        self._given_s = given_s
         self._has_begun_answer = self._is_gzip = self._is_late = self._is_over = False
         self._reader: MessageReader | None = None
         self._work: asyncio.Task[None] | Step | None = None
@@ -239,8 +194,8 @@ class _Exchange(Stream):
             self._end(status_of(asked.error or UnknownMethod(asked.path), asked.path))
             return
         deadline: float | None = None
-        if asked.timeout_s is not None:
-            deadline = began + asked.timeout_s
+        if self._given_s is not None:
+            deadline = began + self._given_s
             self.give_up_at = deadline + GRACE_S
             if now >= deadline:
                 self._end(LATE)  # nobody waits any more, and others do

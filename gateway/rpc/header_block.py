@@ -46,6 +46,11 @@ def _append_number(block: bytearray, number: int) -> None:
 
 def read_block(block: bytes) -> list[Field]:
     """Return the fields in order; raises BlockBroken."""
+    return [field for field, _ in fields_and_ends(block)]
+
+
+def fields_and_ends(block: bytes) -> list[tuple[Field, int]]:
+    """Return the fields in order, each with the place where it ends; raises BlockBroken."""
     found = []
     at, end = 0, len(block)
     try:
@@ -55,7 +60,7 @@ def read_block(block: bytes) -> list[Field]:
                 index, at = _number(block, at, 0x7F)
                 if not index:
                     raise BlockBroken("a field of index 0")
-                found.append(_STATIC[index])
+                found.append((_STATIC[index], at))
                 continue
             if 0x20 <= first < 0x40:
                 size, at = _number(block, at, 0x1F)
@@ -68,7 +73,7 @@ def read_block(block: bytes) -> list[Field]:
             else:
                 name, at = _text(block, at)
             value, at = _text(block, at)
-            found.append((name, value))
+            found.append(((name, value), at))
     except IndexError:
         raise BlockBroken("a block ends inside a field, or refers to a table") from None
     return found
@@ -123,10 +128,12 @@ def _text(block: bytes, at: int) -> tuple[bytes, int]:
     return (_inflate(raw) if is_huffman else raw), end
 
 
-@lru_cache(maxsize=4096)
-def _inflate(raw: bytes) -> bytes:
-    """Undo the Huffman coding. Most names and values come again, so the last ones are kept."""
+def inflate(raw: bytes) -> bytes:
+    """Undo the Huffman coding; raises BlockBroken."""
     try:
         return bytes(decode_huffman(raw))
     except HPACKError as error:
         raise BlockBroken("a string is not Huffman coded as it says") from error
+
+
+_inflate = lru_cache(maxsize=4096)(inflate)  # most names and values come again
