@@ -263,14 +263,17 @@ class _Exchange(Stream):
             reader = self._reader = MessageReader(self._asked.encoding, self._server.max_message_bytes)
             self._messages: list[bytes] = []
             self._is_gzip = data[:1] == b"\x01"
-        self._messages += reader.feed(data)
-        if is_last:
+        reader.add(data)
+        messages = self._messages
+        while len(messages) < 2 and (message := reader.take()) is not None:
+            messages.append(message)
+        if len(messages) < 2:
+            if not is_last:
+                return None
             reader.end()
-        elif len(self._messages) <= 1:
-            return None
-        if len(self._messages) != 1:
-            raise FramingBroken(f"the request has {len(self._messages)} messages or more, expected one")
-        return self._messages[0]
+        if len(messages) != 1:
+            raise FramingBroken(f"the request has {len(messages)} messages or more, expected one")
+        return messages[0]
 
     # What is done
 

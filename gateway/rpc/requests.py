@@ -1,7 +1,6 @@
 """The requests of a stream, as they come."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 
 from gateway.rpc.http2_stream import Stream
@@ -11,17 +10,16 @@ GIVE_BACK_BYTES = 1 << 15  # of a stream's window, at once
 
 
 class Requests:
-    """Pieces of a stream that a handler takes messages out of, one at a time."""
+    """What came of a stream, which a handler takes messages out of, one at a time. It is no more than the window."""
 
     def __init__(self, stream: Stream, reader: MessageReader) -> None:
         self._stream = stream
         self._reader = reader
-        self._chunks: deque[bytes] = deque()
         self._more: asyncio.Future[None] | None = None
 
     def put(self, data: bytes) -> None:
         """Add a piece, perhaps the last one: the stream knows."""
-        self._chunks.append(data)
+        self._reader.add(data)
         if self._more is not None:
             if not self._more.done():  # its handler may have been cancelled in this turn of the loop
                 self._more.set_result(None)
@@ -29,18 +27,19 @@ class Requests:
 
     async def messages(self) -> AsyncIterator[bytes]:
         """Yield the messages. The peer may send no more than the window until they are taken."""
-        taken, stream = 0, self._stream
+        taken, stream, reader = 0, self._stream, self._reader
         while True:
-            while self._chunks:
-                chunk = self._chunks.popleft()
-                taken += len(chunk)
+            held = reader.held
+            message = reader.take()
+            if message is not None:
+                taken += held - reader.held
                 if taken >= GIVE_BACK_BYTES:
                     stream.connection.give_back(stream, taken)
                     taken = 0
-                for message in self._reader.feed(chunk):
-                    yield message
+                yield message
+                continue
             if stream.is_asked:
-                self._reader.end()
+                reader.end()
                 return
             self._more = asyncio.get_running_loop().create_future()
             await self._more

@@ -100,7 +100,7 @@ def frame(payload: bytes, *, compress: bool = False) -> bytes:
 
 
 class MessageReader:
-    """Cut a request body into messages, however it was split on the way; holds one message at most."""
+    """Cut a request body into messages, however it was split on the way; each is inflated when it is taken."""
 
     def __init__(self, encoding: str, max_bytes: int) -> None:
         if encoding not in ("identity", "gzip"):
@@ -109,32 +109,36 @@ class MessageReader:
         self._max_bytes = max_bytes
         self._pending = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes, return the messages they complete.
+    @property
+    def held(self) -> int:
+        """How many bytes were added and not taken."""
+        return len(self._pending)
+
+    def add(self, data: bytes) -> None:
+        """Keep bytes until they are taken."""
+        self._pending += data
+
+    def take(self) -> bytes | None:
+        """Return the next message, None while it is not whole.
 
         Raises:
-            MessageTooLarge: A prefix announces more than may come, before any of it is kept.
+            MessageTooLarge: A prefix announces more than may come, before any of it is waited for.
             FramingBroken: A flag that is neither 0 nor 1, or compressed bytes that are not what was announced.
         """
         pending = self._pending
-        pending += data
-        messages = []
-        at = 0
-        while len(pending) - at >= PREFIX.size:
-            flag, length = PREFIX.unpack_from(pending, at)
-            if flag > 1 or (flag and self._encoding == "identity"):
-                raise FramingBroken(f"compressed flag is {flag} with grpc-encoding {self._encoding}")
-            if length > self._max_bytes:
-                raise MessageTooLarge(length, self._max_bytes)
-            if len(pending) - at - PREFIX.size < length:
-                break
-            at += PREFIX.size
-            message = bytes(pending[at : at + length])
-            messages.append(self._unpack(message) if flag else message)
-            at += length
-        if at:
-            del pending[:at]
-        return messages
+        if len(pending) < PREFIX.size:
+            return None
+        flag, length = PREFIX.unpack_from(pending)
+        if flag > 1 or (flag and self._encoding == "identity"):
+            raise FramingBroken(f"compressed flag is {flag} with grpc-encoding {self._encoding}")
+        if length > self._max_bytes:
+            raise MessageTooLarge(length, self._max_bytes)
+        end = PREFIX.size + length
+        if len(pending) < end:
+            return None
+        message = bytes(pending[PREFIX.size : end])
+        del pending[:end]
+        return self._unpack(message) if flag else message
 
     def end(self) -> None:
         """Say that the body is over; raises FramingBroken inside a message."""
