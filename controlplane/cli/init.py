@@ -67,8 +67,8 @@ def init(
     for path in (config, operators, key, key.with_name(key.name + ".pub")):
         if path.exists():
             raise Problem(f"{path} exists, expected a folder without one", "FAILED_PRECONDITION")
+    text = TEMPLATE.format(name=_quoted(deployment), pack=_quoted(_usable(pack, data)))
     folder.mkdir(parents=True, exist_ok=True)
-    text = TEMPLATE.format(name=_quoted(deployment), pack=_quoted(pack))
     if data is not None:
         text += f"data = {_quoted(str(data.resolve()))}\n"
     generate_key(key)
@@ -88,6 +88,16 @@ def init(
         f"a bundle from a labelled file: interlock bundle train {pack} --data FILE --author NAME "
         f"--store {folder / 'bundles'} --artifacts {folder / 'artifacts'}"
     )
+
+
+def _usable(pack: str, data: Path | None) -> str:
+    """Return how settings name a pack; raises what would keep a control plane from starting with it."""
+    from controlplane.packs.registry import FOLDERS, load_pack
+
+    if pack in FOLDERS and data is None:
+        return pack
+    load_pack(pack, data)
+    return f"{Path(pack).resolve()}/" if "/" in pack else pack
 
 
 def _quoted(text: str) -> str:

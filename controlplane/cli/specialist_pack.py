@@ -4,13 +4,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from controlplane.cli.bundle_store import BUNDLES, BundlesOption
 from controlplane.cli.output import JsonFlag, Problem, command, say, say_json, short, table
 from protos.contract.fields import FieldInvalid
+
+if TYPE_CHECKING:
+    from controlplane.settings import ControlSettings
 
 TEMPLATE = Path(__file__).parents[1] / "packs" / "template"
 FILES = ("task.toml", "suite.toml", "pack.toml", "scenarios.py")
@@ -39,8 +42,7 @@ def init(
     folder = into / name
     if folder.exists():
         raise Problem(f"{folder} exists, expected no such folder", "FAILED_PRECONDITION")
-    if config is not None and not config.is_file():
-        raise Problem(f"{config} does not exist, expected a deployment's settings", "NOT_FOUND")
+    deployment = _settings(config, name) if config is not None else None
     written = [str(path) for path in (_example(folder, name) if published is None else adopt(published, folder, name))]
     if config is not None:
         with config.open("a", encoding="utf-8") as settings:
@@ -48,10 +50,27 @@ def init(
     if as_json:
         say_json({"specialist": name, "folder": str(folder), "files": written})
         return
+    places = f" --store {deployment.bundles_dir} --artifacts {deployment.artifacts_dir}" if deployment else ""
     following = (
-        f"specialist try {folder}" if published is None else f"bundle train {folder}/ --data {published} --author YOU"
+        f"specialist try {folder}"
+        if published is None
+        else f"bundle train {folder}/ --data {published} --author YOU{places}"
     )
     say("\n".join(f"wrote {path}" for path in written), f"next: interlock {following}")
+
+
+def _settings(config: Path, name: str) -> "ControlSettings":
+    """Read a deployment's settings; raises Problem where it has a specialist of that name, FieldInvalid, PackUnknown."""
+    from controlplane.packs.registry import name_of
+    from controlplane.settings import ControlSettings
+
+    if not config.is_file():
+        raise Problem(f"{config} does not exist, expected a deployment's settings", "NOT_FOUND")
+    settings = ControlSettings.read(config)
+    for one in settings.specialists:
+        if name_of(one.pack) == name:
+            raise Problem(f"name is {name!r}, which {config} has as {one.pack}, expected another", "FAILED_PRECONDITION")
+    return settings
 
 
 def _example(folder: Path, name: str) -> list[Path]:

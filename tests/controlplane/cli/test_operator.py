@@ -1,5 +1,6 @@
 """Folders, keys and people: written once, never over something else."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def test_what_init_suggests_is_where_the_deployment_looks(tmp_path: Path) -> Non
 
 def test_what_init_writes_is_what_the_processes_read(tmp_path: Path) -> None:
     data = tmp_path / 'd\u00e9j\u00e0 "vu" \U0001f600.jsonl'
+    rows = [{"text": f"{word} thing number {i}", "label": word} for i in range(100) for word in ("good", "bad")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     more = ("--deployment", "prod", "--pack", "labelled-file", "--data", str(data))
     assert said("init", str(tmp_path / "d"), *more)[0] == 0
     config = tmp_path / "d" / "interlock.toml"
@@ -83,4 +86,23 @@ def test_init_overwrites_nothing(tmp_path: Path, left: str) -> None:
 @pytest.mark.parametrize("name", ["", "my prod", "a+b", "prod\n", "pröd", "x" * 191])
 def test_a_deployment_that_no_checkpoint_could_name_is_refused(tmp_path: Path, name: str) -> None:
     assert said("init", str(tmp_path / "d"), "--deployment", name)[0] == 2
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(
+    ("pack", "expected"),
+    [
+        (["--pack", "brand-safty"], "pack is 'brand-safty', expected one of brand-safety"),
+        (["--pack", "packs/missing"], "packs/missing/task.toml does not exist"),
+        (["--pack", "labelled-file"], "pack 'labelled-file' needs a data file"),
+        (["--pack", "labelled-file", "--data", "missing.jsonl"], "missing.jsonl"),
+        (["--data", "rows.jsonl"], "pack 'brand-safety' makes its own texts"),
+    ],
+    ids=["unknown", "no folder", "no file named", "no such file", "file not wanted"],
+)
+def test_a_pack_that_no_control_plane_would_start_with_is_refused_and_nothing_is_written(
+    tmp_path: Path, pack: list[str], expected: str
+) -> None:
+    code, found = said("init", str(tmp_path / "d"), *pack)
+    assert code == 2 and expected in found["error"]["message"]
     assert not (tmp_path / "d").exists()

@@ -1,5 +1,7 @@
 """Training and evaluating: jobs followed to their end."""
 
+from pathlib import Path
+
 import pytest
 
 from protos import control_pb2
@@ -64,3 +66,26 @@ def test_jobs_lists_results(trained: FakeControl) -> None:
     code, found = said("jobs", "list", "brand")
     assert (code, [j["id"] for j in found]) == (0, ["evaluate-1", "train-10", "evaluate-20"])
     assert "train [/is] running" in interlock("jobs", "list")[1]
+
+
+def test_a_deployment_gets_no_second_specialist_of_one_name(tmp_path: Path) -> None:
+    assert said("init", str(tmp_path / "prod"))[0] == 0
+    config = tmp_path / "prod" / "interlock.toml"
+    asked = ("specialist", "init", "refund-abuse", "--config", str(config))
+    assert said(*asked, "--into", str(tmp_path / "one"))[0] == 0
+    before = config.read_text()
+    code, refused = said(*asked, "--into", str(tmp_path / "two"))
+    assert (code, refused["error"]["status"]) == (1, "FAILED_PRECONDITION")
+    assert "name is 'refund-abuse', which " in refused["error"]["message"]
+    assert config.read_text() == before and not (tmp_path / "two").exists()
+
+
+def test_what_comes_after_init_names_the_deployments_own_folders(tmp_path: Path) -> None:
+    assert said("init", str(tmp_path / "prod"))[0] == 0
+    rows = "".join(f"{i},{'spam' if i % 2 else 'ham'},text {i} {'win' if i % 2 else 'home'}\n" for i in range(200))
+    (tmp_path / "sms.csv").write_text("id,label,text\n" + rows)
+    config = ("--config", str(tmp_path / "prod" / "interlock.toml"))
+    more = ("--from", str(tmp_path / "sms.csv"), "--into", str(tmp_path), *config)
+    code, text = interlock("specialist", "init", "messages", *more)
+    assert code == 0
+    assert f"--store {tmp_path / 'prod' / 'bundles'} --artifacts {tmp_path / 'prod' / 'artifacts'}" in text
