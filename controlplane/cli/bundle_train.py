@@ -88,7 +88,7 @@ def train(
         judged=dev,
         held_out=[
             *(cases_of_suite(pack, HELD_OUT_CASES) if is_packs else ()),
-            *cases_of_files(held_out, source.task, source.columns),
+            *cases_of_files((path, source) for path in held_out or ()),
         ],
         statements=pack.statements if is_packs else {},
         base=base,

@@ -1,7 +1,8 @@
 """``interlock dataset``: training sets as versioned folders, built behind the fence and checked again."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,10 +12,16 @@ from controlplane.cli.labelled import (
     FieldOption,
     HeldOutOption,
     LabelOption,
+    LabelValueOption,
     cases_of_files,
     cases_of_suite,
 )
 from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, command, marked, pairs, say, say_json, short, table
+
+if TYPE_CHECKING:
+    from controlplane.datasets.rows import Columns
+    from controlplane.packs.example import Example
+    from protos.contract.task import TaskSpec
 
 app = typer.Typer(help="Training sets: build, show, verify.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(help="Folder of the training set.")]
@@ -35,6 +42,7 @@ def build(
     licence: Annotated[str, typer.Option(help="Licence of the files, for the manifest.")] = "",
     label: LabelOption = LABEL,
     field: FieldOption = None,
+    label_value: LabelValueOption = None,
     batch: Annotated[str, typer.Option(help="Column a row came in with, such as its day: flips are looked for.")] = "",
     held_out: HeldOutOption = None,
     held_out_cases: HeldOutCases = HELD_OUT_CASES,
@@ -44,16 +52,21 @@ def build(
     from controlplane.datasets.build import DatasetRefused, Part, part_of, write
     from controlplane.datasets.build import build as put_together
     from controlplane.datasets.rows import Columns
+    from controlplane.evals.published_run import source_of
     from controlplane.packs.registry import load_pack
 
     if not scenarios and not data:
         raise Problem("nothing to build from, expected --scenarios or --data", "INVALID_ARGUMENT", WRONG_USE)
     found = load_pack(pack, pack_data)
-    columns = Columns(label=label, fields=pairs(field, "--field", "FIELD=COLUMN"), slices=(batch,) if batch else ())
+    fields, labels = pairs(field, "--field", "FIELD=COLUMN"), pairs(label_value, "--label-value", "VALUE=LABEL")
+    plain = Columns(label=label, fields=fields, labels=labels)
+    columns = replace(plain, slices=(batch,) if batch else ())
     parts = [Part("pack", pack, tuple(found.training_set(scenarios, seed)))] if scenarios else []
-    parts += [part_of(path, found.task, columns, licence, batch) for path in data or ()]
+    for path in data or ():
+        cases = source_of(pack, found.task, path, columns).cases(path)
+        parts.append(part_of(path, cases, licence, batch))
     try:
-        closed = [*cases_of_suite(found, held_out_cases), *cases_of_files(held_out, found.task, columns)]
+        closed = [*cases_of_suite(found, held_out_cases), *_closed(pack, found.task, held_out, plain)]
         built = put_together(found.task, parts, closed)
         manifest = write(built, out)
     except DatasetRefused as error:
@@ -89,16 +102,25 @@ def check(
     from controlplane.packs.registry import load_pack
 
     found = load_pack(pack, pack_data)
-    cases = [*cases_of_suite(found, held_out_cases), *cases_of_files(held_out, found.task, Columns())]
+    cases = [*cases_of_suite(found, held_out_cases), *_closed(pack, found.task, held_out, Columns())]
     try:
         manifest = verify(folder, cases, near=len(found.task.fields) == 1)
     except DatasetRefused as error:
         raise Problem(str(error), "FAILED_PRECONDITION") from error
+    if manifest.specialist != found.task.name:
+        raise Problem(f"{folder} is for {manifest.specialist!r}, expected {found.task.name!r}", "FAILED_PRECONDITION")
     if as_json:
         say_json({"verified": True, "digest": manifest.digest, "held_out": len(cases)})
     else:
         said = f"{folder}: {manifest.rows} rows as in {short(manifest.digest)}, none of {len(cases)} held out"
         say(marked(said, "green"))
+
+
+def _closed(name: str, task: "TaskSpec", files: list[Path] | None, columns: "Columns") -> "list[Example]":
+    """Read what no row may come from, a published set by its own columns; raises DataInvalid."""
+    from controlplane.evals.published_run import source_of
+
+    return cases_of_files((path, source_of(name, task, path, columns)) for path in files or ())
 
 
 def _tell(manifest: Any, as_json: bool) -> None:

@@ -104,14 +104,15 @@ def _measured(specialist: str, asked: "LabelledRun", as_json: bool) -> dict[str,
     from controlplane.evals.engine import EngineFailed
     from controlplane.evals.labelled_run import run_labelled
     from controlplane.evals.note_run import is_of_notes, run_notes
-    from controlplane.evals.published_run import as_published
+    from controlplane.evals.published_run import as_published, is_of_another_task
     from controlplane.packs.registry import load_metrics
 
     load_metrics()
     read, name = asked, ""
+    task = BundleStore(asked.bundles_dir).manifest(asked.bundle).task
     with tempfile.TemporaryDirectory(prefix="interlock-eval-") as scratch, bar(as_json) as progress:
         try:
-            if is_of_notes(BundleStore(asked.bundles_dir).manifest(asked.bundle).task, asked):
+            if is_of_notes(task, asked):
                 report = run_notes(asked, progress)
             else:
                 read, name = as_published(specialist, asked, Path(scratch))
@@ -119,10 +120,10 @@ def _measured(specialist: str, asked: "LabelledRun", as_json: bool) -> dict[str,
         except EngineFailed as error:
             raise Problem(str(error), "UNAVAILABLE") from error
         except DataInvalid as error:
-            if not name:
-                raise
             said = str(error).replace(str(read.data), str(asked.data))
-            raise DataInvalid(f"{said}; the file is of {name}, expected a bundle that learned from that set") from error
+            if name and is_of_another_task(specialist, asked.data, task):
+                said += f"; the file is of {name}, expected a bundle that learned from that set"
+            raise DataInvalid(said) from error
     report["data"] |= {"file": str(asked.data), "set": name}
     return report
 

@@ -1,7 +1,7 @@
 """``interlock eval ask``: have another model decide the same cases, and record its answers for ``eval run``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,10 +10,14 @@ from controlplane.cli.labelled import LABEL, DataOption, FieldOption, LabelOptio
 from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, bar, command, pairs, say, say_json
 from protos.contract.bundle import BundleStore
 
+if TYPE_CHECKING:
+    from controlplane.datasets.rows import Case, Columns
+    from protos.contract.task import TaskSpec
+
 
 @command
 def ask(
-    specialist: Annotated[str, typer.Argument(help="The specialist whose task is asked.")],
+    specialist: Annotated[str, typer.Argument(help="The specialist whose task is asked, or its folder's path.")],
     bundle: Annotated[str, typer.Option(help="Digest of the bundle to compare with, or the beginning of one.")],
     data: DataOption,
     url: Annotated[str, typer.Option(help="Base of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")],
@@ -36,17 +40,18 @@ def ask(
 
     Then: interlock eval run ... --answers NAME=OUT
     """
-    from controlplane.datasets.rows import Columns, read_cases
+    from controlplane.datasets.rows import Columns
     from controlplane.evals.asking import Endpoint, ModelRefused, Question, ask_all, read_key
+    from controlplane.packs.registry import name_of
 
     if not url.startswith(("http://", "https://")):
         raise Problem(f"--url is {url!r}, expected http:// or https://", "INVALID_ARGUMENT", WRONG_USE)
     store = BundleStore(bundles)
-    task = store.manifest(find_bundle_of(store, bundle, specialist)).task
+    task = store.manifest(find_bundle_of(store, bundle, name_of(specialist))).task
     columns = Columns(
         label=label, fields=pairs(field, "--field"), name=name, labels=pairs(label_value, "--label-value")
     )
-    rows = read_cases(data, task, columns, task.labels)
+    rows = _cases(specialist, data, task, columns)
     questions = [Question(row.name, row.text) for row in (rows[:cases] if cases else rows)]
     key = read_key(key_file) if key_file is not None else None
     endpoint = Endpoint(url, model, key, timeout_s, price_in, price_out)
@@ -61,6 +66,14 @@ def ask(
     else:
         say(f"{found['asked']} asked, {found['known']} known before: {out}")
         say(f"next: interlock eval run {specialist} ... --answers {model.split('/')[-1]}={out}")
+
+
+def _cases(specialist: str, data: Path, task: "TaskSpec", columns: "Columns") -> "list[Case]":
+    """Read the cases as ``interlock eval run`` does, a published set by its own columns; raises DataInvalid."""
+    from controlplane.evals.published_run import source_of
+
+    source = source_of(specialist, task, data, columns)
+    return source.cases(data, source.labels)
 
 
 def _check_whole(found: dict[str, Any], questions: int, out: Path) -> None:

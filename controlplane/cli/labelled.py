@@ -1,5 +1,6 @@
 """Options of commands that read labelled files, and what no training set may hold."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from controlplane.datasets.rows import Columns
     from controlplane.packs.example import Example
-    from protos.contract.task import TaskSpec
+    from controlplane.packs.published import PublishedSet
 
 HELD_OUT_CASES = 400  # of each part that a suite judges on
 DataOption = Annotated[Path, typer.Option("--data", help="CSV, TSV, JSON Lines or Parquet, perhaps with .gz.")]
@@ -35,10 +35,12 @@ def cases_of_suite(pack: Any, n: int) -> "list[Example]":
     return [*core, *dev, *pack.held_out_shifted(n, HELD_OUT_SEED)]
 
 
-def cases_of_files(files: list[Path] | None, task: "TaskSpec", columns: "Columns") -> "list[Example]":
-    """Read files that nothing may be learned from; raises DataInvalid."""
-    from controlplane.datasets.rows import read_cases
+def cases_of_files(files: "Iterable[tuple[Path, PublishedSet]]") -> "list[Example]":
+    """Read files that nothing may be learned from, each as it is read; raises DataInvalid."""
     from controlplane.packs.example import Example
 
-    plain = replace(columns, slices=(), bands={}, kept=())
-    return [Example(c.text, c.label) for path in files or () for c in read_cases(path, task, plain, task.labels)]
+    found = []
+    for path, one in files:
+        plain = replace(one, columns=replace(one.columns, slices=(), bands={}, kept=()))
+        found += [Example(case.text, case.label) for case in plain.cases(path)]
+    return found

@@ -60,7 +60,7 @@ def init(
 
 
 def _settings(config: Path, name: str) -> "ControlSettings":
-    """Read a deployment's settings; raises Problem where it has a specialist of that name, FieldInvalid, PackUnknown."""
+    """Read a deployment's settings; raises Problem where it has a specialist of that name already."""
     from controlplane.packs.registry import name_of
     from controlplane.settings import ControlSettings
 
@@ -69,7 +69,9 @@ def _settings(config: Path, name: str) -> "ControlSettings":
     settings = ControlSettings.read(config)
     for one in settings.specialists:
         if name_of(one.pack) == name:
-            raise Problem(f"name is {name!r}, which {config} has as {one.pack}, expected another", "FAILED_PRECONDITION")
+            raise Problem(
+                f"name is {name!r}, which {config} has as {one.pack}, expected another", "FAILED_PRECONDITION"
+            )
     return settings
 
 

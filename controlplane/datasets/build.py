@@ -7,7 +7,7 @@ from pathlib import Path
 from controlplane.datasets.fence import Fence
 from controlplane.datasets.manifest import DatasetManifest, Source, counts, source_of
 from controlplane.datasets.poison import suspicious
-from controlplane.datasets.rows import Columns, read_cases
+from controlplane.datasets.rows import Case
 from controlplane.packs.example import Example
 from controlplane.training.dataset import dataset_digest, read_dataset, write_dataset
 from protos.contract.digest import JsonMalformed, canonical_json, digest_bytes, parse_json_object
@@ -33,9 +33,8 @@ class Part:
     batches: tuple[str, ...] = ()
 
 
-def part_of(path: Path, task: TaskSpec, columns: Columns, licence: str = "", batch: str = "") -> Part:
-    """Take the rows of a labelled file; ``batch`` is the slice that says what each came in with. Raises DataInvalid."""
-    cases = read_cases(path, task, columns, task.labels)
+def part_of(path: Path, cases: Sequence[Case], licence: str = "", batch: str = "") -> Part:
+    """Take the cases of a labelled file; ``batch`` is the slice that says what each came in with."""
     return Part(
         kind="file",
         name=path.name,

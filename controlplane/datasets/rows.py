@@ -187,7 +187,8 @@ def _case(
     said = _text(_take(row, columns.label))
     label = columns.labels.get(said, said)
     if label not in labels:
-        raise DataInvalid(f"column {columns.label!r} is {said[:60]!r}, expected one of {', '.join(labels)}")
+        taken = f", taken for {label[:60]!r}" if label != said else ""
+        raise DataInvalid(f"column {columns.label!r} is {said[:60]!r}{taken}, expected one of {', '.join(labels)}")
     given = decide_pb2.Input()
     is_plain = len(task.fields) == 1 and task.fields[0].kind == "text"
     for wanted in task.fields:

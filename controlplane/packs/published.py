@@ -1,12 +1,13 @@
 """Data sets as they are published: which columns hold what a specialist reads, and what others reached on them."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from controlplane.datasets.rows import Columns, DataInvalid, read_rows
+from controlplane.datasets.rows import Case, Columns, DataInvalid, read_cases, read_rows
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.task import TaskSpec
 
@@ -111,6 +112,22 @@ class PublishedSet:
                 if made is not None:
                     file.write(json.dumps(made, ensure_ascii=False) + "\n")
         return target
+
+    def cases(self, path: Path, labels: tuple[str, ...] | None = None) -> list[Case]:
+        """Read a file of it as cases; ``labels`` replaces what a label may be, the task's own.
+
+        Rows with another label are left out of a published set, and refuse any other file.
+
+        Raises:
+            DataInvalid: The file cannot be read, or none of its rows can be used.
+        """
+        with tempfile.TemporaryDirectory(prefix="interlock-read-") as scratch:
+            file = self.prepared(path, Path(scratch))
+            aside = (lambda row: None) if self.name else None
+            try:
+                return read_cases(file, self.task, self.columns, labels or self.task.labels, aside)
+            except DataInvalid as error:
+                raise DataInvalid(str(error).replace(str(file), str(path))) from error
 
     def recognises(self, columns: Iterable[str]) -> bool:
         """Say whether a file with these columns is one of this set's."""

@@ -179,6 +179,44 @@ def test_a_published_file_that_the_bundle_never_learned_from_is_refused_by_its_n
     assert message.endswith("the file is of bids-first-price-worldbank, expected a bundle that learned from that set")
 
 
+@pytest.fixture
+def messages(tmp_path: Path) -> tuple[str, ...]:
+    """A published set's file and a bundle of its task, as words of a command."""
+    one = next(one for one in load_pack("fraud").sets if one.name == "fraud-sms-spam")
+    made = BundleStore(tmp_path).add(task=one.task, engine={"backend": "simulator"}, contents={}, base={}, lineage={})
+    rows = [
+        {"id": i, "text": f"label:{'fraud' if i % 3 else 'legitimate'} {i}", "label": "spam" if i % 3 else "ham"}
+        for i in range(60)
+    ]
+    (tmp_path / "sms.jsonl").write_text("".join(json.dumps(row | {"net": "ab"[row["id"] % 2]}) + "\n" for row in rows))
+    where = ("--bundles", str(tmp_path), "--data", str(tmp_path / "sms.jsonl"))
+    few = ("--rounds", "100", "--gateway-cases", "0", "--robustness-cases", "0")
+    return ("eval", "run", "fraud", "--bundle", made.digest, *where, *few)
+
+
+def test_a_published_set_is_known_by_its_columns_whatever_slices_it_is_cut_into(messages: tuple[str, ...]) -> None:
+    code, found = said(*messages, "--slice", "net", "--name", "id")
+    assert code == 0, found
+    assert found["data"]["set"] == "fraud-sms-spam"
+    assert {one["value"] for one in found["slices"]["net"]} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (("--answers", "large=/nowhere/large.jsonl"), "large.jsonl cannot be read: No such file or directory"),
+        (("--train", "/nowhere/train.jsonl"), "train.jsonl cannot be read: No such file or directory"),
+        (("--group", "all=legit,fraud"), "group label is 'legit', expected one of legitimate, fraud"),
+    ],
+    ids=["answers", "train", "group"],
+)
+def test_a_published_sets_name_is_blamed_for_nothing_else(
+    messages: tuple[str, ...], more: tuple[str, ...], expected: str
+) -> None:
+    code, found = said(*messages, *more)
+    assert code == 2 and found["error"]["message"].endswith(expected)
+
+
 def test_whole_notes_are_held_to_those_that_people_wrote(tmp_path: Path) -> None:
     pack = load_pack("clinical-note")
     fitted = fit(pack.task, pack.training_set(400, 1), pack.held_out(100, 2), seed=1, analysers=pack.analysers)

@@ -63,8 +63,38 @@ def test_the_command_line_builds_shows_and_verifies(tmp_path: Path) -> None:
     assert said(*check)[1]["verified"]
     code, wrong = said(*check, "--held-out", str(rows))
     assert (code, wrong["error"]["status"]) == (1, "FAILED_PRECONDITION") and "overlaps" in wrong["error"]["message"]
+    other = (*check[:4], "fraud", *check[5:])
+    code, wrong = said(*other)
+    assert code == 1 and "set is for 'brand-safety', expected 'fraud'" in wrong["error"]["message"]
     assert "kept" in interlock("dataset", "show", str(tmp_path / "set"))[1]
     assert (
         said("dataset", "build", str(tmp_path / "x"), "--pack", "brand-safety")[1]["error"]["status"]
         == "INVALID_ARGUMENT"
     )
+
+
+def test_a_published_set_is_read_by_its_own_columns_and_any_other_file_by_those_named(tmp_path: Path) -> None:
+    rows = [
+        (f"{i},{'spam' if i % 2 else 'ham'}", f"text {i} {'win a prize' if i % 2 else 'home soon'}") for i in range(200)
+    ]
+    sms, mine = tmp_path / "sms.csv", tmp_path / "mine.csv"
+    sms.write_text("id,label,text\n" + "".join(f"{head},{text}\n" for head, text in rows))
+    mine.write_text("number,kind,words\n" + "".join(f"{head},{text} again\n" for head, text in rows))
+    assert said("specialist", "init", "messages", "--from", str(sms), "--into", str(tmp_path))[0] == 0
+    made = ("dataset", "build", "--pack", f"{tmp_path}/messages/")
+    code, found = said(*made, str(tmp_path / "a"), "--data", str(sms), "--batch", "id")
+    assert code == 0, found
+    assert set(found["labels"]) == {"legitimate", "fraud"} and found["exact"] > 0
+    values = ("--label-value", "ham=legitimate", "--label-value", "spam=fraud")
+    named = ("--label", "kind", "--field", "text=words", *values)
+    code, found = said(*made, str(tmp_path / "b"), "--data", str(mine), *named, "--held-out", str(mine))
+    assert code == 1 and "no row is left of 200: 200 held out" in found["error"]["message"]
+    assert said(*made, str(tmp_path / "c"), "--data", str(mine), *named)[0] == 0
+
+
+def test_a_published_set_of_another_task_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "sms.csv").write_text("id,label,text\n1,ham,hello\n")
+    made = ("dataset", "build", str(tmp_path / "a"), "--pack", "fraud", "--data", str(tmp_path / "sms.csv"))
+    code, found = said(*made)
+    assert code == 2 and "sms.csv is of fraud-sms-spam, whose fields or labels are its own" in found["error"]["message"]
+    assert not (tmp_path / "a").exists()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from controlplane.evals.asking import Endpoint, ModelRefused, Question, ask_all, label_in, read_key
+from controlplane.packs.registry import load_pack
 from protos.contract.bundle import BundleStore
 from tests.controlplane.cli.fake import said
 from tests.tasks import TASK
@@ -135,6 +136,22 @@ def test_the_command_asks_what_is_missing_and_eval_run_reads_it(server: Server, 
     assert report["recorded"]["m"]["latency_ms"]["p50"] > 0
     code, refused = said("eval", "ask", *same, *where[:4], "--out", str(tmp_path / "b.jsonl"))
     assert code == 1 and "401" in json.dumps(refused)
+
+
+def test_a_folder_and_its_published_set_are_asked_about_as_they_are_measured(server: Server, tmp_path: Path) -> None:
+    rows = [{"id": i, "text": f"label:{'fraud' if i % 3 else 'legitimate'} {i}"} for i in range(200)]
+    rows = [row | {"label": "spam" if int(str(row["id"])) % 3 else "ham"} for row in rows]
+    data = tmp_path / "sms.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert said("specialist", "init", "messages", "--from", str(data), "--into", str(tmp_path))[0] == 0
+    task = load_pack(f"{tmp_path}/messages/").task
+    store = BundleStore(tmp_path / "bundles")
+    digest = store.add(task=task, engine={"backend": "simulator"}, contents={}, base={}, lineage={}).digest
+    same = (f"{tmp_path}/messages", "--bundle", digest, "--bundles", str(tmp_path / "bundles"), "--data", str(data))
+    (tmp_path / "key").write_text(KEY + "\n")
+    where = ("--url", server.url, "--model", "m", "--key-file", str(tmp_path / "key"), "--cases", "6")
+    code, found = said("eval", "ask", *same, *where, "--out", str(tmp_path / "a.jsonl"))
+    assert (code, found.get("asked")) == (0, 6), found
 
 
 def test_a_key_file_without_a_key_is_refused(tmp_path: Path) -> None:
