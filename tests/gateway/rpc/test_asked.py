@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import FramingBroken, UnknownMethod
-from gateway.rpc.asked import Headings
+from gateway.rpc.asked import MOST_KEPT, MOST_KEPT_BYTES, Headings
 from gateway.rpc.header_block import BlockBroken, Field, write_block
 from gateway.rpc.wire import Kind, Method
 from tests.gateway.rpc.test_strangers import ECHO
@@ -86,3 +86,12 @@ def test_a_time_that_is_none_is_said_whatever_was_kept() -> None:
     assert isinstance(asked.error, FramingBroken) and given_s is None
     asked, _ = headings.read(block(((b":path", b"/none"), *FIELDS[2:], (TIME, b"1S")), "plain"))
     assert isinstance(asked.error, UnknownMethod)
+
+
+def test_what_is_kept_is_bounded_however_long_and_different_the_headers_are() -> None:
+    headings = Headings(METHODS, is_envoy=False)
+    long = block((*FIELDS, (b"x-a", b"a" * MOST_KEPT_BYTES)), "plain")
+    assert headings.read(long)[0] is not headings.read(long)[0]
+    for number in range(MOST_KEPT + 10):
+        headings.read(block((*FIELDS, (b"x-a", b"%d" % number)), "plain"))
+    assert len(headings._whole) <= MOST_KEPT
