@@ -8,7 +8,7 @@ from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from gateway.errors import FramingBroken, UnknownMethod
-from gateway.rpc.header_block import BlockBroken, fields_and_ends, inflate
+from gateway.rpc.header_block import MOST_KEPT_BYTES, BlockBroken, fields_and_ends, inflate
 from gateway.rpc.stamp import unstamped
 from gateway.rpc.wire import MessageReader, Method, certificate_name, read_metadata, timeout_s
 
@@ -84,7 +84,7 @@ class Headings:
             metadata = read_metadata(headers)
             MessageReader(encoding, 0)  # raises where the encoding is unknown
         except Exception as problem:
-            error = problem
+            error = problem.with_traceback(None)  # which would keep these headers, and itself
         certificate = headers.get(b"x-forwarded-client-cert") if self._is_envoy else None
         identity = certificate_name(certificate.decode("latin-1")) if certificate else ""
         return Asked(path, method, error, is_grpc, encoding, metadata, identity), given_s
@@ -111,4 +111,5 @@ def _keep(kept: dict[bytes, Any], key: bytes, value: Any) -> None:
         return
     if len(kept) >= MOST_KEPT:
         kept.clear()
-    kept[key] = value
+    if len(key) <= MOST_KEPT_BYTES:
+        kept[key] = value

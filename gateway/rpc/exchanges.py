@@ -39,7 +39,7 @@ from gateway.rpc.wire import (
 )
 
 LOOK_S = 0.01  # how often calls are looked at: is the deadline over?
-UPLOAD_S = 10.0  # how long a caller may take over sending a request when it named no deadline
+UPLOAD_S = 10.0  # how long a caller may take over sending a request, whatever deadline it named
 # A handler knows the deadline and answers by it; this much later the front answers for it.
 GRACE_S = 0.005
 MOST_HEADER_BYTES = 1 << 14  # of a caller's own; our Envoy has its own limit and adds to them
@@ -126,10 +126,14 @@ class GrpcServer:
             return _TOO_MANY_HEADERS
         asked, given_s = self._headings.read(block)
         room = self.max_calls - len(self.running)
-        if room <= 0 and (room <= -LOCAL_CALLS or not asked.path.startswith(LOCAL)):
+        if room <= 0 and not (asked.path.startswith(LOCAL) and (room > -LOCAL_CALLS or self._makes_room())):
             self.refused += 1
             return _BUSY
         return _Exchange(self, connection, number, asked, given_s) if asked.is_grpc else _NOT_GRPC
+
+    def _makes_room(self) -> bool:
+        """Give an order the place of one that has only begun, or whoever begins some would keep all others out."""
+        return any(exchange.gives_way() for exchange in list(self.running))
 
     def began(self, exchange: "_Exchange") -> None:
         """Count a call."""
@@ -196,14 +200,14 @@ class _Exchange(Stream):
         deadline: float | None = None
         if self._given_s is not None:
             deadline = began + self._given_s
-            self.give_up_at = deadline + GRACE_S
+            if self._given_s < UPLOAD_S:
+                self.give_up_at = deadline + GRACE_S
             if now >= deadline:
                 self._end(LATE)  # nobody waits any more, and others do
                 return
         self._call = Call(asked.path, asked.metadata, deadline, "", asked.identity or self.connection.identity, began)
         if method.kind is Kind.BIDI_STREAM:
-            if deadline is None:
-                self.give_up_at = None
+            self.give_up_at = None if deadline is None else deadline + GRACE_S
             self._requests = Requests(self, MessageReader(asked.encoding, server.max_message_bytes))
             self._start(self._stream(cast(BidiStream, method.handler)(self._call, self._requests.messages())))
         elif is_last:
@@ -226,8 +230,8 @@ class _Exchange(Stream):
         if payload is None:
             return
         call = self._call
-        if call.deadline is None:
-            self.give_up_at = None  # from now on only the handler takes time
+        deadline = call.deadline  # from now on only the handler takes time
+        self.give_up_at = None if deadline is None else deadline + GRACE_S
         if method.kind is Kind.SERVER_STREAM:
             self._start(self._stream(cast(ServerStream, method.handler)(call, payload)))
             return
@@ -251,6 +255,13 @@ class _Exchange(Stream):
             self._end(LATE)
         else:
             self._work.cancel()
+
+    def gives_way(self) -> bool:
+        """End an order that has not come yet."""
+        is_waiting = self._work is None and self._asked.path.startswith(LOCAL)
+        if is_waiting:
+            self._end(BUSY)
+        return is_waiting
 
     def _only_message(self, data: bytes, is_last: bool) -> bytes | None:
         """Return a request's message once it is whole; raises FramingBroken and what a MessageReader raises."""

@@ -15,6 +15,8 @@ Field = tuple[bytes, bytes]
 
 _STATIC: tuple[Field, ...] = ((b"", b""), *((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE))
 _MOST_BYTES_OF_A_NUMBER = 4
+MOST_KEPT_BYTES = 1 << 12  # of a block whose meaning is kept: thousands are, and callers choose how long theirs are
+_MOST_KEPT_TEXT = 1 << 9
 
 
 class BlockBroken(Exception):
@@ -125,7 +127,9 @@ def _text(block: bytes, at: int) -> tuple[bytes, int]:
     if end > len(block):
         raise BlockBroken("a string goes past the end of its block")
     raw = block[at:end]
-    return (_inflate(raw) if is_huffman else raw), end
+    if not is_huffman:
+        return raw, end
+    return (_inflate(raw) if length <= _MOST_KEPT_TEXT else inflate(raw)), end
 
 
 def inflate(raw: bytes) -> bytes:

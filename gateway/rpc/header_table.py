@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from hpack import Decoder, HPACKError
 
-from gateway.rpc.header_block import BlockBroken, leaves_no_trace, write_block
+from gateway.rpc.header_block import MOST_KEPT_BYTES, BlockBroken, leaves_no_trace, write_block
 
 
 class HeaderTable:
@@ -20,7 +20,9 @@ class HeaderTable:
     def plain(self, block: bytes) -> bytes:
         """Return a block that means the same without a table; raises BlockBroken. Give it every block, in order."""
         decoder = self._decoder
-        if decoder is None or _is_plain(block):
+        if decoder is None:
+            return block
+        if _is_plain(block) if len(block) <= MOST_KEPT_BYTES else leaves_no_trace(block):
             return block
         try:
             fields = list(decoder.decode(block, raw=True))
