@@ -12,7 +12,7 @@ from gateway.rpc.header_block import MOST_KEPT_BYTES, BlockBroken, fields_and_en
 from gateway.rpc.stamp import unstamped
 from gateway.rpc.wire import MessageReader, Method, certificate_name, read_metadata, timeout_s
 
-MOST_KEPT, MOST_KEPT_BYTES = 4096, 4096  # header blocks whose meaning is kept, and of one of them
+MOST_KEPT = 4096  # header blocks whose meaning is kept
 _NAME = b"grpc-timeout"
 _COMPRESSED = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(_NAME)
 # The field's name as a block has it, Huffman coded as clients do, or plain as ours is rewritten.
@@ -111,5 +111,4 @@ def _keep(kept: dict[bytes, Any], key: bytes, value: Any) -> None:
         return
     if len(kept) >= MOST_KEPT:
         kept.clear()
-    if len(key) <= MOST_KEPT_BYTES:
-        kept[key] = value
+    kept[key] = value

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import FramingBroken, UnknownMethod
-from gateway.rpc.asked import MOST_KEPT, MOST_KEPT_BYTES, Headings
-from gateway.rpc.header_block import BlockBroken, Field, write_block
+from gateway.rpc.asked import MOST_KEPT, Headings
+from gateway.rpc.header_block import MOST_KEPT_BYTES, BlockBroken, Field, write_block
 from gateway.rpc.wire import Kind, Method
 from tests.gateway.rpc.test_strangers import ECHO
 
