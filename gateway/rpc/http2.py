@@ -209,11 +209,9 @@ class Connection(Output):
                     if stream.is_asked or stream.owed < 0:
                         raise PeerBroken("data after the end, or beyond the window")
                     piece = data[at + 9 : after]
+                    stream.is_asked = is_last = bool(flags & END_STREAM)
                     if flags & PADDED:
                         piece = unpadded(piece)
-                    is_last = bool(flags & END_STREAM)
-                    stream.is_asked = is_last
-                    if len(piece) < length:
                         self.give_back(stream, length - len(piece))  # nobody takes padding
                     if not piece and not is_last:
                         self._made_noise()
