@@ -70,7 +70,8 @@ def read_stream(
     rows = [row for path in paths for row in _rows(path)]
     if not rows:
         raise StreamInvalid(f"{', '.join(str(p) for p in paths)}: no rows")
-    for name in (label, time, text):
+    left_out = {label, time, *ignore} - {""}
+    for name in (label, time, text, *sorted(left_out)):
         if name and name not in rows[0]:
             raise StreamInvalid(f"{paths[0]}: has no column {name!r}, expected one of {', '.join(rows[0])}")
     missing = next((i for i, row in enumerate(rows) if _text(row.get(label)) == ""), None)
@@ -82,7 +83,6 @@ def read_stream(
     categories: dict[str, NDArray[np.str_]] = {}
     ignored: dict[str, str] = {}
     texts: dict[str, NDArray[np.str_]] = {}
-    left_out = {label, time, *ignore} - {""}
     for name in rows[0]:
         if name in left_out:
             continue
@@ -99,7 +99,7 @@ def read_stream(
     longest = max(texts, key=lambda name: sum(map(len, texts[name])), default=None)
     for name in set(texts) - {longest}:
         ignored[name] = f"{longest} is the text that is read"
-    ignored |= {name: "left out on request" for name in ignore if name in rows[0]}
+    ignored |= dict.fromkeys(left_out - {label, time}, "left out on request")
     if not numbers and not categories and longest is None:
         raise StreamInvalid(f"{paths[0]}: no column besides {label!r} can be used: {ignored}")
     times = [_text(row.get(time)) for row in rows] if time else [str(i) for i in range(len(rows))]

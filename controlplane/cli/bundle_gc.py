@@ -38,6 +38,7 @@ def gc(
     as_json: JsonFlag = False,
 ) -> None:
     """Find bundles that no plan, rollout, job or way back needs, and bases that no bundle refers to; remove them."""
+    from controlplane.cli.ledger import check_database
     from controlplane.settings import ControlSettings
     from controlplane.store.retention import collect
     from controlplane.store.store import Store
@@ -46,6 +47,7 @@ def gc(
     stores = {"": open_bundles(store) if store else BundleStore(settings.bundles_dir)}
     if not store and settings.bundles_url:
         stores[settings.bundles_url] = open_bundles(settings.bundles_url)
+    check_database(settings.database)  # an empty one would need no bundle at all
     memory = Store(settings.database)
     found = {}
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, observe_at
-from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, command, say, say_json, table
+from controlplane.cli.output import WRONG_USE, JsonFlag, Problem, as_dict, check_place, command, say, say_json, table
 from protos import capture_pb2, observe_pb2
 from protos.contract.segment import SealedSegment, SegmentInvalid, read_segment
 
@@ -36,6 +36,8 @@ def tail(
     if as_json and not follow:
         say_json([as_dict(record) for record in newest])
         return
+    if lines and not newest:
+        say(f"{folder} holds no record: none came, or all were read away; `interlock capture stats` counts those")
     for record in newest:
         _say_record(record, as_json)
     while follow:
@@ -88,15 +90,25 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write samples with their outcomes as Parquet, each with the probability that such a request was recorded."""
+    from controlplane.cli.ledger import check_database
+    from controlplane.errors import ControlError, UnknownSpecialist
+    from controlplane.packs.registry import name_of
     from controlplane.settings import ControlSettings
-    from controlplane.store.export import export_samples
+    from controlplane.store.export import export_samples, has_samples
     from controlplane.store.store import Store
     from controlplane.store.vault import Vault
 
+    check_place(out)
     settings = ControlSettings.read(config)
+    known = sorted(name_of(one.pack) for one in settings.specialists)
+    check_database(settings.database)
     store = Store(settings.database, Vault(settings.capture_vault))
     try:
+        if specialist not in known and not has_samples(store, specialist):
+            raise UnknownSpecialist(specialist, known)
         rows = export_samples(store, specialist, out)
+    except ControlError as error:
+        raise Problem(str(error), "NOT_FOUND") from error
     finally:
         store.close()
     if as_json:
@@ -185,7 +197,10 @@ def _news(folder: Path, offsets: dict[Path, int], key: Path | None) -> Iterator[
         except FileNotFoundError:
             continue  # read and removed by the control plane meanwhile
         except SealedSegment as error:
-            raise Problem(f"{error}; give its private key with --key", "FAILED_PRECONDITION") from error
+            raise Problem(
+                f"{error}; open it with --key: a private key, or the control plane's capture_vault (capture.keys)",
+                "FAILED_PRECONDITION",
+            ) from error
         except SegmentInvalid as error:
             raise Problem(str(error), "DATA_LOSS") from error
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, governance_at
-from controlplane.cli.output import JsonFlag, as_dict, command, say, say_json, short, table
+from controlplane.cli.output import JsonFlag, as_dict, command, cut, say, say_json, short, table
 from protos import governance_pb2 as pb
 
 app = typer.Typer(help="Single decisions, explained.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def show(
         ("reasons", ", ".join(f"{r.field} {r.log_odds:+.2f}" for r in found.reasons) or "none given by the engine"),
         ("at", found.at),
         ("specialist", found.specialist),
-        ("input", found.input[:200] if kept else found.input_state.replace("_", " ")),
+        ("input", cut(found.input, 200) if kept else found.input_state.replace("_", " ")),
         ("input digest", found.input_digest or "not recorded"),
         ("arm", found.arm),
         ("bundle", found.bundle_digest),

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from controlplane.cli.output import Problem, marked, percent, short, table
+from controlplane.cli.output import WRONG_USE, Problem, marked, percent, short, table
 from controlplane.cli.signing import sign_with
 from controlplane.report.words import answered
 from protos import control_pb2 as pb
@@ -128,6 +128,13 @@ def reviewed(draft: pb.ApprovalDraft, asked: str, ceiling_bp: int) -> Review:
     if ceiling_bp and unsigned.ceiling_bp > ceiling_bp:
         raise Problem(
             f"the draft allows {unsigned.ceiling_bp} bp, expected up to {ceiling_bp}; not signed", "DATA_LOSS"
+        )
+    if ceiling_bp and not unsigned.stages_bp:
+        raise Problem(
+            f"--ceiling is {ceiling_bp} basis points ({percent(ceiling_bp)}), less than the first stage of "
+            f"{unsigned.step}, so that nothing could follow; expected that of a stage; not signed",
+            "INVALID_ARGUMENT",
+            WRONG_USE,
         )
     expected = {
         "from_split": digest_json(before) if before is not None else no_split_digest(unsigned.specialist),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from controlplane.cli.output import JsonFlag, bar, command, marked, say, say_json, table
+from controlplane.cli.output import JsonFlag, bar, check_place, command, marked, say, say_json, table
 
 
 @command
@@ -40,6 +40,8 @@ def backtest(
     from controlplane.backtest.stream import read_stream
     from controlplane.loop.embedding import best_embedder
 
+    if out is not None:
+        check_place(out)
     stream = read_stream(files, label=label, time=time, text=text, ignore=ignore or [])
     changes = tuple(Change(name, first_row(stream.times, name)) for name in change or ())
     plan = Plan(train, reference, window, rate, persistence, horizon, seeds, changes)

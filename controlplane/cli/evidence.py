@@ -71,16 +71,14 @@ def build(
 
 def _built_offline(config: Path, rollout: str, *, with_files: bool) -> pb.Evidence:
     from controlplane.__main__ import build as opened
-    from controlplane.cli.ledger import sqlite_file
+    from controlplane.cli.ledger import check_database
     from controlplane.errors import ControlError
     from controlplane.loop.evidence import whole_files
     from controlplane.rpc.transactions import find_rollout
     from controlplane.settings import ControlSettings
 
     settings = ControlSettings.read(config)
-    file = sqlite_file(settings.database)
-    if file is not None and not file.is_file():
-        raise Problem(f"{settings.database} is no file", "NOT_FOUND")  # opening it would create one
+    check_database(settings.database)
     deployment = opened(settings, lambda: None)
     try:
         with deployment.store.writing(deployment.clock()) as unit:

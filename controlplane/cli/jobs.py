@@ -35,7 +35,6 @@ def listed(
     rows = [
         (
             j.id,
-            j.kind,
             j.specialist,
             marked(j.state, COLOURS.get(j.state, "")),
             f"{j.progress:.0%}",
@@ -45,7 +44,7 @@ def listed(
         )
         for j in found
     ]
-    columns = ("job", "kind", "specialist", "state", "progress", "attempt", "cause", "message")
+    columns = ("job", "specialist", "state", "progress", "attempt", "cause", "message")
     say(listing(columns, rows, "no jobs yet; `interlock specialist train` starts the first"))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from controlplane.cli.connection import CONTROL, ControlOption, learning_at
-from controlplane.cli.output import REFUSED, JsonFlag, as_dict, command, listing, say, say_json, table
+from controlplane.cli.output import REFUSED, JsonFlag, as_dict, command, cut, listing, say, say_json, table
 from protos import learning_pb2 as pb
 
 app = typer.Typer(help="The label queue.", no_args_is_help=True)
@@ -37,7 +37,7 @@ def following(
     if as_json:
         say_json([as_dict(case) for case in found])
         return
-    rows = [(c.decision_id, c.why, c.decision, f"{c.score:.3f}", c.labels, c.text[:120]) for c in found]
+    rows = [(c.decision_id, c.why, c.decision, f"{c.score:.3f}", c.labels, cut(c.text, 120)) for c in found]
     columns = ("decision", "why", "callers got", "score", "labels so far", "text")
     say(listing(columns, rows, f"nothing left for {person} to label"))
     if out is not None and found:
@@ -56,19 +56,22 @@ def imported(
     from controlplane.datasets.rows import DataInvalid, read_rows
 
     rows: list[tuple[int, pb.GivenLabel]] = []
+    number = 0
     for number, row in read_rows(data):
         if missing := [name for name in COLUMNS if name not in row]:
             raise DataInvalid(f"{data} has no column {missing[0]!r}, expected {', '.join(COLUMNS)}")
         given = {name: str(row[name] or "").strip() for name in COLUMNS}
         if given["label"]:
             rows.append((number, pb.GivenLabel(**given)))
+    if not rows:
+        raise DataInvalid(f"{data} has a label in none of its {number} rows, expected one at least")
     with learning_at(control) as server:
         found = server.ImportLabels(pb.ImportLabelsRequest(specialist=specialist, labels=[one for _, one in rows]))
     refused = [{"row": rows[one.row - 1][0], "problem": one.problem} for one in found.refused]
     if as_json:
-        say_json({"kept": found.kept, "refused": refused})
+        say_json({"kept": found.kept, "refused": refused, "without_label": number - len(rows)})
     else:
-        say(f"{found.kept} labels kept, {len(refused)} refused")
+        say(f"{found.kept} labels kept, {len(refused)} refused, {number - len(rows)} rows without a label")
         if refused:
             say(table("", ("row", "problem"), [(one["row"], one["problem"]) for one in refused]))
     if refused:
@@ -94,7 +97,7 @@ def export(
     rows = [(c.decision_id, c.label, len(c.given), c.text) for c in found.cases]
     if out is None:
         columns = ("decision", "label", "people", "text")
-        say(listing(columns, [(*r[:3], r[3][:120]) for r in rows], "nobody has labelled anything yet"))
+        say(listing(columns, [(*r[:3], cut(r[3], 120)) for r in rows], "nobody has labelled anything yet"))
     else:
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -103,9 +103,7 @@ def _of_database(database: str, public: Ed25519PublicKey, deployment: str, held:
     from controlplane.store import ledger_audit
     from controlplane.store.database import open_database, reading
 
-    file = sqlite_file(database)
-    if file is not None and not file.is_file():
-        raise Problem(f"{database} is no file", "NOT_FOUND")  # opening it would create one
+    check_database(database)
     try:
         engine = open_database(database)
         with reading(engine).connect() as connection:
@@ -156,6 +154,13 @@ def _verdict(found: dict[str, Any]) -> Text:
     return Text.assemble(
         ("verified", "green"), marked(f": {found['size']} entries under {heads}, root {found['root']}{seen}", "")
     )
+
+
+def check_database(url: str) -> None:
+    """Refuse a SQLite file that is not there, since opening it would make one; raises Problem."""
+    file = sqlite_file(url)
+    if file is not None and not file.is_file():
+        raise Problem(f"{url} is no file, expected the database of a control plane", "NOT_FOUND")
 
 
 def sqlite_file(url: str) -> Path | None:

@@ -35,6 +35,8 @@ def note(
         said = transcript.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise Problem(f"{transcript}: {error}", "INVALID_ARGUMENT", WRONG_USE) from error
+    if not said.strip():
+        raise Problem(f"{transcript} is empty, expected turns such as 'Doctor: ...'", "INVALID_ARGUMENT", WRONG_USE)
     show = None if as_json else sys.stdout
     with gateway_at(gateway) as stub:
         try:

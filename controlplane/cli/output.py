@@ -47,6 +47,13 @@ def check_folder(folder: Path, what: str) -> None:
         raise Problem(f"{folder} is no folder, expected that of {what}", "INVALID_ARGUMENT", WRONG_USE)
 
 
+def check_place(out: Path) -> None:
+    """Refuse a place where no file can be written, before any work is done for it; raises Problem."""
+    if out.is_dir():
+        raise Problem(f"{out} is a folder, expected a file to write", "INVALID_ARGUMENT", WRONG_USE)
+    check_folder(out.absolute().parent, out.name)
+
+
 def console() -> Console:
     """Return a console on stdout; made late, so that it follows a redirected stdout.
 
@@ -125,6 +132,11 @@ def listing(
 def short(digest: str) -> str:
     """Shorten a digest for a table."""
     return digest.removeprefix("sha256:")[:12]
+
+
+def cut(text: str, most: int) -> str:
+    """Shorten a text for a table, and say so."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def minute(at: str) -> str:

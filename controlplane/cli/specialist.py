@@ -17,6 +17,7 @@ from controlplane.cli.output import (
     bar,
     command,
     marked,
+    minute,
     percent,
     say,
     say_json,
@@ -59,14 +60,14 @@ def show(name: Name, control: ControlOption = CONTROL, as_json: JsonFlag = False
     if as_json:
         say_json(as_dict(found))
         return
-    rows = [(b.digest, b.state, b.cause, b.created_at, short(b.evaluation_id)) for b in found.bundles]
+    rows = [(b.digest, b.state, b.cause, minute(b.created_at), short(b.evaluation_id)) for b in found.bundles]
     say(
         Text.assemble((found.name, "bold"), marked(f": {found.description}", "")),
         f"labels {', '.join(found.labels)}; "
         f"decisions {', '.join(found.decisions)}\n"
         f"primary {found.primary_digest or 'none'}; suite {short(found.suite_digest)}; "
         f"{found.samples} samples, {found.outcomes} outcomes; open rollout {found.open_rollout or 'none'}",
-        table("", ("bundle", "state", "cause", "made", "evaluation"), rows),
+        table("", ("bundle", "state", "cause", "made", "evaluation"), rows, whole=1),
     )
 
 

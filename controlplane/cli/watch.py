@@ -146,7 +146,7 @@ def _people(r: pb.Rollout, people: dict[str, Any]) -> RenderableType:
     if r.needs_approval_for:
         may = [p["person"] for p in people["people"] if "approver" in p["roles"] and p["person"] not in have]
         missing = max(0, r.required_approvals - len(have))
-        lines.append(
-            f"the step {r.needs_approval_for} waits for {missing} more of: {', '.join(may) or 'nobody enrolled'}"
-        )
+        if missing:
+            of = ", ".join(may) or "nobody enrolled"
+            lines.append(f"the step {r.needs_approval_for} waits for {missing} more of: {of}")
     return marked("\n".join(lines) or "nobody was asked yet", "yellow" if r.needs_approval_for else "")

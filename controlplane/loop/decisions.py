@@ -38,7 +38,9 @@ class Explained:
 
 
 def explain(unit: Unit, deployment: Deployment, decision_id: str, specialist: str) -> Explained:
-    """Gather what is known of a decision; raises UnknownDecision."""
+    """Gather what is known of a decision; raises UnknownDecision or UnknownSpecialist."""
+    if specialist:
+        deployment.pack(specialist)
     found = samples.decision(unit, decision_id, specialist)
     if found is None:
         raise UnknownDecision(decision_id)

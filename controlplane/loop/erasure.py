@@ -1,6 +1,7 @@
 """Make captured inputs unreadable by destroying their keys: because somebody asks, or because their time is over."""
 
 import contextlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +53,14 @@ def erase(
     Args:
         caller: The routing key that the caller's requests carried.
     Raises:
-        UnknownSpecialist, RequestInvalid: Not exactly one of the three is given.
+        UnknownSpecialist, RequestInvalid: Not exactly one of the three is given, or the reason names the caller.
         StepRefused: Nothing is kept of that decision or caller, or the decision named no caller.
     """
     deployment.pack(specialist)
     if sum((bool(caller), bool(decision), everything)) != 1:
         raise RequestInvalid("caller, decision_id and everything: expected exactly one of them")
+    if caller and re.search(rf"(?<!\w){re.escape(caller)}(?!\w)", reason):
+        raise RequestInvalid("reason names the caller, and the ledger keeps it for ever; expected why, and not who")
     subjects = None if everything else _subjects(unit, specialist, caller, decision)
     keys, sets = unit.vault.destroy(specialist, subjects=subjects)
     aside = _set_aside(unit, specialist, caller, subjects)

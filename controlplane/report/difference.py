@@ -54,5 +54,7 @@ def overview(folder: Path) -> dict[str, str | float | None]:
     for path in sorted((folder / "approvals").glob("*.json")):
         said = Approval.from_statement(signed_payload(read_json(path)).payload)
         if said.rollout == found["rollout"]:
-            found[f"approval by {said.person} of {said.step}"] = f"up to {said.ceiling_bp / 100:g} %: {said.reason}"
+            what = f"approval by {said.person} of {said.step}"
+            told = f"up to {said.ceiling_bp / 100:g} %: {said.reason}"
+            found[what] = f"{found[what]}; {told}" if what in found else told
     return found

@@ -56,12 +56,22 @@ def export_samples(store: Store, specialist: str, out: Path) -> int:
     )
     whole = out.with_name(out.name + ".part")
     total = last = 0
-    with pq.ParquetWriter(whole, SCHEMA, compression="zstd") as writer:
-        while rows := _part(store, query.where(sample.c.id > last)):
-            writer.write_table(pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA))
-            total, last = total + len(rows), rows[-1]["id"]
-    os.replace(whole, out)
+    try:
+        with pq.ParquetWriter(whole, SCHEMA, compression="zstd") as writer:
+            while rows := _part(store, query.where(sample.c.id > last)):
+                writer.write_table(pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA))
+                total, last = total + len(rows), rows[-1]["id"]
+        os.replace(whole, out)
+    finally:
+        whole.unlink(missing_ok=True)
     return total
+
+
+def has_samples(store: Store, specialist: str) -> bool:
+    """Say whether anything of a specialist was kept, also of one that the settings no longer name."""
+    with store.reading() as unit:
+        query = select(sample.c.id).where(sample.c.specialist == specialist).limit(1)
+        return unit.connection.execute(query).first() is not None
 
 
 def _part(store: Store, query: Any) -> list[Any]:

@@ -106,6 +106,8 @@ def test_one_decision_is_explained_down_to_whose_approval_it_rested_on(site: Gov
     assert min(costs, key=lambda name: costs[name]) == "allow" and found["threshold"] > found["score"]
     assert "ann" in interlock("decision", "show", "d-1", *control(site))[1]
     assert said("decision", "show", "d-9", *control(site))[1]["error"]["status"] == "NOT_FOUND"
+    code, found = said("decision", "show", "d-1", "--specialist", "nobody", *control(site))
+    assert code == 1 and "specialist is 'nobody', expected one of" in found["error"]["message"]
 
 
 def test_a_rollout_is_watched_with_its_gates_arms_and_whoever_is_missing(site: Governed) -> None:

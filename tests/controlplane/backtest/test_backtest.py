@@ -87,6 +87,8 @@ def test_columns_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
         pytest.param("a.txt", "", [], "expected .csv, .jsonl", id="kind"),
         pytest.param("a.csv", "x,y\n", [], "no rows", id="empty"),
         pytest.param("a.csv", "x,y\n1,2\n", [], "has no column 'label'", id="no-label-column"),
+        pytest.param("a.csv", "x,label\n1,a\n", ["--ignore", "y"], "has no column 'y'", id="no-column-to-ignore"),
+        pytest.param("a.csv", "x,y\n", ["--out", "/nowhere/a.json"], "/nowhere is no folder", id="no-place"),
         pytest.param("a.csv", "x,label\n1,\n", [], "row 1 has no 'label'", id="no-label"),
         pytest.param("a.csv", "x,label\n" + "1,a\n" * 60, [], "the stream has 60 rows, expected at least", id="short"),
         pytest.param("a.csv.gz", "no gzip", [], "cannot be read", id="not-gzip"),

@@ -98,13 +98,16 @@ class FakeControl(control_pb2_grpc.ControlServiceServicer):
         self.readings: list[control_pb2.DriftReading] = []
         self.shadow = control_pb2.ShadowReport(rollout="r-1")
         self.holdback = control_pb2.HoldbackReport(specialist="brand")
+        self.specialist = control_pb2.Specialist(name="brand", primary_digest=OLD, samples=2**40)
 
     def of(self, kind: type) -> list[Any]:
         return [request for request in self.asked if isinstance(request, kind)]
 
     def ListSpecialists(self, request: Any, context: Any) -> Any:  # noqa: N802
-        known = control_pb2.Specialist(name="brand", primary_digest=OLD, samples=2**40)
-        return control_pb2.ListSpecialistsResponse(specialists=[known])
+        return control_pb2.ListSpecialistsResponse(specialists=[self.specialist])
+
+    def GetSpecialist(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self.specialist
 
     def Train(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.asked.append(request)

@@ -21,6 +21,7 @@ from protos.contract.digest import canonical_json
 from protos.contract.plan import Split, TrafficPlan
 from protos.contract.url_store import bases_of, open_store
 from tests.controlplane.cli.bundles import base_folder, definition, run
+from tests.controlplane.cli.fake import said
 from tests.tasks import TASK
 
 
@@ -94,6 +95,16 @@ def test_garbage_collection_removes_only_what_nothing_needs(tmp_path: Path) -> N
     assert deployment.gc("--delete")["deleted"]
     assert set(deployment.store.digests()) == set(made.values()) - gone
     assert deployment.gc("--delete")["removable"] == []
+
+
+def test_a_database_that_is_not_there_is_no_reason_to_remove_everything(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    digest = deployment.bundle(1)
+    deployment.memory.close()
+    (tmp_path / "control.db").unlink()
+    code, found = said("bundle", "gc", "--config", str(deployment.config), "--delete")
+    assert (code, found["error"]["status"]) == (1, "NOT_FOUND") and "control.db is no file" in found["error"]["message"]
+    assert deployment.store.path(digest).is_dir() and not (tmp_path / "control.db").exists()
 
 
 def test_the_store_that_others_fetch_from_is_cleared_by_the_same_rule(tmp_path: Path) -> None:

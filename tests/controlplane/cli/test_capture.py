@@ -14,6 +14,7 @@ from controlplane.loop import drift
 from controlplane.loop.observe import observe
 from controlplane.packs.registry import load_pack
 from controlplane.rpc.observe import ObserveService
+from controlplane.store.store import Store
 from protos import observe_pb2_grpc
 from protos.contract.seal import generate_seal_key, read_seal_key
 from protos.contract.segment import SegmentWriter
@@ -111,6 +112,33 @@ def test_samples_leave_as_parquet_with_their_outcomes_and_chances(lived: World, 
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert len(rows) == 180 and rows[0]["decision_id"] == "d-1" and rows[0]["inclusion"] > 0
     assert all(row["outcome"] for row in rows) and not (tmp_path / "out.parquet.part").exists()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        export_samples(lived.deployment.store, NAME, tmp_path / "folder")
+    assert not (tmp_path / "folder.part").exists(), "nothing half-written is left"
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "code", "complaint"),
+    [
+        ("brand-safety", "out.parquet", 1, "control.db is no file"),
+        ("nobody", "out.parquet", 1, "specialist is 'nobody', expected one of brand-safety"),
+        ("brand-safety", ".", 2, "is a folder, expected a file to write"),
+        ("brand-safety", "none/out.parquet", 2, "none is no folder, expected that of out.parquet"),
+    ],
+    ids=["no database", "specialist", "folder", "no folder"],
+)
+def test_an_export_that_cannot_be_is_refused_and_writes_nothing(
+    tmp_path: Path, name: str, out: str, code: int, complaint: str
+) -> None:
+    assert told("init", str(tmp_path / "prod"))[0] == 0
+    if name == "nobody":
+        Store(f"sqlite:///{tmp_path}/prod/control.db").close()
+    before = sorted(tmp_path.iterdir())
+    config = ("--config", str(tmp_path / "prod" / "interlock.toml"))
+    found_code, text = told("capture", "export", name, "--out", str(tmp_path / out), *config, "--json")
+    assert found_code == code and complaint in json.loads(text)["error"]["message"]
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_tail_shows_the_newest_records_and_asks_for_the_key_of_sealed_ones(tmp_path: Path) -> None:
@@ -123,5 +151,12 @@ def test_tail_shows_the_newest_records_and_asks_for_the_key_of_sealed_ones(tmp_p
     assert code == 0
     assert [r["outcome"]["decision_id"] for r in json.loads(text)] == ["d-12", "d-20", "d-21", "d-22"]
     code, text = told("capture", "tail", str(tmp_path), "--json")
-    assert code == 1 and "--key" in json.loads(text)["error"]["message"]
+    message = json.loads(text)["error"]["message"]
+    assert code == 1 and "--key" in message and "capture_vault" in message
     assert told("capture", "tail", str(tmp_path / "nowhere"), "--json")[0] == 2
+
+
+def test_tail_says_so_where_everything_was_read_away(tmp_path: Path) -> None:
+    code, text = told("capture", "tail", str(tmp_path))
+    assert code == 0 and f"{tmp_path} holds no record" in text.replace("\n", "")
+    assert json.loads(told("capture", "tail", str(tmp_path), "--json")[1]) == []

@@ -111,3 +111,14 @@ def test_labels_go_out_as_a_file_and_come_back_with_their_agreement(served_world
     assert {case["decision_id"]: case["label"] for case in found["cases"]} == {"d-1": "", "d-2": "safe", "d-3": "safe"}
     code, text = interlock("label", "export", NAME, "--out", str(tmp_path / "out.csv"))
     assert code == 0 and "3 cases, 1 without a majority" in text
+
+
+def test_a_sheet_that_nobody_filled_in_is_wrong_use_and_rows_without_a_label_are_counted(
+    served_world: World, tmp_path: Path
+) -> None:
+    sheet = tmp_path / "cases.csv"
+    assert said("label", "next", NAME, "--as", "ann", "--out", str(sheet))[0] == 0
+    code, found = said("label", "import", NAME, str(sheet))
+    assert code == 2 and "has a label in none of its 3 rows" in found["error"]["message"]
+    sheet.write_text(sheet.read_text().replace(",ann,,", ",ann,safe,", 1))
+    assert said("label", "import", NAME, str(sheet)) == (0, {"kept": 1, "refused": [], "without_label": 2})

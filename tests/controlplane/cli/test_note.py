@@ -147,3 +147,9 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"\xff\xfe\x00")
     code, shown = interlock("note", str(tmp_path / "x.bin"))
     assert code == 2 and "x.bin" in shown
+
+
+def test_an_empty_transcript_is_no_note_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "encounter.txt").write_text(" \n")
+    code, text = interlock("note", str(tmp_path / "encounter.txt"))
+    assert code == 2 and "encounter.txt is empty, expected turns such as 'Doctor: ...'" in text

@@ -68,6 +68,15 @@ def test_approve_refuses_to_sign_a_draft_that_allows_more_than_was_asked(control
     assert submitted(control) == []
 
 
+def test_a_ceiling_below_the_first_stage_is_wrong_use_and_not_signed(control: FakeControl, key: Path) -> None:
+    control.draft = draft(ceiling_bp=30, to_split=to_split_digest(BEFORE, 30))
+    control.draft.ceiling_bp = 30
+    code, found = said(*approval(key, "--yes", "--ceiling", "30"))
+    assert (code, found["error"]["status"]) == (2, "INVALID_ARGUMENT")
+    assert "--ceiling is 30 basis points (0.3 %), less than the first stage of canary" in found["error"]["message"]
+    assert submitted(control) == []
+
+
 def test_approve_refuses_to_sign_for_a_rollout_that_nobody_named(control: FakeControl, key: Path) -> None:
     assert said(*approval(key, "--yes", rollout="r-9"))[1]["error"]["status"] == "DATA_LOSS"
     assert submitted(control) == []

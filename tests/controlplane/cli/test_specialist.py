@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from controlplane.cli.app import app
 from protos import control_pb2
 from tests.controlplane.cli.fake import NEW, FakeControl, interlock, job, said
 
@@ -89,3 +91,19 @@ def test_what_comes_after_init_names_the_deployments_own_folders(tmp_path: Path)
     code, text = interlock("specialist", "init", "messages", *more)
     assert code == 0
     assert f"--store {tmp_path / 'prod' / 'bundles'} --artifacts {tmp_path / 'prod' / 'artifacts'}" in text
+
+
+def test_jobs_fit_a_usual_terminal(trained: FakeControl) -> None:
+    for states in trained.jobs.values():
+        states[0].CopyFrom(
+            control_pb2.Job(id="evaluate-8c3d22d07757", kind="evaluate", specialist="fraud", state="done")
+        )
+        states[0].progress, states[0].attempt, states[0].cause, states[0].message = 1.0, 1, "operator", "done"
+    lines = CliRunner().invoke(app, ["jobs", "list"], env={"COLUMNS": "80"}).output.splitlines()
+    assert lines[-1].split() == ["evaluate-8c3d22d07757", "fraud", "done", "100%", "1", "operator", "done"]
+
+
+def test_digests_that_people_copy_are_never_broken(control: FakeControl) -> None:
+    control.specialist.bundles.add(digest=NEW, state="accepted", cause="operator", created_at="2026-11-29T03:06:54.5")
+    shown = CliRunner().invoke(app, ["specialist", "show", "brand"], env={"COLUMNS": "80"}).output
+    assert NEW in shown

@@ -266,3 +266,8 @@ def test_whatever_is_sealed_opens_as_it_was_or_not_at_all(data: bytes, place: in
         assert vault.open(bytes(changed)) is None  # it names a key that there is not
     vault.destroy("words")
     assert vault.open(sealed) is None
+
+
+def test_a_reason_that_names_the_caller_never_enters_the_ledger(made: World) -> None:
+    with made.deployment.store.writing(made.clock()) as unit, pytest.raises(RequestInvalid, match="names the caller"):
+        erasure.erase(unit, made.deployment, NAME, caller="eve", person="stu", reason="(eve) asked to")

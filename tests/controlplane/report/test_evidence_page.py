@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.report.difference import difference
+from controlplane.report.difference import difference, overview
 from controlplane.report.evidence import page
 from controlplane.report.verify import Check
 from protos.contract.attestation import Approval, generate_key, read_private, sign_approval
@@ -198,3 +198,11 @@ def test_two_rollouts_differ_only_in_what_is_not_the_same(tmp_path: Path) -> Non
     assert difference(old, old) == []
     found = {d.what: (d.before, d.after) for d in difference(old, new)}
     assert found == {"phase": ("rolled_back", "primary"), "bundle": (NEW, OLD)}
+
+
+def test_two_approvals_of_one_person_are_both_told(tmp_path: Path) -> None:
+    folder = evidence(tmp_path / "e")
+    generate_key(tmp_path / "ann.key")
+    given = sign_approval(approval("canary", "a little first", ceiling_bp=100), read_private(tmp_path / "ann.key"))
+    (folder / "approvals" / "2.json").write_bytes(canonical_json(envelope_to_json(given)))
+    assert overview(folder)["approval by ann of canary"] == "up to 50 %: fewer misses <i>; up to 1 %: a little first"

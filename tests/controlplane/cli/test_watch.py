@@ -1,0 +1,26 @@
+"""``interlock rollout watch``: what a person sees of a rollout, live."""
+
+import io
+
+from rich.console import Console
+
+from controlplane.cli.watch import screen
+from protos import control_pb2 as pb
+from protos import governance_pb2
+
+PEOPLE = {"people": [{"person": "ann", "roles": ["approver"]}, {"person": "bob", "roles": ["approver"]}]}
+
+
+def shown(rollout: pb.Rollout) -> str:
+    seen = {"rollout": rollout, "arms": governance_pb2.Arms(), "plans": pb.PlanStatus(), "people": PEOPLE}
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(screen(seen))
+    return console.export_text()
+
+
+def test_nobody_is_missed_once_enough_approved() -> None:
+    rollout = pb.Rollout(id="r-1", phase="shadow", needs_approval_for="canary", required_approvals=1)
+    assert "the step canary waits for 1 more of: ann, bob" in shown(rollout)
+    rollout.approvals.add(person="bob", step="canary", ceiling_bp=100, reason="reviewed")
+    text = shown(rollout)
+    assert "approved by bob up to 1 %" in text and "waits for" not in text
