@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from dataclasses import dataclass
 
 import hpack
 from hypothesis import given, settings
@@ -40,7 +41,6 @@ EXTRA = (
     ("te", "trailers"),
     ("x", "y" * 200),
 )
-NUMBERS = st.sampled_from([1, 3, 5, 7, 9])
 HOLES = st.binary(max_size=12)
 BODIES = st.one_of(
     st.sampled_from([b"", message(b"4"), message(b"bug"), message(b"z" * 30_000), message(b"7", compress=True)]),
@@ -49,59 +49,97 @@ BODIES = st.one_of(
 )
 
 
-@st.composite
-def spoken(draw: st.DrawFn) -> tuple[object, ...]:
-    """One thing that a caller may do, told apart by its first word."""
-    what = draw(st.sampled_from(["begin"] * 4 + ["data"] * 4 + ["window", "settings", "reset", "raw", "leave", "turn"]))
-    number = draw(NUMBERS)
-    if what == "begin":
-        extra = draw(st.lists(st.sampled_from(EXTRA), max_size=2, unique=True))
-        return what, number, draw(st.sampled_from(METHODS)), tuple(extra), draw(st.integers(0, 7)), draw(st.booleans())
-    if what == "data":
-        return what, number, draw(BODIES), draw(st.integers(0, 3))
-    if what == "raw":
-        kind, flags = draw(st.integers(0, 12)), draw(st.integers(0, 255))
-        return what, draw(st.sampled_from([0, 1, 2, 3, 99])), kind, flags, draw(HOLES)
-    return what, draw(st.sampled_from([0, number])), draw(st.sampled_from([0, 1, 100, 70_000]))
+WHAT = st.sampled_from(["begin"] * 6 + ["data"] * 8 + ["window"] * 2 + ["settings", "reset", "raw", "leave", "turn"])
 
 
-def written(step: tuple[object, ...], encoder: hpack.Encoder) -> bytes:
-    what, number = step[0], step[1]
-    assert isinstance(number, int)
-    if what == "begin":
-        _, _, name, extra, how, is_last = step
-        assert isinstance(how, int)
-        fields = [(":method", "POST"), (":path", f"{SERVICE}{name}"), ("content-type", "application/grpc"), *extra]  # type: ignore[misc]
-        block = bytes(encoder.encode(fields))
-        before = b"\x02" if how & 1 else b""
-        before += bytes(5) if how & 2 else b""
-        after = bytes(2) if how & 1 else b""
-        flags = (PADDED if how & 1 else 0) | (PRIORITY if how & 2 else 0) | (END_STREAM if is_last else 0)
-        if how & 4:
+@dataclass(frozen=True)
+class Step:
+    """One thing that a caller does, with everything it may take."""
+
+    what: str
+    which: int
+    method: str
+    extra: tuple[tuple[str, str], ...]
+    how: int
+    is_last: bool
+    body: bytes
+    size: int
+    kind: int
+    flags: int
+
+
+STEPS = st.builds(
+    Step,
+    what=WHAT,
+    which=st.integers(0, 9),
+    method=st.sampled_from(METHODS),
+    extra=st.lists(st.sampled_from(EXTRA), max_size=2, unique=True).map(tuple),
+    how=st.integers(0, 7),
+    is_last=st.booleans(),
+    body=BODIES,
+    size=st.sampled_from([0, 1, 100, 70_000]),
+    kind=st.integers(0, 12),
+    flags=st.integers(0, 255),
+)
+
+
+class Caller:
+    """Writes steps as frames: mostly of streams that it began and has not ended."""
+
+    def __init__(self) -> None:
+        self._encoder = hpack.Encoder()
+        self._next = 1
+        self._open: list[int] = []
+
+    def frames(self, step: Step) -> bytes:
+        if step.what == "begin":
+            return self._begin(step)
+        if step.what == "raw":
+            return frame(step.kind, step.flags, step.which, step.body[:20])
+        if step.what == "settings":
+            return frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, step.size))
+        if step.what == "leave":
+            return frame(PING, ACK, 0, HEARD)
+        if step.what == "window" and step.is_last:
+            return frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", step.size))
+        if not self._open or step.what == "turn":
+            return b""
+        number = self._open[step.which % len(self._open)]
+        if step.what == "window":
+            return frame(WINDOW_UPDATE, 0, number, struct.pack(">I", step.size))
+        if step.what == "reset" or step.is_last:
+            self._open.remove(number)
+        return frame(RST_STREAM, 0, number, bytes(4)) if step.what == "reset" else _data(number, step)
+
+    def _begin(self, step: Step) -> bytes:
+        fields = [
+            (":method", "POST"),
+            (":path", SERVICE + step.method),
+            ("content-type", "application/grpc"),
+            *step.extra,
+        ]
+        block = bytes(self._encoder.encode([*fields, *step.extra]))
+        number, self._next = self._next, self._next + 2
+        if not step.is_last or step.which:
+            self._open.append(number)
+        before = (b"\x02" if step.how & 1 else b"") + (bytes(5) if step.how & 2 else b"")
+        after = bytes(2) if step.how & 1 else b""
+        flags = (PADDED if step.how & 1 else 0) | (PRIORITY if step.how & 2 else 0)
+        flags |= END_STREAM if step.is_last and not step.which else 0
+        if step.how & 4:
             begun = frame(HEADERS, flags, number, before + block[:9] + after)
             return begun + frame(CONTINUATION, END_HEADERS, number, block[9:])
         return frame(HEADERS, flags | END_HEADERS, number, before + block + after)
-    if what == "data":
-        _, _, body, how = step
-        assert isinstance(body, bytes) and isinstance(how, int)
-        pieces = [body[at : at + 16_000] for at in range(0, max(1, len(body)), 16_000)]
-        frames = [frame(DATA, PADDED if how & 1 else 0, number, b"\0" + p if how & 1 else p) for p in pieces[:-1]]
-        last = pieces[-1]
-        flags = (END_STREAM if how & 2 else 0) | (PADDED if how & 1 else 0)
-        return b"".join(frames) + frame(DATA, flags, number, b"\x01" + last + b"\0" if how & 1 else last)
-    if what == "raw":
-        _, _, kind, flags, payload = step
-        assert isinstance(kind, int) and isinstance(flags, int) and isinstance(payload, bytes)
-        return frame(kind, flags, number, payload)
-    size = step[2]
-    assert isinstance(size, int)
-    if what == "window":
-        return frame(WINDOW_UPDATE, 0, number, struct.pack(">I", size))
-    if what == "settings":
-        return frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, size))
-    if what == "reset":
-        return frame(RST_STREAM, 0, number, bytes(4))
-    return frame(PING, ACK, 0, HEARD) if what == "leave" else b""
+
+
+def _data(number: int, step: Step) -> bytes:
+    is_padded = bool(step.how & 1)
+    pieces = [step.body[at : at + 16_000] for at in range(0, max(1, len(step.body)), 16_000)]
+    written = b""
+    for place, piece in enumerate(pieces):
+        flags = (END_STREAM if step.is_last and place == len(pieces) - 1 else 0) | (PADDED if is_padded else 0)
+        written += frame(DATA, flags, number, b"\x01" + piece + b"\0" if is_padded else piece)
+    return written
 
 
 def check(peer: Peer) -> None:
@@ -132,23 +170,21 @@ def check(peer: Peer) -> None:
 
 
 @settings(deadline=None)
-@given(steps=st.lists(spoken(), max_size=14), cuts=st.lists(st.integers(1, 400), max_size=3))
-def test_whatever_comes_the_answer_is_legal_and_nothing_is_left(
-    steps: list[tuple[object, ...]], cuts: list[int]
-) -> None:
+@given(steps=st.lists(STEPS, min_size=8, max_size=40), cuts=st.lists(st.integers(1, 400), max_size=3))
+def test_whatever_comes_the_answer_is_legal_and_nothing_is_left(steps: list[Step], cuts: list[int]) -> None:
     async def story() -> None:
         wrong: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
         echo = Echo()
         server = GrpcServer(echo.methods(), max_message_bytes=MAX_BYTES, limits=STRANGER, max_calls=4)
-        peer, encoder = Peer(server), hpack.Encoder()
+        peer, caller = Peer(server), Caller()
         peer.say(HELLO)
         for step in steps:
-            if step[0] == "leave":
+            if step.what == "leave":
                 peer.connection.leave()
-            if step[0] == "turn":
+            if step.what == "turn":
                 await turns(2)
-            data = written(step, encoder)
+            data = caller.frames(step)
             at = 0
             for cut in cuts:
                 peer.say(data[at : at + cut])
