@@ -1,6 +1,6 @@
 """What the headers of a call say, read once for all calls that say the same but for how much time they have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -8,7 +8,8 @@ from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from gateway.errors import FramingBroken, UnknownMethod
-from gateway.rpc.header_block import MOST_KEPT_BYTES, BlockBroken, fields_and_ends, inflate
+from gateway.rpc.header_block import MOST_KEPT_BYTES, BlockBroken, Field, fields_and_ends, inflate
+from gateway.rpc.header_fields import is_malformed, joined
 from gateway.rpc.stamp import unstamped
 from gateway.rpc.wire import MessageReader, Method, certificate_name, read_metadata, timeout_s
 
@@ -25,7 +26,7 @@ class Asked(NamedTuple):
     path: str
     method: Method | None
     error: Exception | None  # why there is nothing to be done
-    is_grpc: bool
+    http_status: int  # 200 of a call, else how HTTP refuses it
     encoding: str
     metadata: dict[str, str | bytes]
     identity: str
@@ -60,17 +61,19 @@ class Headings:
             except (BlockBroken, FramingBroken):
                 pass  # it is no time: said below
         fields = fields_and_ends(block)
-        found = self._meaning(dict(field for field, _ in fields))
+        found = self._meaning([field for field, _ in fields])
         _keep(self._whole, whole, found)
         # What looks like the time is that and nothing else, so it is in every block with the same rest.
         if found[0].error is None and [at for (name, _), at in fields if name == _NAME] == [end]:
             _keep(self._but_for_time, rest, found[0])
         return found
 
-    def _meaning(self, headers: Mapping[bytes, bytes]) -> tuple[Asked, float | None]:
+    def _meaning(self, fields: Sequence[Field]) -> tuple[Asked, float | None]:
+        headers = joined(fields)
         path = headers.get(b":path", b"").decode("latin-1")
         is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
         is_grpc = is_grpc and headers.get(b":method") == b"POST"
+        http_status = 400 if is_malformed(fields) else 200 if is_grpc else 415
         method = self._methods.get(path)
         error: Exception | None = None
         given_s: float | None = None
@@ -87,7 +90,7 @@ class Headings:
             error = problem.with_traceback(None)  # which would keep these headers, and itself
         certificate = headers.get(b"x-forwarded-client-cert") if self._is_envoy else None
         identity = certificate_name(certificate.decode("latin-1")) if certificate else ""
-        return Asked(path, method, error, is_grpc, encoding, metadata, identity), given_s
+        return Asked(path, method, error, http_status, encoding, metadata, identity), given_s
 
 
 def _time_in(block: bytes) -> tuple[int, int]:

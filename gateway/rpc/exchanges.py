@@ -56,7 +56,7 @@ _HEADERS = ((b":status", b"200"), (b"content-type", b"application/grpc"), (b"grp
 _START = write_block(_HEADERS)
 _START_GZIPPED = write_block((*_HEADERS, (b"grpc-encoding", b"gzip")))
 _OK = write_block(((b"grpc-status", b"0"),))
-_NOT_GRPC = Refusal(write_block(((b":status", b"415"),)))
+_NO_CALLS = {status: Refusal(write_block(((b":status", b"%d" % status),))) for status in (400, 415)}
 _TOO_MANY_HEADERS = Refusal(write_block(((b":status", b"431"),)))
 _BUSY = Refusal(write_block((*_HEADERS, *_status_fields(BUSY))))
 # The three frames of an answer but for its bytes: headers; the head of the data and of the message in it; trailers.
@@ -129,7 +129,9 @@ class GrpcServer:
         if room <= 0 and not (asked.path.startswith(LOCAL) and (room > -LOCAL_CALLS or self._makes_room())):
             self.refused += 1
             return _BUSY
-        return _Exchange(self, connection, number, asked, given_s) if asked.is_grpc else _NOT_GRPC
+        if asked.http_status != 200:
+            return _NO_CALLS[asked.http_status]
+        return _Exchange(self, connection, number, asked, given_s)
 
     def _makes_room(self) -> bool:
         """Give an order the place of one that has only begun, or whoever begins some would keep all others out."""

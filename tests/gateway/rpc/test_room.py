@@ -77,7 +77,7 @@ def test_long_headers_that_differ_each_time_are_not_kept() -> None:
         tracemalloc.start()
         for n in range(count):
             fields = (b":method", b"POST"), (b":path", b"/over"), (b"content-type", b"application/grpc")
-            long = write_block((*fields, (b"x-long", b"%d" % n + bytes(size))))[1:]
+            long = write_block((*fields, (b"x-long", b"%d" % n + b"a" * size)))[1:]
             peer.say(frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, long))
         kept, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()

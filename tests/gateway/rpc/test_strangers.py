@@ -109,6 +109,51 @@ def test_nobody_says_when_the_call_came_or_whose_certificate_it_bears() -> None:
     serve(story)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(":path", WAIT)],
+        [(":method", "GET")],
+        [("x-a", "1"), (":scheme", "http")],
+        [(":status", "200")],
+        [("X-Capital", "1")],
+        [("x a", "1")],
+        [("", "1")],
+        [("x-a", "1\r\nauthorization: Bearer other")],
+        [("x-a", "\0")],
+        [("connection", "close")],
+        [("transfer-encoding", "chunked")],
+        [("te", "gzip")],
+    ],
+    ids=[
+        "two paths", "two methods", "pseudo behind", "of answers", "capitals", "a space", "no name", "two lines", "nul",
+        "connection", "chunks", "te",
+    ],
+)  # fmt: skip
+def test_a_request_that_http2_forbids_is_refused_and_costs_no_other(fields: list[tuple[str, str]]) -> None:
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        peer.say(HELLO + request(1, ECHO, message(b"x"), *fields) + request(3, ECHO, message(b"y")))
+        assert server.in_flight == 1
+        await turns()
+        assert peer.answer(1) == ({":status": "400"}, b"")
+        assert peer.answer(3)[1] == message(b"y")
+
+    serve(story)
+
+
+def test_no_value_hides_another_of_its_name() -> None:
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        twice = ("x-text", "first"), ("x-text", "second")
+        peer.say(HELLO + request(1, SERVICE + "Describe", message(b""), *twice))
+        times = ("grpc-timeout", "1n"), ("grpc-timeout", "1H")
+        peer.say(request(3, SERVICE + "Describe", message(b""), *times))
+        await turns()
+        assert peer.answer(1)[1][5:].startswith(b"first,second|")
+        assert peer.answer(3)[0]["grpc-status"] == "13"
+
+    serve(story)
+
+
 def test_calls_beyond_the_limit_are_refused_unread_and_room_is_given_back() -> None:
     echo = Echo()
 
