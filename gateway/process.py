@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import resource
 import secrets
 import signal
 import sys
@@ -275,8 +276,15 @@ def _front_here(settings: GatewaySettings, methods: tuple[Method, ...]) -> Grpci
     )
 
 
+def open_more_files() -> None:
+    """Open as many files as this process may: at the usual 1,024, callers' connections leave none for the plan's."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def serve_here(settings: GatewaySettings) -> None:
     """Serve in this process until SIGTERM or SIGINT, then drain."""
+    open_more_files()
     gateway = Gateway(settings)
     front = _front_here(settings, gateway.methods)
     stopping = _stop_signals()
@@ -296,6 +304,7 @@ async def serve_here(settings: GatewaySettings) -> None:
 
 async def serve_envoy(settings: GatewaySettings) -> None:
     """Serve behind an Envoy child until SIGTERM or SIGINT, then drain."""
+    open_more_files()
     listen = Listen(
         settings.listen,
         settings.max_message_bytes,

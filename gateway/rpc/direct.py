@@ -65,7 +65,8 @@ class DirectFront:
         await self._server.close()
 
     def _connect(self) -> asyncio.Protocol:
-        if len(self._server.connections) >= self._max_connections:
+        # Who holds connections without calls keeps nobody out: calls have a limit of their own.
+        if len(self._server.connections) >= self._max_connections and not self._server.end_one_without_calls():
             return _TooMany()
         return self._server.connect()
 

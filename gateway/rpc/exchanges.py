@@ -89,7 +89,7 @@ class GrpcServer:
         self._limits = limits
         self.running: dict[_Exchange, None] = {}  # in the order they began
         self.refused = 0  # calls for which there was no room
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}  # in the order they began
         self._server: asyncio.Server | None = None
         self._headings = Headings(self.methods, is_envoy=self.is_envoy)
         self._is_looking = False
@@ -107,9 +107,20 @@ class GrpcServer:
     def connect(self) -> Connection:
         """Make the protocol of one connection."""
         window = 2 * self.max_message_bytes + (1 << 16)  # a whole message fits however much of it is owed
-        connection = Connection(self._open, window, self.connections.discard, self._limits)
-        self.connections.add(connection)
+        connection = Connection(self._open, window, self._lost, self._limits)
+        self.connections[connection] = None
         return connection
+
+    def _lost(self, connection: Connection) -> None:
+        self.connections.pop(connection, None)
+
+    def end_one_without_calls(self) -> bool:
+        """End the oldest connection that has no call open, and cut it off where it was ended already."""
+        busy = {exchange.connection for exchange in self.running}
+        idle = next((connection for connection in self.connections if connection not in busy), None)
+        if idle is not None:
+            (idle.close if idle.ended is None else idle.abort)()
+        return idle is not None
 
     async def close(self) -> None:
         """End every connection."""

@@ -1,9 +1,13 @@
 """What callers can keep of a front's places and memory by beginning much and ending little."""
 
 import asyncio
+import contextlib
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
 
+from gateway.rpc.direct import DirectFront
 from gateway.rpc.exchanges import GRACE_S, UPLOAD_S, GrpcServer
 from gateway.rpc.header_block import write_block
 from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, frame
@@ -56,6 +60,45 @@ def test_an_order_finds_room_beside_orders_that_only_began() -> None:
         operator.connection.connection_lost(None)
 
     serve(story)
+
+
+def test_who_holds_connections_without_calls_keeps_nobody_out_and_busy_ones_stay() -> None:
+    async def ended(reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                pass
+
+    async def run() -> None:
+        front = DirectFront(Echo().methods(), address="127.0.0.1:0", max_connections=2)
+        port = await front.start()
+        busy, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HELLO + request(1, WAIT, message(b"")))
+        while not front.in_flight:
+            await asyncio.sleep(0)
+        idle, _ = await asyncio.open_connection("127.0.0.1", port)
+        assert await idle.readexactly(9)
+        late, last = await asyncio.open_connection("127.0.0.1", port)
+        await ended(idle)
+        last.write(HELLO + request(1, WAIT, message(b"")))
+        while front.in_flight < 2:
+            await asyncio.sleep(0)
+        too_late, _ = await asyncio.open_connection("127.0.0.1", port)
+        await ended(too_late)
+        assert front.in_flight == 2
+        await front.drain(0.0)
+        await ended(busy)
+        await ended(late)
+
+    asyncio.run(run())
+
+
+def test_a_gateway_opens_as_many_files_as_it_may() -> None:
+    asks = (
+        "import resource as r; from gateway.process import open_more_files; kind = r.RLIMIT_NOFILE;"
+        "_, most = r.getrlimit(kind); r.setrlimit(kind, (128, most)); open_more_files();"
+        "assert r.getrlimit(kind) == (most, most)"
+    )
+    subprocess.run([sys.executable, "-c", asks], check=True)
 
 
 def test_a_request_has_to_come_in_time_whatever_deadline_it_names() -> None:

@@ -282,11 +282,11 @@ def test_connections_beyond_the_limit_are_closed_and_a_drain_lets_calls_end() ->
         port = await front.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await reader.read(9)  # settings
-        other, refused = await asyncio.open_connection("127.0.0.1", port)
-        assert await other.read() == b""
         writer.write(HELLO + frame(HEADERS, END_HEADERS, 1, block(WAIT)) + frame(DATA, 1, 1, message(b"")))
         while not front.in_flight:
             await asyncio.sleep(0)
+        other, refused = await asyncio.open_connection("127.0.0.1", port)
+        assert await other.read() == b""
         await front.drain(0.0)
         assert front.in_flight == 0
         while await reader.read(1 << 16):
