@@ -119,12 +119,24 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         raise StreamInvalid(f"{path}: expected .csv, .jsonl, .csv.gz or .jsonl.gz")
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             if kind == "csv":
                 return list(csv.DictReader(file))
-            return [json.loads(line) for line in file if line.strip()]
+            return [_record(path, number, line) for number, line in enumerate(file, 1) if line.strip()]
+    except StreamInvalid:
+        raise
     except (OSError, EOFError, ValueError) as error:
         raise StreamInvalid(f"{path}: cannot be read: {error}") from error
+
+
+def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise StreamInvalid(f"{path}: line {number} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise StreamInvalid(f"{path}: line {number} is {type(row).__name__}, expected an object")
+    return row
 
 
 def _in_order(rows: list[dict[str, Any]], time: str, seed: int) -> list[dict[str, Any]]:

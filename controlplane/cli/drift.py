@@ -46,7 +46,8 @@ def status(
         for r in found
     ]
     columns = ("at", "specialist", "signal", "verdict", "value", "threshold", "sample", "what followed")
-    say(listing(columns, rows, "no readings yet: they begin once a primary serves and its reference is full"))
+    nothing = "no readings yet: they begin once a primary serves and its reference is full (drift.reference samples)"
+    say(listing(columns, rows, nothing))
     if specialist:
         with observe_at(control) as server:
             _outcomes(server.GetObservation(observe_pb2.GetObservationRequest(specialist=specialist)))

@@ -53,9 +53,9 @@ def note(
         say_json(found)
         return
     told = sum(len(statements) for statements in found["sections"].values())
-    left = f", {found['omitted']} sentences left out" if "omitted" in found else ""
+    left = f"; {found['omitted']} sentences left out" if "omitted" in found else ""
     bad = found.get("ungrounded", 0)
-    say(marked(f"{told} statements{left}, {bad} of them not in the transcript", "red" if bad else ""))
+    say(marked(f"{told} statements, {bad} of them not in the transcript{left}", "red" if bad else ""))
 
 
 def _chosen(stub: Any, specialist: str, said: str, timeout_s: float, show: Any) -> dict[str, Any]:

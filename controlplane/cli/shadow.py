@@ -31,6 +31,9 @@ def report(
     if as_json:
         say_json(as_dict(found))
         return
+    if not found.primary_digest and not found.pairs:
+        say(f"{found.rollout}: {found.phase}; the first bundle of a specialist has no primary to be compared with")
+        return
     when = f"since {found.since[:19]}" if found.since else "over the whole rollout"
     say(
         Text.assemble((found.rollout, "bold"), marked(f": {found.phase}", "")),

@@ -37,7 +37,7 @@ def watch(
             say_json({name: _plain(value) for name, value in seen.items()})
             return
         if once:
-            console().print(screen(seen))
+            console().print(screen(seen), soft_wrap=False)
             return
         with Live(screen(seen), console=console(), auto_refresh=False) as live:
             while not seen["rollout"].ended_at:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.datasets.rows import DataInvalid, read_rows
+from controlplane.errors import Unusable
 from controlplane.packs.cases import CASES
 from controlplane.packs.published import PublishedSet
 from controlplane.packs.registry import SCENARIOS, any_published_set, load_pack
@@ -54,8 +55,10 @@ def adopt(data: Path, folder: Path, name: str) -> list[Path]:
             (folder / SCENARIOS).write_text(_importer(one), "utf-8")
         _copy(data, folder / CASES)
         load_pack(f"{folder}/").held_out(1, 1)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder)
+        if isinstance(error, Unusable):  # the file that is named has to be there
+            raise type(error)(str(error).replace(str(folder / CASES), str(data))) from error
         raise
     return sorted(folder.iterdir())
 

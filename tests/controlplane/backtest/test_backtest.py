@@ -89,6 +89,8 @@ def test_columns_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
         pytest.param("a.csv", "x,y\n1,2\n", [], "has no column 'label'", id="no-label-column"),
         pytest.param("a.csv", "x,label\n1,a\n", ["--ignore", "y"], "has no column 'y'", id="no-column-to-ignore"),
         pytest.param("a.csv", "x,y\n", ["--out", "/nowhere/a.json"], "/nowhere is no folder", id="no-place"),
+        pytest.param("a.jsonl", '{"label": 1}\n{"la', [], "line 2 is not JSON", id="not-json"),
+        pytest.param("a.jsonl", '{"label": 1}\n[2]\n', [], "line 2 is list, expected an object", id="no-object"),
         pytest.param("a.csv", "x,label\n1,\n", [], "row 1 has no 'label'", id="no-label"),
         pytest.param("a.csv", "x,label\n" + "1,a\n" * 60, [], "the stream has 60 rows, expected at least", id="short"),
         pytest.param("a.csv.gz", "no gzip", [], "cannot be read", id="not-gzip"),
@@ -102,6 +104,11 @@ def test_a_stream_that_cannot_be_replayed_is_refused_with_what_was_expected(
     done = CliRunner().invoke(app, ["drift", "backtest", str(tmp_path / name), "--label", "label", "--json", *words])
     assert done.exit_code == 2
     assert complaint in json.loads(done.stdout)["error"]["message"]
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_columns_name(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("\ufefft,x,label\n1,2,a\n")
+    assert read_stream([tmp_path / "rows.csv"], label="label", time="t").times.tolist() == ["1"]
 
 
 def test_rows_of_one_time_are_not_in_the_order_of_the_file(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_chosen_note_is_shown_as_it_is_answered_and_is_grounded(transcript: Pa
     assert code == 0, shown
     (place,) = re.findall(r"^medications  metformin 500 milligrams every morning\.  \((\d+)-(\d+)\)$", shown, re.M)
     assert ENCOUNTER[int(place[0]) : int(place[1])] == "metformin 500 milligrams every morning."
-    assert "0 of them not in the transcript" in shown
+    assert " statements, 0 of them not in the transcript; " in shown
     note = said("note", str(transcript), "--gateway", chooser)
     assert check_note(note, ENCOUNTER) == []
     assert [one["text"] for one in note["sections"]["allergies"]] == ["I am allergic to peanuts, my face swells."]

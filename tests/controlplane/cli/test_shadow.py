@@ -77,7 +77,7 @@ def test_each_gate_says_what_is_still_needed_and_for_which_verdict() -> None:
 def test_without_a_pair_only_the_counts_and_the_gates_are_shown(
     control: FakeControl, shadow: control_pb2.ShadowReport
 ) -> None:
-    control.shadow = control_pb2.ShadowReport(rollout="r-1", gates=shadow.gates)
+    control.shadow = control_pb2.ShadowReport(rollout="r-1", primary_digest=OLD, gates=shadow.gates)
     code, output = interlock("shadow", "report", "brand")
     assert (code, "primary \\ candidate" in output, "quantiles" in output) == (0, False, False)
     assert re.search(r"^offered +0 *$", output, re.M)
@@ -96,3 +96,9 @@ def test_a_script_reads_numbers_as_numbers() -> None:
 def test_a_specialist_without_a_rollout_is_a_sentence() -> None:
     code, found = said("shadow", "report", "nobody")
     assert (code, found["error"]["status"]) == (1, "NOT_FOUND")
+
+
+def test_a_first_bundle_is_said_to_have_been_compared_with_nothing(shadow: control_pb2.ShadowReport) -> None:
+    shadow.CopyFrom(control_pb2.ShadowReport(rollout="r-1", phase="primary", candidate_digest=NEW, shadow_bp=2000))
+    code, output = interlock("shadow", "report", "brand")
+    assert code == 0 and "has no primary to be compared with" in output and "not_yet" not in output

@@ -2,11 +2,13 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from controlplane.cli.watch import screen
 from protos import control_pb2 as pb
 from protos import governance_pb2
+from tests.controlplane.cli.fake import FakeControl, interlock
 
 PEOPLE = {"people": [{"person": "ann", "roles": ["approver"]}, {"person": "bob", "roles": ["approver"]}]}
 
@@ -24,3 +26,10 @@ def test_nobody_is_missed_once_enough_approved() -> None:
     rollout.approvals.add(person="bob", step="canary", ceiling_bp=100, reason="reviewed")
     text = shown(rollout)
     assert "approved by bob up to 1 %" in text and "waits for" not in text
+
+
+def test_what_a_rollout_waits_for_is_read_to_its_end(control: FakeControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    control.rollouts = [pb.Rollout(id="r-1", phase="shadow", waiting_for=f"evidence is not yet: {'and ' * 60}so on")]
+    seen = {"rollout": control.rollouts[0], "arms": governance_pb2.Arms(), "plans": pb.PlanStatus(), "people": PEOPLE}
+    monkeypatch.setattr("controlplane.cli.watch._look", lambda *_: seen)
+    assert "so on" in interlock("rollout", "watch", "brand", "--once")[1]

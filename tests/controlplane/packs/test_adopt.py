@@ -127,6 +127,7 @@ def test_a_file_that_makes_no_specialist_is_refused_and_leaves_no_folder(
     (tmp_path / "mine.csv").write_text(text)
     code, refused = said("specialist", "init", "mine", "--from", str(tmp_path / "mine.csv"), "--into", str(tmp_path))
     assert code == 2 and complaint in refused["error"]["message"]
+    assert refused["error"]["message"].startswith(str(tmp_path / "mine.csv"))
     assert not (tmp_path / "mine").exists()
 
 
