@@ -100,10 +100,11 @@ class Output(asyncio.Protocol):
 
     def _end(self, *, is_in_order: bool) -> None:
         """Say the last. In order, the peer closes: who sends to a closed socket may lose what it has not read."""
-        if self._transport is None or self.ended is not None:
+        if self._transport is None:
             return
-        self.ended = self.loop.time()
-        self._transport.write(b"".join(self._outgoing))
+        if self.ended is None:
+            self.ended = self.loop.time()
+            self._transport.write(b"".join(self._outgoing))
         if is_in_order:
             self._transport.write_eof()
         else:

@@ -25,6 +25,8 @@ def identity(header: bytes) -> str:
     while at < end:
         kind, size = struct.unpack_from(">BH", header, at)
         at += 3 + size
+        if at > end:
+            raise ValueError("an entry goes past the end of its header")
         found[kind] = header[at - size : at].decode()
     return next((name for kind in NAMES if (name := found.get(kind, NOTHING)) not in ("", NOTHING)), "")
 

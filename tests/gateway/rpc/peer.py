@@ -20,16 +20,17 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.said = b""
-        self.is_closed = self.is_aborted = False
+        self.is_closed = self.is_aborted = self.is_for_the_peer_to_close = False
 
     def write(self, data: Any) -> None:
         self.said += bytes(data)
 
     def close(self) -> None:
         self.is_closed = True
+        self.is_for_the_peer_to_close = False
 
     def write_eof(self) -> None:
-        self.is_closed = True
+        self.is_closed = self.is_for_the_peer_to_close = True
 
     def abort(self) -> None:
         self.is_aborted = True

@@ -75,8 +75,13 @@ def test_however_its_bytes_come_a_connection_begins_behind_its_header(cut: int, 
 
 @pytest.mark.parametrize(
     "said",
-    [PREFACE, header((URI, "x"))[:16].replace(b"QUIT", b"STAY"), HEAD.pack(SIGNATURE, 0x21, IPV4, 14) + bytes(14)],
-    ids=["no header", "another signature", "an entry that is cut off"],
+    [
+        PREFACE,
+        header((URI, "x"))[:16].replace(b"QUIT", b"STAY"),
+        HEAD.pack(SIGNATURE, 0x21, IPV4, 14) + bytes(14),
+        HEAD.pack(SIGNATURE, 0x21, NOWHERE, 6) + struct.pack(">BH", URI, 9) + b"edgeXXXXXX",
+    ],
+    ids=["no header", "another signature", "an entry that is cut off", "an entry that goes on behind the header"],
 )
 def test_who_is_not_introduced_is_sent_away(said: bytes) -> None:
     async def story() -> None:

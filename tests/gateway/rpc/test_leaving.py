@@ -132,6 +132,21 @@ def test_who_does_not_greet_is_ended_and_who_broke_the_protocol_is_cut_off_too()
     serve(story)
 
 
+def test_who_was_left_to_close_does_not_keep_a_front_from_closing() -> None:
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        peer.say(HELLO)
+        peer.connection.leave()
+        await turns()
+        peer.say(heard(peer))
+        await turns()
+        assert peer.wire.is_for_the_peer_to_close
+        await server.close()
+        assert not peer.wire.is_for_the_peer_to_close
+        assert farewells(peer) == [(MOST_WINDOW, 0), (0, 0)]
+
+    serve(story)
+
+
 def test_what_a_closed_connection_still_sends_is_not_heard() -> None:
     async def story(peer: Peer, server: GrpcServer) -> None:
         peer.say(HELLO)
