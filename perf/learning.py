@@ -9,12 +9,14 @@ import argparse
 import gzip
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from typing import Any
 from controlplane.packs.example import Example
 from controlplane.training import parent
 from controlplane.training.dataset import text_key, write_dataset
+from controlplane.training.recipe import Recipe
 from perf.results import commit
 from protos.contract.task import TaskSpec
 
@@ -88,8 +91,8 @@ class Run:
         with gzip.open(self.data / self.study.folder / f"{part}.jsonl.gz", "rt") as file:
             return [Example(row[self.study.text], str(row[self.study.label])) for row in map(json.loads, file)]
 
-    def task(self, labels: list[str]) -> TaskSpec:
-        """Describe the specialist: labels are decisions, a wrong one costs 1."""
+    def task(self, labels: list[str], weights: Mapping[str, float]) -> TaskSpec:
+        """Describe the specialist: labels are decisions, and to miss one costs its weight."""
         return TaskSpec.from_json(
             {
                 "name": self.study.name,
@@ -97,7 +100,7 @@ class Run:
                 "fields": [{"name": "text", "kind": "text", "required": True, "capture": True}],
                 "labels": labels,
                 "decisions": labels,
-                "cost": [[0.0 if a == b else 1.0 for b in labels] for a in labels],
+                "cost": [[0.0 if a == b else weights[a] for b in labels] for a in labels],
                 "score_label": labels[-1],
                 "fallback_decision": labels[0],
                 "fallback_score": 0.0,
@@ -125,7 +128,7 @@ class Run:
             "specialist": self.study.name,
             "pack": self.study.folder,
             "data": None,
-            "task": self.task(labels).to_json(),
+            "task": self.task(labels, self._weights(counts)).to_json(),
             "train_file": str(self.work / "train.jsonl"),
             "dev_file": str(self.work / "dev.jsonl"),
             "bundles_dir": str(self.work / "bundles"),
@@ -140,6 +143,12 @@ class Run:
         return parent.train(
             config, self.work, lambda share, said: print(f"{self.study.name}: {share:.0%} {said}", flush=True)
         )
+
+    def _weights(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Return what missing each label costs: what training weighs it by, the most frequent one 1."""
+        if self.study.recipe.get("class_weights", Recipe().class_weights) == "none":
+            return dict.fromkeys(counts, 1.0)
+        return {label: round(math.sqrt(max(counts.values()) / count), 2) for label, count in counts.items()}
 
     def measure(self, bundle: str, folder: str, file: str, options: tuple[str, ...]) -> dict[str, Any]:
         """Run ``interlock eval run`` on one file."""
