@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from gateway.errors import FramingBroken, UnknownMethod
 from gateway.rpc.asked import Asked, Headings
-from gateway.rpc.header_block import write_block
+from gateway.rpc.header_block import TooManyFields, write_block
 from gateway.rpc.http2 import Connection
 from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, FRAME_BYTES, HEADERS, MOST_WINDOW, Refusal
 from gateway.rpc.http2_frames import frame as http2_frame
@@ -135,7 +135,10 @@ class GrpcServer:
         """Make the exchange of a call, or refuse what can be refused now."""
         if len(block) > MOST_HEADER_BYTES and not self.is_envoy:
             return _TOO_MANY_HEADERS
-        asked, given_s = self._headings.read(block)
+        try:
+            asked, given_s = self._headings.read(block)
+        except TooManyFields:
+            return _TOO_MANY_HEADERS
         room = self.max_calls - len(self.running)
         if room <= 0 and not (asked.path.startswith(LOCAL) and (room > -LOCAL_CALLS or self._makes_room())):
             self.refused += 1

@@ -17,10 +17,15 @@ _STATIC: tuple[Field, ...] = ((b"", b""), *((bytes(name), bytes(value)) for name
 _MOST_BYTES_OF_A_NUMBER = 4
 MOST_KEPT_BYTES = 1 << 12  # of a block whose meaning is kept: thousands are, and callers choose how long theirs are
 _MOST_KEPT_TEXT = 1 << 9
+MOST_FIELDS = 128  # of a request: one may be a single byte of a block; Envoy takes 100 of callers and adds to them
 
 
 class BlockBroken(Exception):
     """The bytes are no header block, or refer to a table that the peer was told not to keep."""
+
+
+class TooManyFields(BlockBroken):
+    """The block has more than MOST_FIELDS."""
 
 
 def write_block(fields: Iterable[Field]) -> bytes:
@@ -56,7 +61,7 @@ def fields_and_ends(block: bytes) -> list[tuple[Field, int]]:
     found = []
     at, end = 0, len(block)
     try:
-        while at < end:
+        while at < end and len(found) <= MOST_FIELDS:
             first = block[at]
             if first >= 0x80:
                 index, at = _number(block, at, 0x7F)
@@ -78,6 +83,8 @@ def fields_and_ends(block: bytes) -> list[tuple[Field, int]]:
             found.append(((name, value), at))
     except IndexError:
         raise BlockBroken("a block ends inside a field, or refers to a table") from None
+    if len(found) > MOST_FIELDS:
+        raise TooManyFields(f"more than {MOST_FIELDS} fields")
     return found
 
 

@@ -5,11 +5,14 @@ import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import hpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.rpc.exchanges import GrpcServer
+from gateway.rpc.header_block import MOST_FIELDS
+from gateway.rpc.header_table import MOST_REWRITTEN
 from gateway.rpc.http2_frames import (
     DATA,
     END_HEADERS,
@@ -112,6 +115,36 @@ def test_a_flood_of_messages_on_one_stream_leaves_other_calls_their_turn() -> No
         assert Counter(peer.kinds(1))[DATA] == 3_000
         peer.connection.connection_lost(None)
         await turns()
+
+    serve(story)
+
+
+def test_a_request_of_very_many_fields_is_refused_and_costs_no_other() -> None:
+    many = bytes([0x83]) * 4_000  # one byte each
+
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        peer.say(HELLO + frame(HEADERS, ALL, 1, many) + request(3, ECHO, message(b"x")))
+        await turns()
+        assert peer.answer(1) == ({":status": "431"}, b"")
+        assert peer.answer(3)[1] == message(b"x")
+
+    serve(story)
+
+
+@pytest.mark.parametrize("fields", [1, MOST_FIELDS + 1], ids=["in every call", "very often in one"])
+def test_a_header_table_is_not_used_for_ever(fields: int) -> None:
+    encoder = hpack.Encoder()
+    encoder.encode([("x-a", "1")])
+
+    async def story(peer: Peer, server: GrpcServer) -> None:
+        peer.say(HELLO + frame(HEADERS, ALL, 1, bytes(hpack.Encoder().encode([("x-a", "1")]))))
+        used = bytes(encoder.encode([("x-a", "1")])) * fields
+        for number in range(3, 2 * MOST_REWRITTEN + 10, 2):
+            peer.say(frame(HEADERS, ALL, number, used))
+        assert peer.wire.is_closed
+        assert len({number for kind, _, number, _ in peer.frames() if kind == HEADERS}) == (
+            MOST_REWRITTEN if fields == 1 else 1
+        )
 
     serve(story)
 
