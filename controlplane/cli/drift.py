@@ -56,15 +56,16 @@ def status(
 def _outcomes(found: Any) -> None:
     """Print what outcomes say, and what is estimated without them."""
     said, matured = found.maturity, found.matured
+    newest = f"\noutcomes of the newest {said.known + said.waiting:,} decisions: {said.known:,} came, "
     if said.due_s:
         say(
-            f"\noutcomes: {said.known:,} came, {said.waiting:,} are awaited; due after {said.due_s:,.1f} s, and "
+            f"{newest}{said.waiting:,} are awaited; due after {said.due_s:,.1f} s, and "
             f"{said.censored_share:.1%} of the {said.matured:,} decisions older than that have none",
-            f"over the {matured.known:,} that are known and due: accuracy {matured.accuracy:.1%}, "
+            f"over all {matured.known:,} that are known and due: accuracy {matured.accuracy:.1%}, "
             f"cost {matured.cost:.4f}",
         )
     else:
-        say(f"\noutcomes: {said.known:,} came, {said.waiting:,} are awaited: too few to say when one is due")
+        say(f"{newest}{said.waiting:,} are awaited: too few to say when one is due")
     if found.estimates:
         last = found.estimates[-1]
         say(

@@ -1,6 +1,7 @@
 """How commands speak: one JSON document with ``--json``, tables and sentences without."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -88,7 +89,10 @@ def say_json(value: Any) -> None:
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """Turn a protobuf message into JSON values under its field names; 64-bit numbers stay numbers."""
+    """Turn a protobuf message into JSON values under its field names.
+
+    64-bit numbers stay numbers; what is no number, or infinite, is null.
+    """
     found: dict[str, Any] = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -97,6 +101,8 @@ def as_dict(message: Message) -> dict[str, Any]:
         # protobuf's JSON writes 64-bit integers as text, for JavaScript's sake.
         if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) and isinstance(value, int):
             found[field.name] = value
+        elif isinstance(value, float) and not math.isfinite(value):
+            found[field.name] = None  # protobuf's JSON writes text, which scripts compare as greater than any number
         elif field.message_type is not None:
             if field.message_type.GetOptions().map_entry:
                 if field.message_type.fields_by_name["value"].message_type is None:

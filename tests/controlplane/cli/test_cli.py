@@ -1,6 +1,7 @@
 """What every command has in common: help, JSON, exit codes, and words that are only words."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,6 +134,12 @@ def test_other_peoples_words_are_neither_markup_nor_control_characters(control: 
     assert "not [/retraining]" in interlock("drift", "status")[1]
     assert "bundle [/b]" in interlock("rollout", "history", "r-1")[1]
     assert said("rollout", "history", "r-1")[1][0]["detail"] == {"bundle": "[/b]"}
+
+
+def test_what_could_not_be_measured_is_null_to_a_script(control: FakeControl) -> None:
+    control.readings = [control_pb2.DriftReading(signal="error", verdict="unknown", value=math.nan, threshold=0.25)]
+    (found,) = said("drift", "status")[1]
+    assert (found["value"], found["threshold"]) == (None, 0.25)
 
 
 def test_a_row_of_a_table_that_is_piped_on_is_one_line(
