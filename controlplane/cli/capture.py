@@ -210,12 +210,20 @@ def _opener(key: Path | None) -> Any:
 
     if key is None:
         return None
-    if key.is_file() and key.read_bytes()[:15] == b"SQLite format 3":
-        from controlplane.store.seals import opener_of
-        from controlplane.store.vault import Vault
+    if not key.is_file() or not _is_database(key):
+        return read_opener(key)
+    from controlplane.store.seals import opener_of
+    from controlplane.store.vault import Vault, is_vault
 
-        return opener_of(Vault(key))
-    return read_opener(key)
+    if not is_vault(key):
+        expected = "expected a private key, or the control plane's capture_vault (capture.keys)"
+        raise Problem(f"{key} is a database without such keys, {expected}", "INVALID_ARGUMENT", WRONG_USE)
+    return opener_of(Vault(key))
+
+
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(15) == b"SQLite format 3"
 
 
 def _say_record(record: capture_pb2.CaptureRecord, as_json: bool) -> None:

@@ -55,6 +55,8 @@ def build(
     from controlplane.evals.published_run import source_of
     from controlplane.packs.registry import load_pack
 
+    if out.exists():
+        raise Problem(f"{out} exists, expected no such folder", "FAILED_PRECONDITION")
     if not scenarios and not data:
         raise Problem("nothing to build from, expected --scenarios or --data", "INVALID_ARGUMENT", WRONG_USE)
     found = load_pack(pack, pack_data)

@@ -4,6 +4,7 @@ The database and every backup of it hold ciphertext only. The file of keys (mode
 out of backups. Records are sealed by AES-256-GCM with a random 96-bit nonce; what is sealed names its key.
 """
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -57,6 +58,15 @@ def day_of(at_ms: int) -> str:
 @lru_cache(maxsize=1000)
 def _day(number: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
+
+
+def is_vault(path: Path) -> bool:
+    """Say whether a file holds a vault's keys; looks only, where opening a vault would make its tables."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as found:
+            return found.execute("SELECT 1 FROM sqlite_master WHERE name = 'seal_key'").fetchone() is not None
+    except sqlite3.Error:
+        return False
 
 
 class Vault:

@@ -160,3 +160,12 @@ def test_tail_says_so_where_everything_was_read_away(tmp_path: Path) -> None:
     code, text = told("capture", "tail", str(tmp_path))
     assert code == 0 and f"{tmp_path} holds no record" in text.replace("\n", "")
     assert json.loads(told("capture", "tail", str(tmp_path), "--json")[1]) == []
+
+
+def test_a_database_given_for_the_keys_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    database = tmp_path / "control.db"
+    Store(f"sqlite:///{database}").close()
+    before = database.read_bytes()
+    code, text = told("capture", "tail", str(tmp_path), "--key", str(database), "--json")
+    assert code == 2 and "control.db is a database without such keys" in json.loads(text)["error"]["message"]
+    assert database.read_bytes() == before

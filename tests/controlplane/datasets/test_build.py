@@ -58,6 +58,8 @@ def test_the_command_line_builds_shows_and_verifies(tmp_path: Path) -> None:
     code, found = said(*made, "--data", str(rows), "--licence", "MIT", "--held-out-cases", "50")
     assert code == 0, found
     assert [(s["kind"], s["rows"]) for s in found["sources"]] == [("pack", 60), ("file", 30)]
+    code, again = said(*made, "--seed", "2", "--held-out-cases", "50")
+    assert code == 1 and "set exists, expected no such folder" in again["error"]["message"], "a version stays as it is"
     assert said("dataset", "show", str(tmp_path / "set"))[1]["digest"] == found["digest"]
     check = ("dataset", "verify", str(tmp_path / "set"), "--pack", "brand-safety", "--held-out-cases", "50")
     assert said(*check)[1]["verified"]
