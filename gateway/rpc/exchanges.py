@@ -42,6 +42,7 @@ LOOK_S = 0.01  # how often calls are looked at: is the deadline over?
 UPLOAD_S = 10.0  # how long a caller may take over sending a request, whatever deadline it named
 # A handler knows the deadline and answers by it; this much later the front answers for it.
 GRACE_S = 0.005
+ANSWERS_A_TURN = 16  # of one stream, however ready they are: other calls have their turn
 MOST_HEADER_BYTES = 1 << 14  # of a caller's own; our Envoy has its own limit and adds to them
 
 
@@ -314,10 +315,14 @@ class _Exchange(Stream):
             self._failed(error)
 
     async def _stream(self, answers: AsyncIterator[bytes]) -> None:
+        told = 0
         async with closing(answers):
             async for answer in answers:
                 if self._is_over:
                     return
+                told += 1
+                if not told % ANSWERS_A_TURN:
+                    await asyncio.sleep(0)
                 self._begin_answer()
                 self.send(frame(answer, compress=self._is_gzip))
                 await self.drained()

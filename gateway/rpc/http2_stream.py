@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from gateway.rpc.http2 import Connection
 
 UNSENT_BYTES = 1 << 16  # of one stream; who writes more than this waits
-ANSWERS_A_TURN = 16  # of one stream, however ready they are: other calls have their turn
 
 
 class Stream:
@@ -15,7 +14,6 @@ class Stream:
 
     __slots__ = (
         "_ending",
-        "_turn",
         "_unsent",
         "_waiting",
         "connection",
@@ -33,9 +31,7 @@ class Stream:
         self.owed = connection.receive_window  # what we let the peer send
         self.is_asked = False  # the peer has sent everything
         self.is_answered = False
-        self._turn = 0
         self._unsent: bytearray | None = None
-        self._ending: bytes | None = None  # the header block that comes after what is unsent
         self._waiting: asyncio.Future[None] | None = None
 
     def on_headers(self, block: bytes, is_last: bool) -> None:
@@ -55,6 +51,7 @@ class Stream:
         sent = self.connection.send_data(self, data)
         if sent < len(data):
             self._unsent = bytearray(data[sent:])
+            self._ending: bytes | None = None  # the header block that comes after what is unsent
 
     def end(self, block: bytes) -> None:
         """End the answer with a header block, after everything that was sent."""
@@ -65,10 +62,7 @@ class Stream:
         self.connection.finish(self, block)
 
     async def drained(self) -> None:
-        """Wait while too much is unsent, which is while the caller does not read, and for others now and then."""
-        self._turn += 1
-        if not self._turn % ANSWERS_A_TURN:
-            await asyncio.sleep(0)
+        """Wait while too much is unsent, which is while the caller does not read."""
         while self._unsent is not None and len(self._unsent) > UNSENT_BYTES:
             if self._waiting is None:
                 self._waiting = asyncio.get_running_loop().create_future()
