@@ -349,6 +349,9 @@ class ControlSettings:
             rollout=RolloutSettings.from_json(read.object("rollout", {})),
         )
         read.done()
+        host, _, port = settings.listen.rpartition(":")
+        if not host or (host != "unix" and not (port.isdecimal() and int(port) <= 65535)):
+            raise FieldInvalid(f"controlplane.listen is {settings.listen!r}, expected HOST:PORT")
         if settings.access is None and who != OPEN and not is_loopback(settings.listen):
             raise FieldInvalid(
                 f"controlplane.access is not set and controlplane.listen is {settings.listen!r}, expected a file of "

@@ -103,11 +103,11 @@ def try_pack(
         return
     core, shifted = report["metrics"]["core"], report["metrics"]["shifted"]
     rows = [(metric, f"{value:.3f}", f"{shifted.get(metric, float('nan')):.3f}") for metric, value in core.items()]
-    name, bundle = report["specialist"], short(report["bundle"])
+    bundle = short(report["bundle"])
     say(
         table("", ("metric", "held out", "shifted"), rows),
         f"bundle {bundle} in {bundles}\n"
-        f"next: interlock eval run {name} --bundle {bundle} --bundles {bundles} --data FILE",
+        f"next: interlock eval run {folder}/ --bundle {bundle} --bundles {bundles} --data FILE",
     )
 
 

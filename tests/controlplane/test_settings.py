@@ -59,6 +59,9 @@ def test_servers_elsewhere_are_those_of_the_gateways_tables_in_the_same_file(tmp
     [
         ({"tick": 1}, "unknown fields: tick"),
         ({"tick_s": 0}, "tick_s is 0, expected"),
+        ({"listen": "127.0.0.1"}, "listen is '127.0.0.1', expected HOST:PORT"),
+        ({"listen": "127.0.0.1:99999"}, "listen is '127.0.0.1:99999', expected HOST:PORT"),
+        ({"listen": "localhost:"}, "listen is 'localhost:', expected HOST:PORT"),
         ({"specialists": []}, "specialists is empty"),
         ({"specialists": [{"pack": "brand-safety", "path": "x"}]}, r"specialists\[0\] has unknown fields: path"),
         ({"drift": {"window": 900}}, "expected at least two windows of 900"),

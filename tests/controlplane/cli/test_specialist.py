@@ -89,7 +89,7 @@ def test_what_comes_after_init_names_the_deployments_own_folders(tmp_path: Path)
     config = ("--config", str(tmp_path / "prod" / "interlock.toml"))
     more = ("--from", str(tmp_path / "sms.csv"), "--into", str(tmp_path), *config)
     code, text = interlock("specialist", "init", "messages", *more)
-    assert code == 0
+    assert code == 0, text
     assert f"--store {tmp_path / 'prod' / 'bundles'} --artifacts {tmp_path / 'prod' / 'artifacts'}" in text
 
 
@@ -107,3 +107,15 @@ def test_digests_that_people_copy_are_never_broken(control: FakeControl) -> None
     control.specialist.bundles.add(digest=NEW, state="accepted", cause="operator", created_at="2026-11-29T03:06:54.5")
     shown = CliRunner().invoke(app, ["specialist", "show", "brand"], env={"COLUMNS": "80"}).output
     assert NEW in shown
+
+
+def test_what_comes_after_a_try_measures_the_file_as_the_folder_reads_it(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{'spam' if i % 2 else 'ham'},text {i} {'win' if i % 2 else 'home'}\n" for i in range(200))
+    (tmp_path / "sms.csv").write_text("id,label,text\n" + rows)
+    assert said("specialist", "init", "messages", "--from", str(tmp_path / "sms.csv"), "--into", str(tmp_path))[0] == 0
+    store = ("--bundles", str(tmp_path / "bundles"))
+    code, text = interlock("specialist", "try", str(tmp_path / "messages"), *store, "--examples", "60")
+    assert code == 0, text
+    following = text.split("next: interlock ")[1].replace("FILE", str(tmp_path / "sms.csv")).split()
+    code, found = said(*following, "--gateway-cases", "0", "--robustness-cases", "0", "--rounds", "100")
+    assert code == 0 and found["data"]["set"] == "fraud-sms-spam"
