@@ -49,7 +49,7 @@ from gateway.rpc.http2_frames import (
     widened,
     window_update,
 )
-from gateway.rpc.http2_limits import GRANTS_AN_ANSWER, MOST_PIECES, OUR_ENVOY, Limits
+from gateway.rpc.http2_limits import GRANTS_AN_ANSWER, MOST_PIECES, NOISE_AN_ANSWER, OUR_ENVOY, Limits
 from gateway.rpc.http2_output import Output
 from gateway.rpc.http2_stream import Stream
 
@@ -138,7 +138,7 @@ class Connection(Output):
         self._window -= allowed
         stream.window -= allowed
         if allowed and self.noise:
-            self.noise -= 1
+            self.noise = max(0, self.noise - NOISE_AN_ANSWER)
         if allowed < len(data) and stream.window > 0:
             self.blocked[stream.number] = stream
         return allowed
@@ -169,7 +169,7 @@ class Connection(Output):
     def _gone(self, stream: Stream) -> None:
         """Forget a stream that was answered; one whose request still comes is told to stop."""
         if self.noise:
-            self.noise -= 1
+            self.noise = max(0, self.noise - NOISE_AN_ANSWER)
         if self._streams.pop(stream.number, None) is not None and not stream.is_asked:
             self.write(reset(stream.number, NO_ERROR))
 

@@ -6,6 +6,7 @@ from gateway.rpc.http2_frames import MOST_WINDOW
 
 MOST_PIECES = 64  # of a header block
 GRANTS_AN_ANSWER = 8  # of a window, before one counts as noise: Envoy allows ten for each frame of data
+NOISE_AN_ANSWER = 2  # is forgiven: grpc-go pings and grants window for each, to measure its way
 
 
 @dataclass(frozen=True, slots=True)

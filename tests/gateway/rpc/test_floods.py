@@ -84,13 +84,21 @@ def test_frames_that_ask_for_nothing_are_counted_whatever_their_kind(noise: byte
     serve(story)
 
 
-def test_who_grants_more_window_for_every_answer_stays() -> None:
+@pytest.mark.parametrize("path", [ECHO, CHAT], ids=["an answer", "a piece of a stream"])
+def test_who_pings_and_grants_more_window_for_every_answer_stays(path: str) -> None:
     async def story(peer: Peer, server: GrpcServer) -> None:
-        peer.say(HELLO)
-        for number in range(1, 4 * STRANGER.noise, 2):
-            peer.say(request(number, ECHO, message(b"x")) + granted(0, 6) + granted(number, 6))
-            await turns(2)
-        assert not peer.wire.is_closed
+        heard = granted(0, 6) + frame(PING, 0, 0, bytes(8))  # as grpc-go does to measure its way
+        peer.say(HELLO + frame(HEADERS, END_HEADERS, 1, block(CHAT)))
+        for number in range(3, 203, 2):
+            if path == ECHO:
+                peer.say(request(number, ECHO, message(b"x")))
+            else:
+                peer.say(frame(DATA, 0, 1, message(b"x")))
+            await turns(3)
+            peer.say(heard)
+        assert peer.connection.noise <= 2
+        peer.connection.connection_lost(None)
+        await turns()
 
     serve(story)
 
