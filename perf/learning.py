@@ -145,10 +145,10 @@ class Run:
         )
 
     def _weights(self, counts: Mapping[str, int]) -> dict[str, float]:
-        """Return what missing each label costs: what training weighs it by, the most frequent one 1."""
+        """Return what missing each label costs: what training weighs it by, the rarest one 1."""
         if self.study.recipe.get("class_weights", Recipe().class_weights) == "none":
             return dict.fromkeys(counts, 1.0)
-        return {label: round(math.sqrt(max(counts.values()) / count), 2) for label, count in counts.items()}
+        return {label: round(math.sqrt(min(counts.values()) / count), 2) for label, count in counts.items()}
 
     def measure(self, bundle: str, folder: str, file: str, options: tuple[str, ...]) -> dict[str, Any]:
         """Run ``interlock eval run`` on one file."""

@@ -161,7 +161,7 @@ def _changed(task: TaskSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
         labels = changes["labels"]
         value |= {
             "decisions": labels,
-            "cost": [[float(a != b) for b in labels] for a in labels],
+            "cost": changes.get("cost", [[float(a != b) for b in labels] for a in labels]),
             "score_label": changes.get("score_label", labels[-1]),
             "fallback_decision": changes.get("fallback_decision", labels[0]),
         }

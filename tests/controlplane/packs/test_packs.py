@@ -130,3 +130,11 @@ def test_every_pack_stands_alone_in_a_process_that_loaded_nothing_before(tmp_pat
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_a_set_with_labels_of_its_own_says_what_missing_each_costs() -> None:
+    sets = {one.name: one.task for one in load_pack("brand-safety").sets}
+    tweets, topics = sets["brand-safety-hate-davidson"], sets["brand-safety-topics-huffpost"]
+    missed = dict(zip(tweets.labels, map(max, tweets.cost), strict=True))
+    assert missed["hate"] == 1 > missed["neither"] > missed["offensive"] > 0, "the rarer, the dearer"
+    assert {cost for row in topics.cost for cost in row} <= {0, 1}
