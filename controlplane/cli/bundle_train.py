@@ -72,6 +72,8 @@ def train(
 
     if keep is not None and keep.exists():
         raise Problem(f"{keep} exists, expected no such folder", "FAILED_PRECONDITION")
+    if not author.strip():
+        raise Problem(f"--author is {author!r}, expected who makes it", "INVALID_ARGUMENT", WRONG_USE)
     pack = load_pack(specialist, data if specialist == LABELLED_FILE else None)
     fields, labels = pairs(field, "--field", "FIELD=COLUMN"), pairs(label_value, "--label-value", "VALUE=LABEL")
     source = _source(specialist, pack, data, Columns(label=label, fields=fields, weight=weight, labels=labels))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.datasets.agreement import majority
+from controlplane.errors import RequestInvalid
 from controlplane.loop.deployment import LOOP, Deployment
 from controlplane.store import labels
 from controlplane.store import outcomes as stored_outcomes
@@ -33,8 +34,13 @@ def next_cases(unit: Unit, deployment: Deployment, specialist: str, person: str,
     """Return what would teach most first: disagreements, then fallbacks, then close calls, then the rest, newest first.
 
     Cases that others have labelled once come before untouched ones of their kind, so that agreement can be measured.
+
+    Raises:
+        UnknownSpecialist, RequestInvalid: Nobody is named, so that nothing they say could be kept.
     """
     deployment.pack(specialist)
+    if not person.strip():
+        raise RequestInvalid(f"person is {person!r}, expected who is going to label")
     ranks = {"disagreement": 0, "fallback": 1, "margin": 2, "random": 3}
     found = [QueuedCase(row, _why(row)) for row in labels.candidates(unit, specialist, person, SOURCE)]
     found.sort(key=lambda case: (ranks[case.why], case.row.labels != 1))

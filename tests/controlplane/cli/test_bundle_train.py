@@ -115,6 +115,8 @@ def test_a_file_that_teaches_nothing_is_refused_by_row_and_column(folder: Path, 
         (("--trainer", "magic"), "--trainer is 'magic', expected one of encoder, additive, trees"),
         (("--recipe", "rank=huge"), "recipe.rank is 'huge', expected a whole number from 1 to 256"),
         (("--dev", "/nowhere.csv"), "/nowhere.csv cannot be read"),
+        (("--author", " "), "--author is ' ', expected who makes it"),
+        (("--label-value", "ordinary=normal"), " is 'ordinary', taken for 'normal', expected one of ordinary, unusual"),
     ],
 )
 def test_wrong_use_is_one_sentence(folder: Path, more: tuple[str, ...], complaint: str) -> None:

@@ -117,6 +117,8 @@ def test_a_sheet_that_nobody_filled_in_is_wrong_use_and_rows_without_a_label_are
     served_world: World, tmp_path: Path
 ) -> None:
     sheet = tmp_path / "cases.csv"
+    code, nobody = said("label", "next", NAME, "--as", " ", "--out", str(sheet))
+    assert code == 2 and "person is ' ', expected who" in nobody["error"]["message"] and not sheet.exists()
     assert said("label", "next", NAME, "--as", "ann", "--out", str(sheet))[0] == 0
     code, found = said("label", "import", NAME, str(sheet))
     assert code == 2 and "has a label in none of its 3 rows" in found["error"]["message"]
