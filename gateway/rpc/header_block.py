@@ -58,7 +58,7 @@ def read_block(block: bytes) -> list[Field]:
 
 def fields_and_ends(block: bytes) -> list[tuple[Field, int]]:
     """Return the fields in order, each with the place where it ends; raises BlockBroken."""
-    found = []
+    found: list[tuple[Field, int]] = []
     at, end = 0, len(block)
     try:
         while at < end and len(found) <= MOST_FIELDS:
