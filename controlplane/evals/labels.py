@@ -49,6 +49,7 @@ class Labels:
             cost=np.array(task.cost, dtype=np.float64) if self.matrix is None else None,
             case_weights=np.array([case.weight for case in cases]),
             columns=columns,
+            decides_labels=task.decisions == task.labels,
         )
 
     def control(self, task: TaskSpec, learned: Sequence[Case], cases: Sequence[Case], labels: Ints) -> Answers:

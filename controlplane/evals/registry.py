@@ -32,6 +32,7 @@ class Answers:
         probabilities: Shape [n, labels].
         score_index: The label whose probability is the score.
         decisions: Indices of decisions, shape [n], with ``cost`` [labels, decisions]; None where costs mean nothing.
+        decides_labels: The decisions are the labels, so that what was decided is what was said.
         case_weights: How many cases of the real world each one stands for, shape [n].
         columns: Other columns of the file, by name, shape [n] each: amounts, groups.
         outputs, references: Written and wanted texts, for specialists that write.
@@ -47,6 +48,7 @@ class Answers:
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    decides_labels: bool = False
 
     @classmethod
     def of(cls, task: TaskSpec, labels: Ints, probabilities: Floats, decisions: Ints) -> "Answers":
@@ -59,11 +61,14 @@ class Answers:
             decisions=decisions,
             cost=np.array(task.cost, dtype=np.float64),
             case_weights=np.ones(len(labels)),
+            decides_labels=task.decisions == task.labels,
         )
 
     @property
     def predicted(self) -> Ints:
-        """The likeliest label of each case, shape [n]."""
+        """The label each case was given, shape [n]: the decided one where labels are decided on, else the likeliest."""
+        if self.decides_labels and self.decisions is not None:
+            return self.decisions
         return np.asarray(self.probabilities.argmax(1))
 
     @property
@@ -89,6 +94,7 @@ class Answers:
             columns={name: [values[i] for i in index] for name, values in self.columns.items()},
             outputs=tuple(self.outputs[i] for i in index) if self.outputs else (),
             references=tuple(self.references[i] for i in index) if self.references else (),
+            decides_labels=self.decides_labels,
         )
 
     def which(self, label: str) -> int:

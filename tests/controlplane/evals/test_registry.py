@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
@@ -90,3 +92,14 @@ def test_drawing_in_pieces_is_drawing_at_once(monkeypatch: pytest.MonkeyPatch) -
     whole = resample_weights(30, 50, 3).T
     monkeypatch.setattr("controlplane.evals.bootstrap._MOST_NUMBERS", 200)
     assert (resampled(30, 50, 3, lambda weights: weights.T) == whole).all()
+
+
+def test_where_labels_are_decided_on_a_case_has_the_label_that_was_decided() -> None:
+    """Costs may well decide for a rare label that is not the likeliest: that is what a caller gets."""
+    probabilities, decided = np.array([[0.6, 0.4], [0.9, 0.1]]), np.array([1, 0])
+    said = Answers.of(replace(TASK, decisions=TASK.labels), decided, probabilities, decided)
+    assert said.predicted.tolist() == said.take(np.array([0, 1])).predicted.tolist() == [1, 0]
+    assert said.without_decisions().predicted.tolist() == [0, 0]
+    assert Answers.of(TASK, decided, probabilities, decided).predicted.tolist() == [0, 0], (
+        "allow and block are no labels"
+    )
