@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from controlplane.training.recipe import Recipe
 from controlplane.training.search import Search
-from protos.contract.access import is_loopback
+from protos.contract.access import check_listen, is_loopback
 from protos.contract.draws import BASIS_POINTS
 from protos.contract.fields import FieldInvalid, Reader
 from protos.contract.plan import MAX_HOLDBACK_BP
@@ -349,9 +349,8 @@ class ControlSettings:
             rollout=RolloutSettings.from_json(read.object("rollout", {})),
         )
         read.done()
-        host, _, port = settings.listen.rpartition(":")
-        if not host or (host != "unix" and not (port.isdecimal() and int(port) <= 65535)):
-            raise FieldInvalid(f"controlplane.listen is {settings.listen!r}, expected HOST:PORT")
+        if not settings.listen.startswith("unix:"):
+            check_listen(settings.listen, "controlplane.listen")
         if settings.access is None and who != OPEN and not is_loopback(settings.listen):
             raise FieldInvalid(
                 f"controlplane.access is not set and controlplane.listen is {settings.listen!r}, expected a file of "

@@ -11,7 +11,7 @@ from gateway.rpc.tls import Tls
 from gateway.rtb.rules import MutationRule
 from gateway.serving.lanes import LaneSettings
 from gateway.serving.sampling import ExtraRates
-from protos.contract.access import is_loopback
+from protos.contract.access import check_listen, is_loopback
 from protos.contract.cached_store import MAX_BYTES
 from protos.contract.digest import DigestMalformed, parse_digest
 from protos.contract.fields import FieldInvalid, Reader
@@ -171,9 +171,7 @@ class GatewaySettings:
                 "gateway.control_certificate, control_key and control_ca go together, expected all three to show a "
                 "certificate to the control plane"
             )
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise FieldInvalid(f"gateway.listen is {self.listen!r}, expected HOST:PORT")
+        check_listen(self.listen, "gateway.listen")
         if self.access is None and not is_open and not is_loopback(self.listen):
             raise FieldInvalid(
                 f"gateway.access is not set and gateway.listen is {self.listen!r}, expected a file of who may "

@@ -20,11 +20,11 @@ class Alarm:
 Detector = Callable[[Frame, Frame, int], Alarm | None]  # reference, rows after it, seed
 
 
-def monitor_detector(budget: Budget, persistence: int) -> Detector:
-    """Return the detection that runs in a deployment."""
+def monitor_detector(budget: Budget, persistence: int, rows: float) -> Detector:
+    """Return the detection that runs in a deployment, at one setting of ``first_alarms``."""
 
     def run(reference: Frame, live: Frame, seed: int) -> Alarm | None:
-        return first_alarms(budget, persistence, (budget.rows,), reference, live, seed)[0]
+        return first_alarms(budget, persistence, (rows,), reference, live, seed)[0]
 
     return run
 

@@ -67,15 +67,13 @@ def backtest(stream: Stream, vectors: Any, plan: Plan, progress: Progress) -> di
         StreamInvalid: The stream or the rows before a change are too few for the plan.
     """
     _check(stream, plan)
-    ours = monitor_detector(plan.budget, plan.persistence)
     rivals = references.RIVALS if references.is_installed() else references.RIVALS[-1:]
     settled = _shuffles(stream, vectors, plan, rivals, progress)
     found: list[dict[str, Any]] = []
     detectors: list[Detector] = []
-    default = plan.budget.rows
-    for setting, kind in _two_settings(SETTINGS, default, settled[OURS], "default budget"):
+    for setting, kind in _two_settings(SETTINGS, plan.budget.rows, settled[OURS], "default budget"):
         found.append(_entry(OURS, "rows", setting, kind, _share(SETTINGS, setting, settled[OURS]), plan))
-        detectors.append(_never if setting is None else _ours(plan, setting))
+        detectors.append(_never if setting is None else monitor_detector(plan.budget, plan.persistence, setting))
     for rival in rivals:
         for setting, kind in _two_settings(rival.settings, rival.default, settled[rival.name], "as it comes"):
             share = _share(rival.settings, setting, settled[rival.name])
@@ -90,7 +88,7 @@ def backtest(stream: Stream, vectors: Any, plan: Plan, progress: Progress) -> di
                 {"change": change.name, "delay": alarm.row if alarm else None, "by": alarm.signal if alarm else ""}
             )
     progress(0.9, "the whole stream")
-    alarms = whole(stream, vectors, plan, ours)
+    alarms = whole(stream, vectors, plan, detectors[0])
     progress(1.0, "done")
     return {
         "rows": len(stream),
@@ -176,13 +174,6 @@ def _first_silent(alarms: Iterable[Alarm | None]) -> int:
             break
         place += 1
     return place
-
-
-def _ours(plan: Plan, rows: float) -> Detector:
-    def run(reference: Any, live: Any, seed: int) -> Alarm | None:
-        return first_alarms(plan.budget, plan.persistence, (rows,), reference, live, seed)[0]
-
-    return run
 
 
 def _share(settings: Sequence[float], setting: float | None, settled: Sequence[int]) -> float | None:

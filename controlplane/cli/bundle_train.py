@@ -106,12 +106,10 @@ def train(
 
 def _source(specialist: str, pack: "Pack", data: Path, columns: "Columns") -> "PublishedSet":
     """Say how a file is read: as the published set it is, where no columns are named, or as the task's own cases."""
-    from controlplane.datasets.rows import Columns
+    from controlplane.evals.published_run import known_set
     from controlplane.packs.published import PublishedSet
-    from controlplane.packs.registry import published_set
 
-    known = published_set(specialist, data) if columns == Columns() else None
-    return known or PublishedSet.of_task(pack.task, columns, pack.analysers)
+    return known_set(specialist, data, columns) or PublishedSet.of_task(pack.task, columns, pack.analysers)
 
 
 def _trainer(name: str) -> str:

@@ -17,6 +17,7 @@ from protos.contract.head import LEAST, MAX_KNOTS, Curve, Head, log_odds
 from protos.contract.task import TaskSpec
 
 FOLDS = 5
+TEMPERATURES = np.geomspace(0.25, 8.0, 121)
 LEAST_ROWS = 20  # below, only a temperature is fitted
 LEAST_OF_A_LABEL = {"temperature": 0, "platt": 10, "isotonic": 40}
 OFFSETS = np.round(np.arange(-0.2, 0.2001, 0.02), 2)
@@ -72,7 +73,7 @@ def fit_head(logits: NDArray[Any], targets: NDArray[Any], task: TaskSpec, data: 
 def fit_temperature(logits: Floats, targets: Ints) -> Head:
     """Choose the temperature of least log loss; a grid, because it is one bounded number."""
     best, least = 1.0, np.inf
-    for temperature in np.geomspace(0.25, 8.0, 121):
+    for temperature in TEMPERATURES:
         head = Head(temperature=round(float(temperature), 6))
         loss = _log_loss(head.probabilities(logits), targets)
         if loss < least:

@@ -12,6 +12,7 @@ from torch import nn
 
 from controlplane.evals.metrics import accuracy, macro_f1
 from controlplane.packs.example import Example
+from controlplane.training.calibration import TEMPERATURES
 from controlplane.training.checkpoint import Checkpoints, Progress
 from controlplane.training.lora import Base, Model, build, logits_of, to_batch, token_rows
 from controlplane.training.recipe import Recipe
@@ -21,7 +22,7 @@ _POOL = 16  # batches sorted by length together: short texts are not padded to l
 _SOFTNESS = 0.1  # of the cheapest decision, in units of cost, so that expected cost has a slope
 _LOOKING = 0.1  # of the work of training that looks at the development part may take
 _TELL = 5  # steps between two words to the parent
-_TEMPERATURES = [2 ** (n / 4) for n in range(-8, 13)]  # .25 to 8, as calibration tries
+_TEMPERATURES = TEMPERATURES[::6].tolist()  # as far as calibration goes, in longer steps
 
 Tell = Callable[[float, str], None]
 

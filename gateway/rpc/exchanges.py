@@ -224,7 +224,7 @@ class _Exchange(Stream):
                 return
         self._call = Call(asked.path, asked.metadata, deadline, "", asked.identity or self.connection.identity, began)
         if method.kind is Kind.BIDI_STREAM:
-            self.give_up_at = None if deadline is None else deadline + GRACE_S
+            self._has_come()
             self._requests = Requests(self, MessageReader(asked.encoding, server.max_message_bytes))
             self._start(self._stream(cast(BidiStream, method.handler)(self._call, self._requests.messages())))
         elif is_last:
@@ -247,14 +247,18 @@ class _Exchange(Stream):
         if payload is None:
             return
         call = self._call
-        deadline = call.deadline  # from now on only the handler takes time
-        self.give_up_at = None if deadline is None else deadline + GRACE_S
+        self._has_come()
         if method.kind is Kind.SERVER_STREAM:
             self._start(self._stream(cast(ServerStream, method.handler)(call, payload)))
             return
         handler = cast(_Unary, method.handler)
         step = self._work = Step(handler(call, payload), self._answered, self.connection.loop)
         step.begin()
+
+    def _has_come(self) -> None:
+        """From now on only the handler takes time."""
+        deadline = self._call.deadline
+        self.give_up_at = None if deadline is None else deadline + GRACE_S
 
     def on_reset(self) -> None:
         """Nobody waits any more: stop the work."""

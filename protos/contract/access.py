@@ -151,6 +151,13 @@ def stamp_of(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
+def check_listen(listen: str, where: str) -> None:
+    """Refuse an address to listen on that is not ``HOST:PORT``; raises FieldInvalid naming ``where``."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise FieldInvalid(f"{where} is {listen!r}, expected HOST:PORT")
+
+
 def is_loopback(listen: str) -> bool:
     """Say whether an address ``HOST:PORT`` or ``unix:PATH`` is reached from this machine alone."""
     host = listen.rpartition(":")[0].strip("[]")

@@ -7,7 +7,7 @@ from typing import Any
 import hpack
 
 from gateway.rpc.exchanges import GrpcServer
-from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame
+from gateway.rpc.http2_frames import DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, SETTINGS, frame
 from gateway.rpc.wire import ARRIVED
 
 HELLO = PREFACE + frame(SETTINGS, 0, 0)
@@ -71,6 +71,14 @@ class Peer:
                 is_over = is_over or (kind in (HEADERS, DATA) and bool(flags & END_STREAM))
         assert is_over
         return headers, body
+
+    async def check_is_sent_away(self) -> None:
+        """Assert that the server ended the connection and said so, and leave."""
+        await turns()
+        assert self.wire.is_closed
+        assert GOAWAY in self.kinds(0)
+        self.connection.connection_lost(None)
+        await turns()
 
     def kinds(self, stream: int) -> list[int]:
         return [kind for kind, _, number, _ in self.frames() if number == stream]

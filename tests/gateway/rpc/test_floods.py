@@ -75,11 +75,7 @@ def asked(number: int, size: int) -> bytes:
 def test_frames_that_ask_for_nothing_are_counted_whatever_their_kind(noise: bytes) -> None:
     async def story(peer: Peer, server: GrpcServer) -> None:
         peer.say(HELLO + frame(HEADERS, END_HEADERS, 1, block(WAIT)) + noise * (STRANGER.noise + 10))
-        await turns()
-        assert peer.wire.is_closed
-        assert GOAWAY in peer.kinds(0)
-        peer.connection.connection_lost(None)
-        await turns()
+        await peer.check_is_sent_away()
 
     serve(story)
 

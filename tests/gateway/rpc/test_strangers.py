@@ -20,7 +20,6 @@ from gateway.rpc.http2_frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
-    GOAWAY,
     HEADERS,
     PING,
     RST_STREAM,
@@ -218,11 +217,7 @@ def test_who_only_makes_noise_is_sent_away(noise: Callable[[int], bytes]) -> Non
         peer.say(HELLO)
         for n in range(1, 2 * STRANGER.noise + 10, 2):
             peer.say(noise(n))
-        await turns()
-        assert peer.wire.is_closed
-        assert GOAWAY in peer.kinds(0)
-        peer.connection.connection_lost(None)
-        await turns()
+        await peer.check_is_sent_away()
 
     serve(story)
 
