@@ -171,9 +171,9 @@ class Deployment(Processes):
         """Ask the worker how many jobs wait for its device."""
         return (await self.stats()).queued
 
-    async def stats(self) -> engine_pb2.Stats:
-        """Ask the worker what happened so far."""
-        return await worker_socket.stats(self.root / "worker.sock")
+    async def stats(self, worker: str = "worker") -> engine_pb2.Stats:
+        """Ask a worker what happened so far."""
+        return await worker_socket.stats(self.root / f"{worker}.sock")
 
     async def captured(self, enough: int) -> list[capture_pb2.CaptureRecord]:
         """Wait for that many capture records and return them."""

@@ -1,6 +1,7 @@
 """Several workers behind one gateway, several gateways on one worker."""
 
 import asyncio
+import itertools
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -117,9 +118,11 @@ def test_a_call_whose_worker_stands_still_is_answered_by_the_other_and_taken_bac
         deployment.settings |= {"metrics_port": free_port(), "hedge_share": 0.02}
         bundle = await start_two_workers(deployment, replace(TASK, deadline_us=1_000_000))
         await until_both_are_ready(deployment, bundle)
-        won, stopped = ("interlock_hedges_total", ("outcome", "won")), deployment.processes["worker"]
+        won = "interlock_hedges_total", ("outcome", "won")
         async with asyncio.timeout(PATIENCE_S):
-            while True:
+            # In turns: whoever stood still is not the one that the next calls go to.
+            for name in itertools.cycle(("worker", "other")):
+                stopped = deployment.processes[name]
                 await fallbacks(deployment, CALLS)  # what a call takes becomes known, and a hedge is saved up
                 before = (await deployment.scrape())[won]
                 stopped.send_signal(signal.SIGSTOP)
@@ -130,7 +133,7 @@ def test_a_call_whose_worker_stands_still_is_answered_by_the_other_and_taken_bac
                     break
         assert late < 3
         async with asyncio.timeout(PATIENCE_S):
-            while not (await deployment.stats()).cancelled:
+            while not (await deployment.stats(worker=name)).cancelled:
                 pass
 
     run(tmp_path, story)
