@@ -14,6 +14,7 @@ from gateway.domain.capabilities import CONSTRAINTS, EXACT, Capabilities, Constr
 from gateway.engines.label_scores import from_logprobs
 from gateway.engines.ports import (
     Broken,
+    Busy,
     Endpoint,
     EngineProblem,
     GenerateJob,
@@ -22,6 +23,7 @@ from gateway.engines.ports import (
     Piece,
     ScoreJob,
     Served,
+    Unreachable,
 )
 from gateway.engines.remote_grpc import UNARY_TIMEOUT_S, Channels, ask, problem_of
 from gateway.engines.text_pieces import TextPieces
@@ -29,6 +31,8 @@ from gateway.serving.ports import BundleRefused
 from protos.contract.fields import FieldInvalid, Reader
 
 LOAD_TIMEOUT_S = 30.0
+# A request that found no room, or lost it, is told with the status of a server that is away.
+_NO_ROOM = re.compile(r"queue is full|timeout reached|higher priority|retry later", re.IGNORECASE)
 
 
 class SglangEngine:
@@ -68,12 +72,10 @@ class SglangEngine:
         known = {info.model_path, info.served_model_name} - {""}
         if model and known and model not in known:
             raise BundleRefused(f"the server has model {sorted(known)}, expected {model!r}")
-        if 0 < info.vocab_size <= max(served.answer_ids):
-            raise BundleRefused(
-                f"label token {max(served.answer_ids)} is outside the server's vocabulary of {info.vocab_size}"
-            )
-        if 0 < info.max_context_length < served.task.max_tokens:
-            raise BundleRefused(f"the server reads {info.max_context_length} tokens, expected {served.task.max_tokens}")
+        # max_context_length is what its cache holds, vocab_size the same for every model; this limit itself is refused.
+        longest = info.max_req_input_len - 1
+        if 0 < longest < served.task.max_tokens:
+            raise BundleRefused(f"the server reads {longest} tokens, expected {served.task.max_tokens}")
         if name:
             self._adapters[served.digest] = name  # also of a load that is taken back, to be forgotten
             try:
@@ -92,9 +94,16 @@ class SglangEngine:
 
     async def _load_adapter(self, name: str, path: str) -> str:
         stub = self._stubs.next()
-        listed = await ask(
-            stub.ListLoadedLoRAAdapters(pb.ListLoadedLoRAAdaptersRequest(), **self._options(UNARY_TIMEOUT_S))
-        )
+        try:
+            listed = await ask(
+                stub.ListLoadedLoRAAdapters(pb.ListLoadedLoRAAdaptersRequest(), **self._options(UNARY_TIMEOUT_S))
+            )
+        except Broken as error:
+            if not str(error).startswith(grpc.StatusCode.UNIMPLEMENTED.name):
+                raise
+            raise BundleRefused(
+                "the server loads no adapters over gRPC, expected none in manifest.engine, or its HTTP interface"
+            ) from error
         for adapter in listed.loaded_adapters:
             if adapter.lora_name == name and (not path or adapter.lora_path == path):
                 return str(adapter.lora_id or name)
@@ -134,7 +143,7 @@ class SglangEngine:
                     if answer.HasField("complete"):
                         complete = answer.complete
             except grpc.RpcError as error:
-                raise problem_of(error) from error
+                raise _problem_of(error) from error
         if complete is None:
             raise Broken("the stream ended without a complete answer")
         places = complete.output_logprobs.token_ids_logprobs
@@ -162,7 +171,7 @@ class SglangEngine:
                         for piece in pieces.add(answer.chunk.token_ids):
                             yield piece
             except grpc.RpcError as error:
-                raise problem_of(error) from error
+                raise _problem_of(error) from error
             finally:
                 if not call.done():
                     call.cancel()
@@ -206,6 +215,11 @@ class SglangEngine:
 
     def _options(self, timeout_s: float) -> dict[str, Any]:
         return {"timeout": timeout_s, "metadata": self._channels.metadata}
+
+
+def _problem_of(error: grpc.RpcError) -> EngineProblem:
+    found = problem_of(error)
+    return Busy(str(found)) if isinstance(found, Unreachable) and _NO_ROOM.search(str(found)) else found
 
 
 def _adapter(value: dict[str, Any]) -> tuple[str, str]:

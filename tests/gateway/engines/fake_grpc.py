@@ -10,14 +10,17 @@ from smg_grpc_proto import sglang_scheduler_pb2, sglang_scheduler_pb2_grpc, trtl
 
 from tests.gateway.engines.fake_model import ANSWER, MODEL, Busy, Failed, FakeModel
 
+LONGEST = 512  # tokens that SGLang takes
+FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
-async def _begin(model: FakeModel, id: str, text: str, context: Any) -> None:
+
+async def _begin(model: FakeModel, id: str, text: str, context: Any, full: grpc.StatusCode = FULL) -> None:
     try:
         await model.begin(id, text)
     except Failed as error:
         await context.abort(grpc.StatusCode.INTERNAL, str(error))
     except Busy as error:
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        await context.abort(full, str(error))
 
 
 class FakeTrtllm(trtllm_service_pb2_grpc.TrtllmServiceServicer):
@@ -83,12 +86,16 @@ class FakeTrtllm(trtllm_service_pb2_grpc.TrtllmServiceServicer):
 
 
 class FakeSglang(sglang_scheduler_pb2_grpc.SglangSchedulerServicer):
-    """SGLang's scheduler: exactly the log-probabilities of the ids asked for, adapters by id."""
+    """SGLang's scheduler: exactly the log-probabilities of the ids asked for, adapters by id.
+
+    smg-grpc-servicer 0.14, which is SGLang's own front, loads no adapters and takes no notice of a request's.
+    """
 
     pb = sglang_scheduler_pb2
 
-    def __init__(self, model: FakeModel) -> None:
+    def __init__(self, model: FakeModel, *, loads_adapters: bool = True) -> None:
         self.model = model
+        self.loads_adapters = loads_adapters
         self.adapters: dict[str, str] = {}
 
     async def HealthCheck(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -99,20 +106,27 @@ class FakeSglang(sglang_scheduler_pb2_grpc.SglangSchedulerServicer):
             model_path=MODEL,
             served_model_name=MODEL,
             weight_version="3",
-            vocab_size=self.model.vocabulary,
-            max_context_length=512,
+            vocab_size=256,  # the same number whatever the model, and smaller than some
+            max_context_length=65_536,  # what its cache holds
+            max_req_input_len=LONGEST + 1,
         )
 
     async def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self.pb.GetServerInfoResponse(sglang_version="1.2")
 
+    async def _check_loads_adapters(self, context: Any) -> None:
+        if not self.loads_adapters:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not implemented!")
+
     async def ListLoadedLoRAAdapters(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._check_loads_adapters(context)
         answer = self.pb.ListLoadedLoRAAdaptersResponse()
         for name, path in self.adapters.items():
             answer.loaded_adapters.add(lora_id=name, lora_name=name, lora_path=path)
         return answer
 
     async def LoadLoRAAdapter(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._check_loads_adapters(context)
         if "missing" in request.lora_path:
             return self.pb.LoadLoRAAdapterResponse(success=False, message=f"no such path {request.lora_path}")
         self.adapters[request.lora_name] = request.lora_path
@@ -132,11 +146,11 @@ class FakeSglang(sglang_scheduler_pb2_grpc.SglangSchedulerServicer):
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.model.requests.append(request)
         text = self.model.decode(list(request.tokenized.input_ids))
-        if request.lora_id:
+        if request.lora_id and self.loads_adapters:
             if request.lora_id not in self.adapters:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no adapter {request.lora_id!r}")
             text = f"{request.lora_id}:{text}"
-        await _begin(self.model, request.request_id, text, context)
+        await _begin(self.model, request.request_id, text, context, grpc.StatusCode.UNAVAILABLE)
         if request.stream:
             sampling = request.sampling_params
             for id in self.model.encode(_said(sampling.regex or sampling.json_schema))[: sampling.max_new_tokens]:
