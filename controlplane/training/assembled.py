@@ -1,17 +1,20 @@
 """A bundle put together from a folder of files that were made elsewhere: checked before it is one."""
 
-import json
+import stat
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
+from controlplane.training.forms import check_form
 from protos.contract.base import FOLDER, BaseInvalid, BaseStore
+from protos.contract.base import SUFFIXES as BASE_SUFFIXES
 from protos.contract.bundle import SUFFIXES, BundleStore, Manifest
 from protos.contract.fields import FieldInvalid, Reader
-from protos.contract.probe import PROBES, Probe, probes_json, read_probes
+from protos.contract.probe import MAX_PROBES, PROBES, Probe, probes_json, read_probes
 from protos.contract.servers import RemoteSettings
 from protos.contract.task import TaskSpec
 from protos.contract.url_store import UrlStore, bases_of
@@ -32,11 +35,13 @@ class Assembled:
     @classmethod
     def of(cls, folder: Path, author: str) -> Self:
         """Read a folder's definition and its data files; raises FieldInvalid naming the file and what is wrong."""
+        if not author.strip():
+            raise FieldInvalid(f"author is {author!r}, expected whose bundle it is")
         path = folder / DEFINITION
         try:
-            read = Reader(tomllib.loads(path.read_text()), DEFINITION)
-        except tomllib.TOMLDecodeError as error:
-            raise FieldInvalid(f"{path}: {error}") from error
+            read = Reader(tomllib.loads(_plain(path).decode()), DEFINITION)
+        except (ValueError, RecursionError) as error:
+            raise FieldInvalid(f"{path} is not TOML in UTF-8: {error}") from error
         found = cls(
             TaskSpec.from_json(read.object("task"), f"{DEFINITION}: task"),
             read.object("engine"),
@@ -50,6 +55,10 @@ class Assembled:
 
     def on(self, store: BundleStore, name: str, folder: Path) -> Self:
         """Add a base model's directory to the store, and refer to it; raises FieldInvalid."""
+        for path in sorted(folder.iterdir()):
+            if path.name.endswith(BASE_SUFFIXES) and path.is_file():
+                with path.open("rb") as file:
+                    check_form(str(path), file, path.stat().st_size)
         try:
             return replace(self, base={"name": name, "digest": _add_base(store, name, folder)})
         except BaseInvalid as error:
@@ -68,6 +77,8 @@ class Assembled:
         from controlplane.evals.engines import Engines
         from protos.decide_pb2 import Input
 
+        if len(texts) > MAX_PROBES:
+            raise FieldInvalid(f"--probe is given {len(texts)} times, expected at most {MAX_PROBES}")
         if len(self.task.fields) != 1 or self.task.fields[0].kind != "text":
             raise FieldInvalid("--probe is given, expected a task of one text field")
         with tempfile.TemporaryDirectory(prefix="interlock-build-") as scratch:
@@ -99,15 +110,22 @@ def _add_base(store: BundleStore, name: str, folder: Path) -> str:
         return digest
 
 
+def _plain(path: Path) -> bytes:
+    """Read a file that is one: a pipe may never end. Raises FieldInvalid."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise FieldInvalid(f"{path} is no plain file, expected no pipes or devices")
+    return path.read_bytes()
+
+
 def _contents(folder: Path) -> dict[str, bytes]:
     contents = {}
-    for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
+    for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if name == DEFINITION:
+        if name == DEFINITION or (path.is_dir() and not path.is_symlink()):
             continue
         if path.is_symlink() or not name.endswith(SUFFIXES):
             raise FieldInvalid(f"{path} is no plain file ending in {', '.join(SUFFIXES)}: code and pickles never are")
-        contents[name] = path.read_bytes()
+        contents[name] = _plain(path)
     return contents
 
 
@@ -119,24 +137,4 @@ def check_contents(task: TaskSpec, contents: Mapping[str, bytes]) -> None:
         Head.from_bytes(contents[HEAD], task)
     read_probes(contents, task)
     for name, data in contents.items():
-        if name.endswith(".safetensors"):
-            _check_safetensors(name, data)
-        elif name.endswith(".json"):
-            try:
-                json.loads(data)
-            except ValueError as error:
-                raise FieldInvalid(f"{name} is not JSON: {error}") from error
-
-
-def _check_safetensors(name: str, data: bytes) -> None:
-    """Check the header against the length, as a loader does before it believes any offset."""
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > len(data) - 8:
-        raise FieldInvalid(f"{name} is no safetensors: its header of {size} bytes is longer than the file")
-    try:
-        header = json.loads(data[8 : 8 + size])
-        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise FieldInvalid(f"{name} is no safetensors: {error}") from error
-    if max(ends, default=0) != len(data) - 8 - size:
-        raise FieldInvalid(f"{name} has {len(data) - 8 - size} bytes of tensors, expected {max(ends, default=0)}")
+        check_form(name, BytesIO(data), len(data))

@@ -26,7 +26,7 @@ from protos.contract.digest import (
     parse_json_object,
 )
 from protos.contract.engines import EngineInexact, check_adapter_is_read, check_exactness, label_logprobs_of
-from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.fields import FieldInvalid, Reader, check_json
 from protos.contract.task import TaskSpec
 
 SCHEMA = "interlock.bundle/1"
@@ -106,6 +106,7 @@ class Manifest:
             lineage=read.object("lineage", {}),
         )
         read.done()
+        check_json(manifest.to_json(), "manifest")
         try:
             check_exactness(manifest.task, exactness, manifest.backend)
         except EngineInexact as error:
@@ -126,6 +127,8 @@ def _check_path(path: str) -> None:
     parts = Path(path).parts
     if not parts or Path(path).is_absolute() or any(p in ("..", ".") for p in parts) or path == MANIFEST:
         raise FieldInvalid(f"manifest.files names {path!r}, expected a relative path inside the bundle")
+    if not path.isprintable():
+        raise FieldInvalid(f"manifest.files names {path!r}, expected a path of printable characters")
     if not path.endswith(SUFFIXES):
         raise FieldInvalid(f"manifest.files names {path!r}, expected a file ending in {', '.join(SUFFIXES)}")
 

@@ -1,7 +1,10 @@
 """Strict reading of JSON objects: every complaint names the field, its value and what was expected."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
+
+MOST_WHOLE = 2**53  # numbers of canonical JSON are IEEE doubles
 
 
 class FieldInvalid(ValueError):
@@ -91,3 +94,26 @@ class Reader:
         """Refuse fields that were never taken."""
         if self._left:
             raise FieldInvalid(f"{self._where} has unknown fields: {', '.join(sorted(self._left))}")
+
+
+def check_json(value: Any, where: str) -> None:
+    """Refuse what canonical JSON cannot say: dates, no numbers, whole numbers beyond 2**53, broken text.
+
+    Raises:
+        FieldInvalid: Names where it is.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check_json(name, f"a name in {where}")
+            check_json(item, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            check_json(item, f"{where}[{i}]")
+    elif isinstance(value, str):
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise FieldInvalid(f"{where} is {value!r}, expected text that UTF-8 can say")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= MOST_WHOLE:
+            raise FieldInvalid(f"{where} is {value}, expected less than 2**53")
+    elif not (value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value))):
+        raise FieldInvalid(f"{where} is {value!r}, expected text, a finite number, true or false, a list or an object")

@@ -45,7 +45,7 @@ def read_probes(contents: Mapping[str, Any], task: TaskSpec) -> tuple[Probe, ...
         return ()
     try:
         value = json.loads(bytes(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FieldInvalid(f"{PROBES} is not JSON: {error}") from error
     read = Reader(value, "probes")
     read.text("schema", choices=(SCHEMA,))

@@ -1,14 +1,17 @@
 """A specialist's task: what it reads, what it may answer, what mistakes cost, what it says when it cannot."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from operator import mul
+from string import Formatter
 from typing import Any, Self
 
 from protos.contract.fields import FieldInvalid, Reader
 
 FIELD_KINDS = ("text", "number", "integer", "flag")
 SERVICE_CLASSES = ("hard", "soft", "batch")
+_CUT = re.compile(r"(\.\d{1,7})?")  # at most so many characters of a field
 LABEL_LOGPROBS = ("exact", "topk", "none")  # how exactly engines tell a label's probability, best first
 
 
@@ -149,9 +152,14 @@ class TaskSpec:
             raise FieldInvalid(
                 f"{where}.cost is not {len(self.labels)} rows (labels) by {len(self.decisions)} decisions, each in 0..1"
             )
+        names = {field.name for field in self.fields}
         try:
-            self.template.format_map({field.name: "" for field in self.fields})
-        except (KeyError, ValueError, IndexError) as error:
+            asked = [part[1:3] for part in Formatter().parse(self.template) if part[1] is not None]
+            # A width would fill memory at every request, and a part of a field is nothing that a caller gave.
+            if any(name not in names or not _CUT.fullmatch(spec or "") for name, spec in asked):
+                raise ValueError("a placeholder that is no field")
+            self.template.format_map(dict.fromkeys(names, ""))
+        except ValueError as error:
             raise FieldInvalid(
                 f"{where}.template is {self.template!r}, expected placeholders of its fields only"
             ) from error

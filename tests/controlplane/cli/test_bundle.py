@@ -1,6 +1,7 @@
 """``interlock bundle``: what it makes verifies, and goes to other stores and back."""
 
 import json
+import os
 import struct
 import time
 from pathlib import Path
@@ -14,6 +15,16 @@ from protos.contract.url_store import UrlStore, bases_of, open_store
 from tests.controlplane.cli.bundles import SAFETENSORS, base_folder, definition, run
 from tests.controlplane.elsewhere import ENGINE, elsewhere
 from tests.tasks import TASK
+
+
+def safetensors(header: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def tensors(named: dict[str, tuple[str, list[int], int, int]]) -> bytes:
+    """Write a file of 4 bytes of tensors, whatever its header says."""
+    header = {n: {"dtype": d, "shape": s, "data_offsets": [a, b]} for n, (d, s, a, b) in named.items()}
+    return safetensors(json.dumps(header).encode(), b"\0" * 4)
 
 
 @pytest.fixture
@@ -85,6 +96,15 @@ def test_a_bundle_of_a_server_elsewhere_is_probed_and_measured_there(tmp_path: P
         ("head.json", b'{"schema":"interlock.head/1","temperature":0}', "temperature"),
         ("probes.json", b'{"schema":"interlock.probes/1","probes":[{"text":"a","probabilities":[1]}]}', "sum to 1"),
         ("config.json", b"{", "config.json is not JSON"),
+        ("config.json", b"[" * 100_000, "config.json is not JSON"),
+        ("probes.json", b"[" * 100_000, "probes.json is not JSON"),
+        ("m.safetensors", safetensors(b"[" * 100_000), "is no safetensors: RecursionError"),
+        ("m.safetensors", tensors({"a": ("F32", [1], 0, 4), "b": ("F32", [1], 0, 4)}), "b begins at byte 0"),
+        ("m.safetensors", tensors({"a": ("F32", [1], -4, 4)}), "expected whole numbers"),
+        ("m.safetensors", tensors({"a": ("F32", [2], 0, 4)}), "4 bytes of F32, expected those of shape [2]"),
+        ("m.safetensors", tensors({"a": ("PICKLE", [1], 0, 4)}), "dtype is 'PICKLE'"),
+        ("a\nb.json", b"{}", "expected a path of printable characters"),
+        ("\udcff.json", b"{}", "expected a path of printable characters"),
     ],
 )
 def test_files_that_could_not_be_loaded_are_not_built_in(
@@ -97,6 +117,56 @@ def test_files_that_could_not_be_loaded_are_not_built_in(
     assert BundleStore(Path(store)).digests() == []
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["adapter", "link.json", "pipe.json"])
+def test_what_is_no_plain_file_is_refused_and_not_left_out(name: str, tmp_path: Path, store: str) -> None:
+    folder = definition(tmp_path / "one")
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "adapter_config.json").write_text("{}")
+    if name == "pipe.json":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to(tmp_path / "aside")
+    said = run("bundle", "build", str(folder), "--author", "ann", "--store", store, code=2)
+    assert f"{folder / name} is no plain file" in said["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff\xfe", "is not TOML in UTF-8"),
+        (b"a = " + b"9" * 5000, "is not TOML in UTF-8"),
+        (b"a = " + b"[" * 5000, "is not TOML in UTF-8"),
+    ],
+)
+def test_a_definition_that_cannot_be_read_is_refused(data: bytes, message: str, tmp_path: Path, store: str) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "bundle.toml").write_bytes(data)
+    said = run("bundle", "build", str(folder), "--author", "ann", "--store", store, code=2)
+    assert message in said["error"]["message"]
+
+
+@pytest.mark.parametrize(("author", "message"), [("", "author is ''"), (" ", "author is ' '")])
+def test_a_bundle_has_an_author(author: str, message: str, tmp_path: Path, store: str) -> None:
+    said = run("bundle", "build", str(definition(tmp_path / "one")), "--author", author, "--store", store, code=2)
+    assert message in said["error"]["message"]
+
+
+def test_more_probes_than_an_engine_reads_are_refused_before_they_are_asked(tmp_path: Path, store: str) -> None:
+    probes = [word for i in range(65) for word in ("--probe", f"page {i}")]
+    build = ("bundle", "build", str(definition(tmp_path / "one")), "--author", "ann", "--store", store)
+    assert "65 times, expected at most 64" in run(*build, *probes, code=2)["error"]["message"]
+
+
+def test_a_base_whose_weights_could_not_be_read_is_refused(tmp_path: Path, store: str) -> None:
+    base = base_folder(tmp_path, "base")
+    (base / "model.safetensors").write_bytes(SAFETENSORS + b"more")
+    build = ("bundle", "build", str(definition(tmp_path / "one")), "--author", "ann", "--store", store)
+    assert "bytes of tensors, expected 0" in run(*build, "--base", str(base), code=2)["error"]["message"]
+    assert bases_of(BundleStore(Path(store))).digests() == []
+
+
 @pytest.mark.parametrize(
     ("engine", "extra", "message"),
     [
@@ -104,6 +174,13 @@ def test_files_that_could_not_be_loaded_are_not_built_in(
         ('backend = "trtllm-grpc"', "", "gives topk label probabilities, expected exact"),
         ('backend = "simulator"', "[surprise]\na = 1\n", "unknown fields: surprise"),
         ('backend = "simulator"', '[base]\nname = "x"\n', "digest is missing"),
+        ('backend = "simulator"', "[lineage]\nmade = 2026-11-29\n", "manifest.lineage.made is datetime.date"),
+        ('backend = "simulator"', "[lineage]\nloss = nan\n", "manifest.lineage.loss is nan"),
+        (
+            'backend = "simulator"',
+            "[lineage]\nrows = [9007199254740992]\n",
+            "manifest.lineage.rows[0] is 9007199254740992",
+        ),
     ],
 )
 def test_a_definition_that_cannot_serve_is_refused_naming_the_field(
