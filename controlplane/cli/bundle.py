@@ -10,7 +10,7 @@ from controlplane.cli.bundle_gc import gc
 from controlplane.cli.bundle_store import STORE, DigestArgument, StoreOption, find_bundle, open_bundles
 from controlplane.cli.bundle_train import train
 from controlplane.cli.output import REFUSED, JsonFlag, command, marked, say, say_json, short, table
-from controlplane.store.delivery import copy_bundle
+from controlplane.store.delivery import base_missing, copy_bundle
 from protos.contract.base import BaseInvalid
 from protos.contract.bundle import BundleInvalid, BundleStore
 from protos.contract.fields import FieldInvalid
@@ -59,9 +59,13 @@ def verify(
     checks = [(digest, _problem(there, digest)) for digest in wanted]
     bad = [digest for digest, problem in checks if problem]
     if as_json:
-        say_json({"verified": not bad, "bundles": [{"digest": d, "ok": not p, "problem": p} for d, p in checks]})
+        told = [{"digest": d, "ok": not p, "problem": p, "base_missing": base_missing(there, d)} for d, p in checks]
+        say_json({"verified": not bad, "bundles": told})
     else:
-        rows = [(short(d), marked("FAILED", "red") if p else marked("ok", "green"), p) for d, p in checks]
+        rows = [
+            (short(d), marked("FAILED", "red") if p else marked("ok", "green"), p or _left_out(there, d))
+            for d, p in checks
+        ]
         say(table(store, ("bundle", "", "found"), rows))
     if bad:
         raise typer.Exit(REFUSED)
@@ -82,6 +86,11 @@ def _problem(store: BundleStore, digest: str) -> str:
     except (BundleInvalid, BaseInvalid, FieldInvalid) as error:
         return str(error)
     return ""
+
+
+def _left_out(store: BundleStore, digest: str) -> str:
+    base = base_missing(store, digest)
+    return f"its base {short(base)} is not in this store" if base else ""
 
 
 @app.command("diff")
@@ -126,7 +135,8 @@ def export(
     there, other = open_bundles(store), open_store(to)
     found = find_bundle(there, digest)
     copy_bundle(there, found, other, lambda _: None)
+    missing = base_missing(other, found)
     if as_json:
-        say_json({"digest": found, "to": to, "bytes": other.size(found)})
+        say_json({"digest": found, "to": to, "bytes": other.size(found), "base_missing": missing})
         return
-    say(f"{found} is in {to}")
+    say(f"{found} is in {to}", *([f"its base {missing} is in neither store"] if missing else []))

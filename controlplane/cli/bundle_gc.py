@@ -37,7 +37,9 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete/--dry-run", help="Remove them, or only say what would go.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find bundles that no plan, rollout, job or way back needs, and bases that no bundle refers to; remove them."""
+    """Find bundles that no plan, rollout, job or way back needs, bases that no bundle refers to, and what killed
+    writers left; remove them.
+    """
     from controlplane.cli.ledger import check_database
     from controlplane.settings import ControlSettings
     from controlplane.store.retention import collect
@@ -69,6 +71,7 @@ def gc(
 
 def _listed(found: "Collected", deleted: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"deleted": deleted, "missing": sorted(found.missing)}
+    told["unfinished"] = [{"place": place, "bytes": size} for place, size in found.unfinished.items()]
     for prefix, part in (("", found.bundles), ("bases_", found.bases)):
         told[f"{prefix}removable"] = [{"digest": b.digest, "bytes": b.size} for b in part.gone]
         told[f"{prefix}kept"] = [{"digest": digest, "reason": part.kept[digest]} for digest in sorted(part.kept)]
@@ -82,7 +85,9 @@ def _show(found: "Collected", deleted: bool, where: str) -> None:
         rows += [(what, short(b.digest), word, f"{b.size:,} bytes: nothing needs it") for b in part.gone]
         staying = sorted((reason, digest) for digest, reason in part.kept.items())
         rows += [(what, short(d), marked("stays", "green"), _DIGEST.sub(lambda m: short(m[0]), r)) for r, d in staying]
-    total = sum(b.size for b in (*found.bundles.gone, *found.bases.gone))
+    for place, size in found.unfinished.items():
+        rows.append(("unfinished", short(place.rpartition("/")[2]), word, f"{size:,} bytes: its writer was killed"))
+    total = sum(b.size for b in (*found.bundles.gone, *found.bases.gone)) + sum(found.unfinished.values())
     sum_up = f"{total:,} bytes removed" if deleted else f"{total:,} bytes would go; --delete removes them"
     say(table(where, ("", "digest", "", "why"), rows), sum_up)
     for digest, reason in found.missing.items():

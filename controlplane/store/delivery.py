@@ -28,3 +28,15 @@ def copy_bundle(there: BundleStore, digest: str, other: BundleStore, say: Callab
         say(f"bundle {digest}")
         other.write(bundle.manifest, bundle.contents)
         other.load(digest)
+
+
+def base_missing(store: BundleStore, digest: str) -> str:
+    """Return the base that a bundle refers to where it does not lie beside it, else nothing.
+
+    Engines that hold the whole model need none, and workers may be told of bases elsewhere.
+    """
+    try:
+        base = str(store.manifest(digest).base.get("digest", ""))
+    except BundleInvalid:
+        return ""
+    return base if base and base not in bases_of(store).digests() else ""

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from controlplane.domain.retention import Found, needed_by_plan, removable, removable_bases
 from controlplane.store import jobs, plans, rollouts
+from controlplane.store.leftovers import leftovers
 from controlplane.store.store import Unit
 from controlplane.store.tables import job
 from protos.contract.base import BaseStore
@@ -70,6 +71,7 @@ class Collected:
     bundles: Part
     bases: Part
     missing: dict[str, str]
+    unfinished: dict[str, int]  # bytes of what killed writers left, by place
 
 
 def collect(
@@ -101,7 +103,8 @@ def collect(
         unit.record("operator", "bundles_removed", {"store": where, **names})
     missing = {digest: needed[digest] for digest in sorted(set(needed) - {bundle.digest for bundle in found})}
     kept = {digest: reason for digest, reason in reasons.items() if digest not in missing}
-    return Collected(Part(gone, kept), Part(gone_bases, base_reasons), missing)
+    unfinished = leftovers(store, now, keep_s, delete=delete)
+    return Collected(Part(gone, kept), Part(gone_bases, base_reasons), missing, unfinished)
 
 
 def _found(store: BundleStore | BaseStore) -> list[Found]:

@@ -126,6 +126,16 @@ class BaseStore:
         """Copy one file, unverified and without holding it in memory; raises OSError."""
         shutil.copyfile(self.path(digest) / name, to)
 
+    def stands(self, digest: str) -> bool:
+        """Say whether a base is here, and every byte of it what its name says."""
+        try:
+            listing = BaseStore.listing(self, digest)  # what is here, not what could be fetched
+            for name in listing.files:
+                self.read(digest, listing, name)
+        except BaseInvalid:
+            return False
+        return True
+
     def trim(self, keep: Collection[str]) -> list[str]:
         """Make room where bases were fetched from elsewhere; returns what went. A plain store keeps what it has."""
         return []
@@ -145,13 +155,15 @@ class BaseStore:
         shutil.rmtree(gone)
 
     def take(self, other: "BaseStore", digest: str) -> None:
-        """Copy a base from another store, every byte verified; one that is here stays as it is.
+        """Copy a base from another store, every byte verified, in place of one that was altered here.
 
         Raises:
             BaseInvalid: Missing there, or altered.
         """
-        if (self.path(digest) / LISTING).is_file():
-            return
+        if self.path(digest).is_dir():
+            if self.stands(digest):
+                return
+            self.remove(digest)
         self.root.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".adding-", dir=self.root))
         try:
@@ -186,6 +198,8 @@ class BaseStore:
                 raise BaseInvalid(str(directory), str(error)) from error
             (staging / LISTING).write_bytes(canonical_json(base.to_json()))
             final = self.path(base.digest)
+            if final.is_dir() and not self.stands(base.digest):
+                self.remove(base.digest)
             if final.is_dir():
                 os.utime(final / LISTING)  # as new: somebody is about to need it
             else:

@@ -271,11 +271,13 @@ class BundleStore:
         shutil.rmtree(gone)
 
     def write(self, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
-        """Write a bundle that was checked, whole or not at all."""
+        """Write a bundle that was checked, whole or not at all, in place of one that was altered."""
         self.root.mkdir(parents=True, exist_ok=True)
         final = self.path(manifest.digest)
         if final.is_dir():
-            return
+            if self._stands(manifest.digest):
+                return
+            self.remove(manifest.digest)
         staging = Path(tempfile.mkdtemp(prefix=".adding-", dir=self.root))
         try:
             for name, data in [*contents.items(), (MANIFEST, canonical_json(manifest.to_json()))]:
@@ -286,7 +288,16 @@ class BundleStore:
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(staging, final)
-        except OSError:
+        except OSError as error:
             shutil.rmtree(staging, ignore_errors=True)
             if not final.is_dir():  # lost a race with another writer of the same bytes: fine
+                error.filename = error.filename or str(self.root)  # a full disk names none
                 raise
+
+    def _stands(self, digest: str) -> bool:
+        """Say whether what is here is what its name says."""
+        try:
+            BundleStore.load(self, digest)  # what is here, not what could be fetched
+        except BundleInvalid:
+            return False
+        return True

@@ -83,11 +83,16 @@ def hex_of(digest: str) -> str:
     return parse_digest(digest, "digest")[len("sha256:") :]
 
 
+def is_hex(name: str) -> bool:
+    """Say whether a name is the 64 hex digits of a digest: folders of other names are not ours."""
+    return _DIGEST.fullmatch("sha256:" + name) is not None
+
+
 def digests_in(root: Path, listing: str) -> list[str]:
     """List what a content-addressed directory holds, unverified: folders named by content that hold their listing."""
     if not root.is_dir():
         return []
-    return sorted("sha256:" + p.name for p in root.iterdir() if len(p.name) == 64 and (p / listing).is_file())
+    return sorted("sha256:" + p.name for p in root.iterdir() if is_hex(p.name) and (p / listing).is_file())
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:

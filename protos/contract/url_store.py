@@ -1,13 +1,14 @@
 """Bundles and bases at any fsspec URL: an object store, a share, memory. The same names and checks as a directory's."""
 
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from protos.contract.base import FOLDER, LISTING, BaseStore, copy_verified
 from protos.contract.bundle import MANIFEST, BundleStore, Manifest
-from protos.contract.digest import canonical_json, hex_of
+from protos.contract.digest import canonical_json, hex_of, is_hex
 from protos.contract.fields import FieldInvalid
 
 
@@ -43,7 +44,7 @@ class _Files:
         if not self.system.exists(self._root):
             return []
         names = [str(path).rstrip("/").rpartition("/")[2] for path in self.system.ls(self._root, detail=False)]
-        found = [n for n in names if len(n) == 64 and self.system.exists(f"{self._root}/{n}/{self._mark}")]
+        found = [n for n in names if is_hex(n) and self.system.exists(f"{self._root}/{n}/{self._mark}")]
         return sorted("sha256:" + name for name in found)
 
     def names(self, digest: str) -> set[str]:
@@ -62,11 +63,39 @@ class _Files:
 
     def remove(self, digest: str) -> None:
         self.system.rm_file(self.at(digest, self._mark))
+        self.clear(digest)
+
+    def clear(self, digest: str) -> None:
         if self.names(digest):
             self.system.rm(self.at(digest), recursive=True)
 
+    def put_all(self, digest: str, files: Iterable[tuple[str, bytes | Path]]) -> None:
+        """Put a folder's files, its mark last; where that fails, take away what came."""
+        try:
+            for name, data in files:
+                self.put(digest, name, data)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                if not self.is_whole(digest):  # another writer of the same bytes may have been done
+                    self.clear(digest)
+            if isinstance(error, OSError):
+                error.filename = error.filename or self.url  # a full disk names none
+            raise
+
     def is_whole(self, digest: str) -> bool:
         return bool(self.system.exists(self.at(digest, self._mark)))
+
+    def unfinished(self) -> list[tuple[str, float, int]]:
+        """List folders that were never marked as whole: digest, newest change in Unix seconds, bytes."""
+        found = []
+        if self.system.exists(self._root):
+            for path in self.system.ls(self._root, detail=False):
+                name = str(path).rstrip("/").rpartition("/")[2]
+                digest = f"sha256:{name}"
+                if is_hex(name) and not self.is_whole(digest) and (inside := self.names(digest)):
+                    newest = max(float(self.system.modified(self.at(digest, one)).timestamp()) for one in inside)
+                    found.append((digest, newest, self.size(digest)))
+        return found
 
     def put(self, digest: str, name: str, data: bytes | Path) -> None:
         path = self.at(digest, name)
@@ -110,11 +139,11 @@ class UrlStore(BundleStore):
         self.files.remove(digest)
 
     def write(self, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
-        """Write a bundle's files, its manifest last."""
-        if self.files.is_whole(manifest.digest):
+        """Write a bundle's files, its manifest last, in place of one that was altered."""
+        if self.files.is_whole(manifest.digest) and self._stands(manifest.digest):
             return
-        for name, data in [*contents.items(), (MANIFEST, canonical_json(manifest.to_json()))]:
-            self.files.put(manifest.digest, name, data)
+        files: list[tuple[str, bytes | Path]] = [*contents.items(), (MANIFEST, canonical_json(manifest.to_json()))]
+        self.files.put_all(manifest.digest, files)
 
 
 class UrlBases(BaseStore):
@@ -146,13 +175,13 @@ class UrlBases(BaseStore):
 
     def take(self, other: BaseStore, digest: str) -> None:
         """Copy a base from another store, verified, its listing last; raises BaseInvalid."""
-        if self.files.is_whole(digest):
+        # Not read again, which may be gigabytes: whoever loads it hashes every byte.
+        if self.files.is_whole(digest) and self.size(digest) == other.size(digest):
             self.files.put(digest, LISTING, self.files.read(digest, LISTING))  # as new: somebody is about to need it
             return
         with tempfile.TemporaryDirectory(prefix="interlock-base-") as folder:
             base = copy_verified(other, digest, Path(folder))
-            for name in (*base.files, LISTING):
-                self.files.put(digest, name, Path(folder) / name)
+            self.files.put_all(digest, [(name, Path(folder) / name) for name in (*base.files, LISTING)])
 
     def _bytes(self, digest: str, name: str) -> bytes:
         return self.files.read(digest, name)

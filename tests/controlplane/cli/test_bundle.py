@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import struct
 import time
 from pathlib import Path
@@ -204,7 +205,9 @@ def test_a_bundle_goes_to_another_store_and_back_unchanged(kind: str, tmp_path: 
     digest = run("bundle", "build", str(folder), "--author", "ann", "--store", store)["digest"]
     sent = run("bundle", "export", digest, "--to", there, "--store", store)
     assert sent["bytes"] == BundleStore(Path(store)).size(digest)
-    assert run("bundle", "verify", "--store", there)["bundles"] == [{"digest": digest, "ok": True, "problem": ""}]
+    assert run("bundle", "verify", "--store", there)["bundles"] == [
+        {"digest": digest, "ok": True, "problem": "", "base_missing": ""}
+    ]
     assert run("bundle", "inspect", digest, "--store", there)["digest"] == digest
     back = str(tmp_path / "back")
     run("bundle", "export", digest, "--to", back, "--store", there)
@@ -257,3 +260,65 @@ def test_an_exported_bundle_takes_its_base_along_and_a_cache_fetches_both(tmp_pa
     with pytest.raises(BaseInvalid, match="model.safetensors hashes to"):
         cached_bases(tmp_path / "elsewhere", url).listing(base_digest)
     assert BaseStore(tmp_path / "elsewhere").digests() == []  # nothing half-written
+
+
+def test_what_was_altered_in_a_store_is_replaced_by_what_is_built_or_exported_there(tmp_path: Path, store: str) -> None:
+    folder = definition(tmp_path / "one")
+    (folder / "m.safetensors").write_bytes(SAFETENSORS)
+    base = base_folder(tmp_path, "base")
+    build = ("bundle", "build", str(folder), "--author", "ann", "--base", str(base))
+    there = str(tmp_path / "there")
+    built = run(*build, "--store", store)
+    digest, base_digest = built["digest"], built["base"]["digest"]
+    run("bundle", "export", digest, "--store", store, "--to", there)
+    for where, again in (
+        (store, (*build, "--store", store)),
+        (there, ("bundle", "export", digest, "--store", store, "--to", there)),
+    ):
+        kept = BundleStore(Path(where))
+        for broken in (
+            kept.path(digest) / "m.safetensors",
+            kept.path(digest) / "manifest.json",
+            bases_of(kept).path(base_digest) / "model.safetensors",
+            bases_of(kept).path(base_digest) / "base.json",
+        ):
+            broken.write_bytes(b"changed")
+            run(*again)
+            assert run("bundle", "verify", digest, "--store", where)["verified"], broken
+
+
+def test_a_base_that_is_not_beside_its_bundle_is_said(tmp_path: Path, store: str) -> None:
+    base = ("--base", str(base_folder(tmp_path, "base")))
+    built = run("bundle", "build", str(definition(tmp_path / "b")), "--author", "ann", "--store", store, *base)
+    bases_of(BundleStore(Path(store))).remove(built["base"]["digest"])
+    (found,) = run("bundle", "verify", "--store", store)["bundles"]
+    assert (found["ok"], found["base_missing"]) == (True, built["base"]["digest"])
+    sent = run("bundle", "export", built["digest"], "--store", store, "--to", str(tmp_path / "there"))
+    assert sent["base_missing"] == built["base"]["digest"]
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_folder_that_is_named_like_no_digest_is_not_a_bundle(prefix: str, tmp_path: Path, store: str) -> None:
+    digest = run("bundle", "build", str(definition(tmp_path / "b")), "--author", "ann", "--store", store)["digest"]
+    (Path(store) / ("Z" * 64)).mkdir()
+    (Path(store) / ("Z" * 64) / "manifest.json").write_text("{}")
+    (found,) = run("bundle", "verify", "--store", prefix + store)["bundles"]
+    assert (found["digest"], found["ok"]) == (digest, True)
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_store_that_takes_no_more_is_named_and_keeps_nothing_half_written(
+    prefix: str, tmp_path: Path, store: str
+) -> None:
+    folder = definition(tmp_path / "one")
+    (folder / "a.json").write_text("{}")
+    (folder / "m.safetensors").write_bytes(safetensors(b"{}".ljust(1 << 16)))
+    build = ("bundle", "build", str(folder), "--author", "ann", "--store", prefix + store)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, limits[1]))
+    try:
+        said = run(*build, code=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store in said["error"]["message"]
+    assert [path for path in Path(store).rglob("*") if path.is_file()] == []

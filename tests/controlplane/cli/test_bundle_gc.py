@@ -97,6 +97,26 @@ def test_garbage_collection_removes_only_what_nothing_needs(tmp_path: Path) -> N
     assert deployment.gc("--delete")["removable"] == []
 
 
+@pytest.mark.parametrize("is_url", [False, True])
+def test_what_killed_writers_left_is_removed_once_it_is_old(is_url: bool, tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    root = deployment.store.root
+    names = ("a" * 64, f"bases/{'b' * 64}") if is_url else (".adding-x", ".removing-x", "bases/.adding-x")
+    left = [root / name for name in (*names, names[0].replace("a", "c"))]
+    for folder in left:
+        (folder / "adapter").mkdir(parents=True)
+        for path in (folder / "adapter" / "m.safetensors", folder / "adapter", folder):
+            path.is_dir() or path.write_bytes(b"half")
+            os.utime(path, (0, 0))
+    (left[-1] / "adapter" / "m.safetensors").write_bytes(b"more")  # somebody is at it
+    store = ("--store", f"file://{root}" if is_url else str(root), "--keep-days", "0")
+    assert len(deployment.gc(*store)["unfinished"]) == len(left) - 1
+    assert all(folder.is_dir() for folder in left)
+    deployment.gc(*store, "--delete")
+    assert [folder for folder in left if (folder / "adapter" / "m.safetensors").exists()] == left[-1:]
+    assert deployment.gc(*store)["unfinished"] == []
+
+
 def test_a_database_that_is_not_there_is_no_reason_to_remove_everything(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     digest = deployment.bundle(1)
