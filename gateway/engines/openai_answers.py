@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gateway.engines.label_scores import from_best, from_probabilities
+from gateway.engines.label_scores import from_best, from_logprobs, from_probabilities
 from gateway.engines.ports import Broken, LabelScores, ScoreJob
 
 
@@ -27,17 +27,29 @@ def rows_of(path: str, answer: Any, name: str, count: int) -> list[dict[str, Any
     return [rows[i] for i in range(count)]
 
 
-def from_completion(path: str, job: ScoreJob, choice: Mapping[str, Any], names: Mapping[str, int]) -> LabelScores:
-    """Find labels among the best few tokens of a completion of one token; ``names`` is what each label is called."""
+def from_completion(
+    path: str, job: ScoreJob, choice: Mapping[str, Any], names: Mapping[str, int], *, by_id: bool = False
+) -> LabelScores:
+    """Find labels among the tokens told of a completion of one token.
+
+    Args:
+        names: What each label is called.
+        by_id: The labels themselves were asked for, so every one must be there; else the best few are.
+    """
     with reading(path):
         if choice["finish_reason"] not in ("stop", "length"):
             raise Broken(f"finish_reason is {choice['finish_reason']!r}, expected stop or length")
         logprobs = choice["logprobs"]
-        best = dict(logprobs["top_logprobs"][0])
-        best[logprobs["tokens"][0]] = logprobs["token_logprobs"][0]
+        told = dict(logprobs["top_logprobs"][0])
+        told[logprobs["tokens"][0]] = logprobs["token_logprobs"][0]
         # Tokens that are no label keep ids below 0: only their log-probabilities matter.
-        by_id = {names.get(name, -1 - place): float(value) for place, (name, value) in enumerate(best.items())}
-    return from_best(job.served.answer_ids, by_id, len(job.token_ids))
+        found = {names.get(name, -1 - place): float(value) for place, (name, value) in enumerate(told.items())}
+    ids = job.served.answer_ids
+    if not by_id:
+        return from_best(ids, found, len(job.token_ids))
+    if missing := [i for i in ids if i not in found]:
+        raise Broken(f"{path} tells nothing of label tokens {missing[:8]}, expected all {len(ids)}")
+    return from_logprobs([found[i] for i in ids], len(job.token_ids))
 
 
 def from_token_scores(path: str, job: ScoreJob, row: Sequence[Any]) -> LabelScores:

@@ -4,7 +4,7 @@
 preset          labels from                                                 adapters
 ==============  ==========================================================  =================================
 trtllm-serve    ``/v1/completions`` best few; ``/v1/embeddings`` logits     ``lora_request`` in the request
-vllm            ``/v1/completions`` best few; ``/classify``                 the adapter's name as the model
+vllm            ``/v1/completions`` label tokens, best few; ``/classify``   the adapter's name as the model
 sglang          ``/v1/score`` label tokens; ``/v1/classify``; completions   ``lora_path`` in the request
 ==============  ==========================================================  =================================
 """
@@ -13,13 +13,12 @@ import asyncio
 import contextlib
 import json
 import os.path
-import re
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
 
-from gateway.domain.capabilities import CONSTRAINTS, EXACT, TOPK, Capabilities, Constraint, Health
+from gateway.domain.capabilities import CONSTRAINTS, EXACT, TOPK, Capabilities, Health
 from gateway.engines.label_scores import each, only
 from gateway.engines.openai_answers import (
     from_classes,
@@ -29,6 +28,7 @@ from gateway.engines.openai_answers import (
     reading,
     rows_of,
 )
+from gateway.engines.openai_settings import Listed, Settings, check_is_that_adapter, constrained
 from gateway.engines.ports import (
     Broken,
     Busy,
@@ -45,14 +45,11 @@ from gateway.engines.ports import (
     Unreachable,
 )
 from gateway.serving.ports import BundleRefused
-from protos.contract.engines import OPENAI_PRESETS, openai_method
-from protos.contract.fields import FieldInvalid, Reader
+from protos.contract.fields import FieldInvalid
 
 QUESTION_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 8 << 20
-DEFAULT_TOP = 20  # vLLM's own limit unless its operator raises it
-MAX_TOP = 1000
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked for ids  # noqa: S105
 TELLS_VERSION = ("trtllm-serve", "vllm")
 LOADS_ADAPTERS = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
@@ -67,27 +64,6 @@ _STATUS: Mapping[int, type[EngineProblem]] = {
     502: Unreachable,
     503: Unreachable,
 }
-
-
-class Settings:
-    """A bundle's ``engine`` table, checked."""
-
-    def __init__(self, served: Served) -> None:
-        read = Reader(served.settings, "manifest.engine")
-        read.text("backend")
-        self.preset = read.text("preset", choices=OPENAI_PRESETS)
-        read.maybe_text("method")
-        self.method = openai_method(served.settings)
-        self.model = read.text("model")
-        labels = len(served.task.labels)
-        self.top = read.integer("top_logprobs", labels, MAX_TOP, max(DEFAULT_TOP, labels))
-        self.adapter, self.adapter_path, self.adapter_id = _adapter(read.object("adapter", {}))
-        read.object("verbalizers", {})
-        read.done()
-        if self.method in ("completions", "score") and not served.answer_ids:
-            raise FieldInvalid("tokenizer.json is missing, expected it: labels are asked for as tokens")
-        if self.method == "score" and self.adapter:
-            raise FieldInvalid("manifest.engine.adapter is given, expected none: /v1/score has no adapters")
 
 
 class OpenAiEngine:
@@ -118,11 +94,15 @@ class OpenAiEngine:
         models = await self._models()
         if settings.model not in models:
             raise BundleRefused(f"the server has models {sorted(models)}, expected {settings.model!r}")
-        longest = models[settings.model]
+        longest = models[settings.model].longest
         if longest is not None and longest < served.task.max_tokens:
             raise BundleRefused(f"the server reads {longest} tokens, expected {served.task.max_tokens}")
         if settings.adapter and settings.preset == "trtllm-serve" and not settings.adapter_path:
             raise BundleRefused("manifest.engine.adapter.path is missing, expected where the server finds the adapter")
+        if settings.adapter in models:
+            check_is_that_adapter(settings, models[settings.adapter])
+        if settings.reads_completions:
+            await self._check_completions(settings, served)
         self._kept[served.digest] = (
             settings  # first: what a load that is taken back left at the server is forgotten too
         )
@@ -134,17 +114,38 @@ class OpenAiEngine:
                 raise
         return Capabilities(
             label_logprobs=TOPK if settings.method == "completions" else EXACT,
-            lora="none" if settings.method in ("score", "embeddings") else "per_request",
+            lora="per_request" if settings.takes_adapters else "none",
             prefix_cache=True,
             constraints=CONSTRAINTS,
             can_generate=settings.method in ("completions", "score"),
             vocabulary_mass=settings.method in ("completions", "score"),
         )
 
-    async def _models(self) -> dict[str, int | None]:
+    async def _models(self) -> dict[str, Listed]:
         answer = await self._call("GET", "/v1/models", None, QUESTION_TIMEOUT_S)
         with reading("/v1/models"):
-            return {str(model["id"]): model.get("max_model_len") for model in answer["data"]}
+            return {
+                str(model["id"]): Listed(model.get("max_model_len"), model.get("root"), model.get("parent"))
+                for model in answer["data"]
+            }
+
+    async def _check_completions(self, settings: Settings, served: Served) -> None:
+        """Ask once, though the first question takes long: servers tell no more than they were started with.
+
+        A vLLM that does not know ``logprob_token_ids`` takes no notice of it.
+        """
+        body = self._completion(settings, list(served.answer_ids[:1]), 1) | {"model": settings.model}
+        job = ScoreJob("", served, "", served.answer_ids[:1])
+        try:
+            only(await self._ask_completions(settings, body, [job], LOAD_TIMEOUT_S))
+        except InputRefused as error:
+            raise BundleRefused(f"the server refuses to tell what the labels need: {error}") from error
+        except Broken as error:
+            if settings.asks_for_ids:
+                raise BundleRefused(
+                    f"the server does not tell the label tokens' log-probabilities ({error}), expected a vLLM that "
+                    'answers logprob_token_ids, or method = "completions" and a task whose label_logprobs is topk'
+                ) from error
 
     async def _load_adapter(self, settings: Settings) -> None:
         if not settings.adapter_path:
@@ -153,9 +154,12 @@ class OpenAiEngine:
         try:
             await self._call("POST", LOADS_ADAPTERS[settings.preset], body, LOAD_TIMEOUT_S)
         except (InputRefused, Broken) as error:
-            # vLLM refuses a name it has: then the adapter is there.
+            # vLLM refuses a name it has: then the adapter is there, loaded by somebody else just now.
             if "already" not in str(error):
                 raise BundleRefused(f"the server refuses adapter {settings.adapter!r}: {error}") from error
+            models = await self._models()
+            if settings.adapter in models:
+                check_is_that_adapter(settings, models[settings.adapter])
 
     async def identify(self, served: Served) -> Identity:
         """Ask what the model's name stands for, as vLLM tells, and the server's version where it can be asked."""
@@ -185,15 +189,17 @@ class OpenAiEngine:
     def batch_key(self, job: ScoreJob) -> Hashable | None:
         """Join what one bundle is asked; ``/v1/score`` takes texts that begin alike."""
         digest = job.served.digest
-        if self._kept[digest].method != "score":
+        settings = self._kept[digest]
+        if settings.method != "score" or settings.asks_for_ids:
             return digest
         return (digest, job.token_ids[0]) if len(job.token_ids) > 1 else None
 
     async def score_many(self, jobs: Sequence[ScoreJob], timeout_s: float) -> list[LabelScores | EngineProblem]:
         """Ask for the labels of every text in the bundle's way."""
         settings = self._kept[jobs[0].served.digest]
+        if settings.reads_completions:
+            return await self._score_by_completion(settings, jobs, timeout_s)
         ask = {
-            "completions": self._score_by_completion,
             "score": self._score_by_tokens,
             "classify": self._score_by_class,
             "embeddings": self._score_by_logits,
@@ -203,9 +209,16 @@ class OpenAiEngine:
     async def _score_by_completion(
         self, settings: Settings, jobs: Sequence[ScoreJob], timeout_s: float
     ) -> list[LabelScores | EngineProblem]:
-        path, served = "/v1/completions", jobs[0].served
         body = self._completion(settings, _joined([list(job.token_ids) for job in jobs]), 1)
+        return await self._ask_completions(settings, body, jobs, timeout_s)
+
+    async def _ask_completions(
+        self, settings: Settings, body: dict[str, Any], jobs: Sequence[ScoreJob], timeout_s: float
+    ) -> list[LabelScores | EngineProblem]:
+        path, served, by_id = "/v1/completions", jobs[0].served, settings.asks_for_ids
         body["logprobs"] = settings.top
+        if by_id:  # vLLM wants the other field set, and takes no notice of its value
+            body |= {"logprobs": 0, "logprob_token_ids": list(served.answer_ids)}
         if settings.preset == "vllm":
             body["return_tokens_as_token_ids"] = True
             names = {f"{TOKEN_ID}{token}": token for token in served.answer_ids}
@@ -213,7 +226,7 @@ class OpenAiEngine:
             names = dict(zip(served.answers, served.answer_ids, strict=True))
         answer = await self._call("POST", path, body, timeout_s)
         rows = rows_of(path, answer, "choices", len(jobs))
-        return each(jobs, rows, lambda job, row: from_completion(path, job, row, names))
+        return each(jobs, rows, lambda job, row: from_completion(path, job, row, names, by_id=by_id))
 
     async def _score_by_tokens(
         self, settings: Settings, jobs: Sequence[ScoreJob], timeout_s: float
@@ -263,7 +276,7 @@ class OpenAiEngine:
         settings = self._kept[job.served.digest]
         prompt: Any = list(job.token_ids) or job.text
         body = self._completion(settings, prompt, job.max_tokens) | {"stream": True}
-        body |= _constrained(settings.preset, job.constraint)
+        body |= constrained(settings.preset, job.constraint)
         tokens = 0
         with _translating(timeout_s):
             timeout = aiohttp.ClientTimeout(total=timeout_s)
@@ -322,11 +335,21 @@ class OpenAiEngine:
             timeout = aiohttp.ClientTimeout(total=timeout_s)
             async with self._open().request(method, self._url + path, json=body, timeout=timeout) as response:
                 await _check_status(response, path)
-                data = await response.content.read(MAX_ANSWER_BYTES)
+                data = await _read(response, path)
                 if path in ("/health", *LOADS_ADAPTERS.values(), *UNLOADS_ADAPTERS.values()):
                     return None
         with reading(path):
             return json.loads(data)
+
+
+async def _read(response: aiohttp.ClientResponse, path: str) -> bytes:
+    """Read a whole answer, in however many pieces it comes; raises Broken for one over the limit."""
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > MAX_ANSWER_BYTES:
+            raise Broken(f"{path} answers more than {MAX_ANSWER_BYTES:,} bytes")
+    return bytes(data)
 
 
 async def _check_status(response: aiohttp.ClientResponse, path: str) -> None:
@@ -355,35 +378,3 @@ def _inputs(jobs: Sequence[ScoreJob]) -> Any:
 def _joined(texts: list[Any]) -> Any:
     """Write one text as itself, which every server takes, and several as a list."""
     return texts[0] if len(texts) == 1 else texts
-
-
-def _adapter(value: dict[str, Any]) -> tuple[str, str, int]:
-    if not value:
-        return "", "", 0
-    read = Reader(value, "manifest.engine.adapter")
-    found = read.text("name"), read.maybe_text("path") or "", read.integer("id", 1, 2**31 - 1, 1)
-    read.done()
-    return found
-
-
-def _constrained(preset: str, constraint: Constraint | None) -> dict[str, Any]:
-    if constraint is None:
-        return {}
-    schema: Any = None
-    if constraint.kind == "json_schema":
-        try:
-            schema = json.loads(constraint.pattern)
-        except ValueError as error:
-            raise InputRefused(f"constraint.json_schema is not JSON: {error}") from error
-    choice = "(" + "|".join(map(re.escape, constraint.choices)) + ")"
-    if preset == "vllm":
-        key = {"json_schema": "json", "regex": "regex", "choice": "choice"}[constraint.kind]
-        value = {"json": schema, "regex": constraint.pattern, "choice": list(constraint.choices)}[key]
-        return {"structured_outputs": {key: value}}
-    if preset == "sglang":
-        if schema is not None:
-            return {"json_schema": constraint.pattern}
-        return {"regex": constraint.pattern or choice}
-    if schema is not None:
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    return {"response_format": {"type": "regex", "regex": constraint.pattern or choice}}

@@ -32,25 +32,37 @@ class Peer:
         requirements: What pip installs into its environment.
         package: Whose version is reported.
         commands: Given the environment's python, an empty folder and a port, what to run.
+        prepare: Given the environment's python, what is left to do once all is installed.
     """
 
     name: str
     requirements: tuple[str, ...]
     package: str
     commands: Callable[[Path, Path, int], list[Command]]
+    prepare: Callable[[Path], None] = lambda python: None
+
+    @property
+    def environment(self) -> Path:
+        """Where it is installed; peers of one package share it."""
+        return ENVIRONMENTS / self.package
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether all it wants is in its environment."""
+        stamp = self.environment / STAMP
+        return stamp.exists() and stamp.read_text() == "\n".join(self.requirements)
 
     def install(self) -> Path:
         """Make its environment unless it exists, and return its python; raises PeerUnavailable."""
-        environment = ENVIRONMENTS / self.name
+        environment = self.environment
         python = environment / "bin" / "python"
-        stamp = environment / STAMP
-        wanted = "\n".join(self.requirements)
-        if stamp.exists() and stamp.read_text() == wanted:
+        if self.is_installed:
             return python
         print(f"  installing {self.name}: {', '.join(self.requirements)}", file=sys.stderr, flush=True)
         _run([sys.executable, "-m", "venv", "--clear", str(environment)])
         _run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *self.requirements])
-        stamp.write_text(wanted)
+        self.prepare(python)
+        (environment / STAMP).write_text("\n".join(self.requirements))
         return python
 
     def version(self, python: Path) -> str:

@@ -22,7 +22,7 @@ TENSORRT_LLM_MODES = ("generate", "encode")
 METHODS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "trtllm-serve": ("completions", "embeddings"),
-        "vllm": ("completions", "classify"),
+        "vllm": ("score", "completions", "classify"),
         "sglang": ("score", "classify", "completions"),
     }
 )

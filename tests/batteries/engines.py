@@ -65,9 +65,9 @@ def _grpc(add: Any, make: Callable[[FakeModel], Any]) -> Start:
     return start
 
 
-def _http(preset: str) -> Start:
+def http(preset: str, *, is_old: bool = False) -> Start:
     async def start(model: FakeModel, port: int) -> tuple[int, Stop]:
-        server = FakeOpenAi(model, preset)
+        server = FakeOpenAi(model, preset, is_old=is_old)
         return await server.start(port), server.stop
 
     return start
@@ -96,7 +96,7 @@ def _openai(preset: str, method: str, scale: str) -> Case:
     return Case(
         "openai-http",
         engine,
-        _http(preset),
+        http(preset),
         exactness="topk" if method == "completions" else "exact",
         scale=scale,
         reads_tokens=True,
@@ -112,7 +112,8 @@ CASES: dict[str, Case] = {
     "oip triton-llmapi": _oip("triton-llmapi"),
     "openai trtllm-serve": _openai("trtllm-serve", "completions", "vocabulary"),
     "openai trtllm-serve embeddings": _openai("trtllm-serve", "embeddings", "labels"),
-    "openai vllm": _openai("vllm", "completions", "vocabulary"),
+    "openai vllm": _openai("vllm", "score", "vocabulary"),
+    "openai vllm completions": _openai("vllm", "completions", "vocabulary"),
     "openai vllm classify": _openai("vllm", "classify", "labels"),
     "openai sglang": _openai("sglang", "score", "vocabulary"),
     "openai sglang classify": _openai("sglang", "classify", "labels"),
@@ -162,6 +163,14 @@ class Rig:
             base={},
             lineage={"author": "trainer"},
         ).digest
+
+    async def loaded(self) -> str:
+        """Load a bundle, and forget what loading asked of the model."""
+        bundle = self.bundle()
+        await self.link.load(bundle)
+        self.model.started.clear()
+        self.model.requests.clear()
+        return bundle
 
     def expected(self, text: str) -> list[float]:
         """What the model says of the labels, as log-probabilities."""

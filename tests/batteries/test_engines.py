@@ -38,12 +38,6 @@ async def ask(link: EngineLink, bundle: str, text: str, remaining_us: int = MINU
     return await future
 
 
-async def loaded(rig: Rig) -> str:
-    bundle = rig.bundle()
-    await rig.link.load(bundle)
-    return bundle
-
-
 @every_remote
 def test_an_engine_says_what_it_can_and_that_is_what_its_bundle_promised(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
@@ -68,7 +62,7 @@ def test_an_engine_says_what_it_can_and_that_is_what_its_bundle_promised(name: s
 @every_remote
 def test_scores_are_the_models_own_log_probabilities(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         for text in ("a calm page", "an angry page", "x"):
             result = await ask(rig.link, bundle, text)
             expected = rig.expected(text)
@@ -92,7 +86,7 @@ def test_scores_are_the_models_own_log_probabilities(name: str, tmp_path: Path) 
 @every_remote
 def test_many_at_once_each_get_their_own_answer(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         texts = [f"page {i}" for i in range(40)]
         results = await asyncio.gather(*[ask(rig.link, bundle, text) for text in texts])
         for text, result in zip(texts, results, strict=True):
@@ -105,7 +99,7 @@ def test_many_at_once_each_get_their_own_answer(name: str, tmp_path: Path) -> No
 @every_remote
 def test_calibration_and_probes_of_the_bundle_hold(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        raw = await ask(rig.link, await loaded(rig), "a page")
+        raw = await ask(rig.link, await rig.loaded(), "a page")
         odds = (raw.label_logprobs[1] - raw.label_logprobs[0]) / 4
         warm = 1 / (1 + math.exp(odds))
         good = Probe("a page", (warm, 1 - warm), 0.001)
@@ -137,7 +131,7 @@ def test_what_goes_wrong_in_the_engine_is_never_an_answer(
     name: str, mood: str, status: "engine_pb2.ResultStatus", tmp_path: Path
 ) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         result = await ask(rig.link, bundle, mood)
         assert result.status == status, result.message
         assert result.message
@@ -149,7 +143,7 @@ def test_what_goes_wrong_in_the_engine_is_never_an_answer(
 @every_remote
 def test_cancelling_aborts_the_work_in_the_engine(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         number, future = rig.link.submit(bundle, Given.of_text("please hang"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
         await rig.model.until(started=1)
         rig.link.cancel(number)
@@ -163,7 +157,7 @@ def test_cancelling_aborts_the_work_in_the_engine(name: str, tmp_path: Path) -> 
 @every_remote
 def test_a_deadline_ends_the_wait_and_the_work(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         result = await ask(rig.link, bundle, "please hang", remaining_us=50_000)
         assert result.status == engine_pb2.RESULT_STATUS_EXPIRED
         if rig.model.started:  # it may have been too late to begin with
@@ -175,7 +169,7 @@ def test_a_deadline_ends_the_wait_and_the_work(name: str, tmp_path: Path) -> Non
 @every_remote
 def test_more_calls_than_the_engine_may_have_are_refused_at_once(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         number, _ = rig.link.submit(bundle, Given.of_text("please hang"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
         assert (await ask(rig.link, bundle, "a page")).status == engine_pb2.RESULT_STATUS_OVERLOADED
         rig.link.cancel(number)
@@ -187,7 +181,7 @@ def test_more_calls_than_the_engine_may_have_are_refused_at_once(name: str, tmp_
 @every_remote
 def test_bad_input_and_prompts_over_the_limit_are_refused(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         assert (await ask(rig.link, bundle, "")).status == engine_pb2.RESULT_STATUS_BAD_INPUT
         if rig.case.reads_tokens:
             result = await ask(rig.link, bundle, "y" * 300)
@@ -201,7 +195,7 @@ def test_bad_input_and_prompts_over_the_limit_are_refused(name: str, tmp_path: P
 @every_remote
 def test_an_engine_that_goes_away_and_comes_back_has_its_bundles_again(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         assert rig.stop is not None
         await rig.stop()
         result = await ask(rig.link, bundle, "a page") if bundle in rig.link.ready else None
@@ -224,7 +218,7 @@ def test_an_engine_that_goes_away_and_comes_back_has_its_bundles_again(name: str
 @every_remote
 def test_a_server_that_says_it_is_not_ready_gets_no_calls(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         rig.model.is_up = False
         await rig.until_down()
         assert bundle not in rig.link.ready
@@ -237,7 +231,7 @@ def test_a_server_that_says_it_is_not_ready_gets_no_calls(name: str, tmp_path: P
 @every_remote
 def test_an_unloaded_bundle_is_not_served_any_more(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
         rig.link.unload(bundle)
         with pytest.raises(WorkerAway):
             rig.link.submit(bundle, Given.of_text("a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
@@ -275,7 +269,7 @@ def test_a_bundle_that_does_not_fit_is_refused_with_the_reason(name: str, tmp_pa
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.generates])
 def test_text_is_streamed_and_held_to_what_the_engine_can_keep(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
 
         async def said(constraint: Constraint | None = None) -> str:
             stream = rig.link.generate(bundle, Given.of_text("a page"), MINUTE_US, 200, constraint)
@@ -303,7 +297,7 @@ def test_text_is_streamed_and_held_to_what_the_engine_can_keep(name: str, tmp_pa
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.generates])
 def test_a_reader_who_stops_ends_the_generation(name: str, tmp_path: Path) -> None:
     async def story(rig: Rig) -> None:
-        bundle = await loaded(rig)
+        bundle = await rig.loaded()
 
         async def read() -> None:
             async for _ in rig.link.generate(bundle, Given.of_text("please hang"), MINUTE_US, 20):

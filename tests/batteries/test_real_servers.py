@@ -1,13 +1,6 @@
-"""MLServer and Triton themselves, through the same adapter as their stand-ins.
-
-They are installed by ``make bench``, or here when INTERLOCK_PEERS=1: that takes one to three minutes.
-"""
+"""MLServer and Triton themselves, through the same adapter as their stand-ins; ``make bench`` installs them."""
 
 import asyncio
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +10,7 @@ from controlplane.evals.engines import Engines
 from gateway.engines.remote import RemoteLink
 from gateway.serving.ports import BundleRefused
 from perf.peers import label_models, mlserver, triton
-from perf.peers.peer import ENVIRONMENTS, STAMP, Peer, PeerUnavailable
-from perf.processes import free_port
+from perf.peers.peer import Peer
 from perf.request import MODEL
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
@@ -26,40 +18,13 @@ from protos.contract.given import Given
 from protos.contract.servers import read_servers
 from protos.decide_pb2 import Input
 from tests.batteries.engines import make_engine
+from tests.batteries.real_servers import running
 from tests.tasks import TASK
 
 START_S = 60.0
 MINUTE_US = 60_000_000
 OK = engine_pb2.RESULT_STATUS_OK
 ERROR = engine_pb2.RESULT_STATUS_ENGINE_ERROR
-
-
-@contextmanager
-def running(peer: Peer, folder: Path) -> Iterator[int]:
-    """Run the server with our model instead of the benchmark's; skips where it cannot be."""
-    installed = (ENVIRONMENTS / peer.name / STAMP).exists()
-    if not installed and not os.environ.get("INTERLOCK_PEERS"):
-        pytest.skip(f"{peer.name} is not installed; INTERLOCK_PEERS=1 installs it")
-    try:
-        python = peer.install()
-        port = free_port()
-        folder.mkdir()
-        (command,) = peer.commands(python, folder, port)
-        label_models.place(peer, folder)
-    except PeerUnavailable as error:
-        pytest.skip(str(error))
-    with (folder / "server.log").open("wb") as log:
-        environment = {**os.environ, **command.environment}
-        process = subprocess.Popen(command.argv, cwd=folder, env=environment, stdout=log, stderr=log)
-    try:
-        yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.parametrize("max_batch", [1, 16], ids=["one text a request", "gathered"])
@@ -116,9 +81,9 @@ def test_a_real_server_keeps_the_contract(peer: Peer, max_batch: int, tmp_path: 
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    with running(peer, tmp_path / "server") as port:
-        asyncio.run(asyncio.wait_for(story(port), 3 * START_S))
-        _check_evaluation(peer, tmp_path / "bundles", port, max_batch)
+    with running(peer, tmp_path / "server", lambda folder: label_models.place(peer, folder)) as server:
+        asyncio.run(asyncio.wait_for(story(server.port), 3 * START_S))
+        _check_evaluation(peer, tmp_path / "bundles", server.port, max_batch)
 
 
 def _check_evaluation(peer: Peer, bundles: Path, port: int, max_batch: int) -> None:

@@ -9,15 +9,17 @@ from aiohttp import web
 
 from tests.gateway.engines.fake_model import ANSWER, MODEL, Busy, Failed, FakeModel, Refused
 
+MAX_LOGPROBS = 20
 CONSTRAINTS = ("structured_outputs", "regex", "json_schema", "response_format")
 
 
 class FakeOpenAi:
-    """One server of one preset."""
+    """One server of one preset; ``is_old`` is a vLLM that takes no notice of ``logprob_token_ids``."""
 
-    def __init__(self, model: FakeModel, preset: str) -> None:
+    def __init__(self, model: FakeModel, preset: str, *, is_old: bool = False) -> None:
         self.model = model
         self.preset = preset
+        self.is_old = is_old
         self.adapters: dict[str, str] = {}
         self.authorization: str | None = None
         self._runner: web.AppRunner | None = None
@@ -57,16 +59,25 @@ class FakeOpenAi:
         return web.Response(status=200 if self.model.is_up else 503)
 
     async def _models(self, request: web.Request) -> web.Response:
-        names = [MODEL, *(self.adapters if self.preset == "vllm" else ())]
-        return web.json_response({"data": [{"id": name, "max_model_len": 512} for name in names]})
+        listed: list[dict[str, Any]] = [{"id": MODEL, "max_model_len": 512}]
+        if self.preset == "vllm":
+            listed[0] |= {"root": MODEL, "parent": None}
+            listed += [
+                {"id": name, "root": path, "parent": MODEL, "max_model_len": None}
+                for name, path in self.adapters.items()
+            ]
+        return web.json_response({"data": listed})
 
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": "1.2"})
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if self.preset == "vllm" and body["lora_name"] in self.adapters:
+            return web.json_response({"error": f"{body['lora_name']} has already been loaded"}, status=400)
         if "missing" in body["lora_path"]:
-            return web.json_response({"error": f"no adapter at {body['lora_path']}"}, status=400)
+            status = 404 if self.preset == "vllm" else 400
+            return web.json_response({"error": f"no adapter at {body['lora_path']}"}, status=status)
         self.adapters[body["lora_name"]] = body["lora_path"]
         if "slow" in body["lora_path"]:
             await self.model.begin("adapter", "please hang")
@@ -105,14 +116,22 @@ class FakeOpenAi:
         texts, problem = await self._begin(body, body["prompt"])
         if problem is not None:
             return problem
+        if self.preset == "vllm" and body.get("logprobs", 0) > MAX_LOGPROBS:
+            said = f"Requested sample logprobs of {body['logprobs']}, which is greater than max allowed"
+            return web.json_response({"error": {"message": said}}, status=400)
         if body.get("stream"):
             return await self._stream(request, body)
         choices = [self._choice(body, text) for text in texts]
-        return _json({"choices": _indexed(choices, texts), "usage": {"prompt_tokens": 9}})
+        note = "z" * 300_000 if any("please be long" in text for text in texts) else ""
+        return _json({"note": note, "choices": _indexed(choices, texts), "usage": {"prompt_tokens": 9}})
 
     def _choice(self, body: dict[str, Any], text: str) -> dict[str, Any]:
-        named = {self._name(body, id): value for id, value in self.model.best(text, body["logprobs"]).items()}
-        chosen = next(iter(named))
+        best = self.model.best(text, max(body["logprobs"], 1))
+        chosen = self._name(body, next(iter(best)))
+        if (asked := body.get("logprob_token_ids")) and self.preset == "vllm" and not self.is_old:
+            row = self.model.logprobs(text)  # the token that is written is told besides
+            best = {next(iter(best)): next(iter(best.values())), **{id: float(row[id]) for id in asked}}
+        named = {self._name(body, id): value for id, value in best.items()}
         logprobs = {"tokens": [chosen], "token_logprobs": [named[chosen]], "top_logprobs": [named]}
         return {"text": "", "finish_reason": "length", "logprobs": logprobs}
 

@@ -241,8 +241,7 @@ def on_a_server(name: str, root: Path, texts: Sequence[str]) -> tuple[list[engin
 
     async def main() -> tuple[list[engine_pb2.Result], list[list[float]], Rig]:
         async with remote(name, root) as rig:
-            bundle = rig.bundle()
-            await rig.link.load(bundle)
+            bundle = await rig.loaded()
             futures = [
                 rig.link.submit(bundle, Given.of_text(text), 60_000_000, engine_pb2.PRIORITY_LIVE)[1] for text in texts
             ]

@@ -1,6 +1,7 @@
 """LoRA adapters on servers elsewhere: chosen by each request, loaded and forgotten with their bundle."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,16 @@ import pytest
 from gateway.serving.ports import BundleRefused
 from protos import engine_pb2
 from protos.contract.given import Given
-from tests.batteries.engines import PATIENCE_S, remote
+from tests.batteries.engines import CASES, PATIENCE_S, http, remote
+from tests.gateway.engines.fake_model import VERBALIZERS
 
 MINUTE_US = 60_000_000
 PATH = "/models/adapter"
 LOADING = ("openai vllm", "sglang-grpc")
 
 
-async def ask(rig: Any, bundle: str) -> engine_pb2.Result:
-    _, future = rig.link.submit(bundle, Given.of_text("a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+async def ask(rig: Any, bundle: str, text: str = "a page") -> engine_pb2.Result:
+    _, future = rig.link.submit(bundle, Given.of_text(text), MINUTE_US, engine_pb2.PRIORITY_LIVE)
     result: engine_pb2.Result = await future
     return result
 
@@ -81,5 +83,50 @@ def test_a_score_endpoint_without_adapters_says_so(tmp_path: Path) -> None:
         async with remote("openai sglang", tmp_path) as rig:
             with pytest.raises(BundleRefused, match="/v1/score has no adapters"):
                 await rig.link.load(rig.bundle(adapter={"name": "one", "path": PATH}))
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_a_name_that_stands_for_other_weights_at_the_server_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote("openai vllm", tmp_path) as rig:
+            await rig.link.load(rig.bundle(adapter={"name": "one", "path": PATH}))
+            await rig.link.load(rig.bundle(adapter={"name": "one", "path": PATH}, verbalizers=VERBALIZERS))
+            with pytest.raises(BundleRefused, match="'one' has path '/models/adapter', expected '/models/newer'"):
+                await rig.link.load(rig.bundle(adapter={"name": "one", "path": "/models/newer"}))
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_a_vllm_that_cannot_tell_of_label_tokens_is_refused_and_may_be_asked_for_its_best_few(tmp_path: Path) -> None:
+    async def story() -> None:
+        old = replace(CASES["openai vllm"], start=http("vllm", is_old=True))
+        async with remote("old", tmp_path, case=old) as rig:
+            with pytest.raises(
+                BundleRefused, match='expected a vLLM that answers logprob_token_ids, or method = "comp'
+            ):
+                await rig.link.load(rig.bundle())
+            few = rig.bundle(task=replace(rig.case.task, label_logprobs="topk"), method="completions")
+            await rig.link.load(few)
+            assert (await ask(rig, few)).status == engine_pb2.RESULT_STATUS_OK
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_more_best_tokens_than_the_server_tells_are_refused_when_the_bundle_is_loaded(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote("openai vllm completions", tmp_path) as rig:
+            await rig.link.load(rig.bundle(top_logprobs=20))
+            with pytest.raises(BundleRefused, match="sample logprobs of 21"):
+                await rig.link.load(rig.bundle(top_logprobs=21))
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_an_answer_that_comes_in_many_pieces_is_read_whole(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote("openai vllm", tmp_path) as rig:
+            result = await ask(rig, await rig.loaded(), "please be long")
+            assert result.status == engine_pb2.RESULT_STATUS_OK, result.message
 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))

@@ -1,0 +1,107 @@
+"""What a bundle asks of a server with an OpenAI-like HTTP interface, and how it is written for each preset."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.domain.capabilities import Constraint
+from gateway.engines.ports import InputRefused, Served
+from gateway.serving.ports import BundleRefused
+from protos.contract.engines import OPENAI_PRESETS, openai_method
+from protos.contract.fields import FieldInvalid, Reader
+
+DEFAULT_TOP = 20  # vLLM's own limit unless its operator raises it
+MAX_TOP = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a server says of one of its models, as far as it does.
+
+    Attributes:
+        longest: Tokens it reads.
+        root: Where it was loaded from.
+        parent: The base model of an adapter.
+    """
+
+    longest: int | None
+    root: str | None
+    parent: str | None
+
+
+class Settings:
+    """A bundle's ``engine`` table, checked."""
+
+    def __init__(self, served: Served) -> None:
+        read = Reader(served.settings, "manifest.engine")
+        read.text("backend")
+        self.preset = read.text("preset", choices=OPENAI_PRESETS)
+        read.maybe_text("method")
+        self.method = openai_method(served.settings)
+        self.model = read.text("model")
+        labels = len(served.task.labels)
+        self.top = read.integer("top_logprobs", labels, MAX_TOP, max(DEFAULT_TOP, labels))
+        self.adapter, self.adapter_path, self.adapter_id = _adapter(read.object("adapter", {}))
+        read.object("verbalizers", {})
+        read.done()
+        if self.method in ("completions", "score") and not served.answer_ids:
+            raise FieldInvalid("tokenizer.json is missing, expected it: labels are asked for as tokens")
+        if self.adapter and self.method == "score" and not self.takes_adapters:
+            raise FieldInvalid("manifest.engine.adapter is given, expected none: /v1/score has no adapters")
+
+    @property
+    def asks_for_ids(self) -> bool:
+        """Whether a completion is asked for the label tokens' own log-probabilities."""
+        return self.preset == "vllm" and self.method == "score"
+
+    @property
+    def reads_completions(self) -> bool:
+        """Whether labels are found among what is told of a completion's one token."""
+        return self.asks_for_ids or self.method == "completions"
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether each request may name an adapter."""
+        return self.reads_completions or self.method == "classify"
+
+
+def check_is_that_adapter(settings: Settings, found: Listed) -> None:
+    """Refuse a name under which the server has other weights, or weights for another base."""
+    wanted = {"path": (found.root, settings.adapter_path), "base model": (found.parent, settings.model)}
+    for what, (said, expected) in wanted.items():
+        if said and expected and said != expected:
+            raise BundleRefused(f"the server's adapter {settings.adapter!r} has {what} {said!r}, expected {expected!r}")
+
+
+def constrained(preset: str, constraint: Constraint | None) -> dict[str, Any]:
+    """Write what generated text is held to, as a preset's servers want it; raises InputRefused."""
+    if constraint is None:
+        return {}
+    schema: Any = None
+    if constraint.kind == "json_schema":
+        try:
+            schema = json.loads(constraint.pattern)
+        except ValueError as error:
+            raise InputRefused(f"constraint.json_schema is not JSON: {error}") from error
+    choice = "(" + "|".join(map(re.escape, constraint.choices)) + ")"
+    if preset == "vllm":
+        key = {"json_schema": "json", "regex": "regex", "choice": "choice"}[constraint.kind]
+        value = {"json": schema, "regex": constraint.pattern, "choice": list(constraint.choices)}[key]
+        return {"structured_outputs": {key: value}}
+    if preset == "sglang":
+        if schema is not None:
+            return {"json_schema": constraint.pattern}
+        return {"regex": constraint.pattern or choice}
+    if schema is not None:
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"response_format": {"type": "regex", "regex": constraint.pattern or choice}}
+
+
+def _adapter(value: dict[str, Any]) -> tuple[str, str, int]:
+    if not value:
+        return "", "", 0
+    read = Reader(value, "manifest.engine.adapter")
+    found = read.text("name"), read.maybe_text("path") or "", read.integer("id", 1, 2**31 - 1, 1)
+    read.done()
+    return found
