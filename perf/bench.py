@@ -27,6 +27,7 @@ from perf.processes import ROOT, Processes, free_port, load_core, server_core
 from perf.request import TOTAL_BYTES, check_answer
 from perf.states import (
     CANARY_BP,
+    MANY_CONNECTIONS,
     MOST_RPS,
     SHARE,
     STREAMS,
@@ -38,7 +39,8 @@ from perf.states import (
     overloaded,
 )
 
-PEERS = (triton.PEER, envoy_proxy.PEER, grpc_aio.PEER, mlserver.PEER)
+PEERS = (triton.PEER, envoy_proxy.PEER, envoy_proxy.SPLITTING, grpc_aio.PEER, mlserver.PEER)
+FRONTS = ("direct", "envoy-tcp", "envoy", "grpcio")  # first what `front = "auto"` is where the benchmark runs
 SHADOW_BP = 1_000
 RATE = 2_000.0
 LONGEST_WAIT_S = 1.0
@@ -83,7 +85,7 @@ class Field:
     def started(self) -> Iterator[None]:
         """Start all of them, and check each with an ordinary client before any rate is believed."""
         with ExitStack() as stack:
-            for front in ("envoy", "envoy-tcp", "direct", "grpcio"):
+            for front in FRONTS:
                 self._start_ours(stack, front)
             for peer in PEERS:
                 say(f"starting {peer.name}")
@@ -184,20 +186,24 @@ def measure_servers(field: Field, length: Length) -> dict[str, Any]:
 
 def measure_ours(field: Field, front: str, rates: dict[str, Any], length: Length) -> dict[str, Any]:
     """Overload the front in question, have it answer very many calls, and say what a call costs; so the others' own."""
-    name, direct = f"interlock_{front}", "interlock_direct"
-    deployment, peak = field.deployments[name], rates[name]["median"]
+    name = f"interlock_{front}"
+    deployment, peak, seconds = field.deployments[name], rates[name]["median"], length.overload_seconds
     say(f"overload: three times {peak:,.0f} calls/s")
-    found: dict[str, Any] = {"overload": measure_overload(deployment, peak, length.overload_seconds)}
+    found: dict[str, Any] = {
+        "overload": measure_overload(deployment, peak, seconds),
+        "overload_of_many_connections": measure_overload(deployment, peak, seconds, MANY_CONNECTIONS),
+        "overload_of_fronts": {},
+        "cpu_us_per_call": {},
+    }
     say(f"soak: {length.soak_calls:,} calls")
     found["soak"] = measure_soak(deployment, length.soak_calls)
-    found["cpu_us_per_call"] = measure_cost(deployment, length.cost_calls)
-    for other in ("interlock_envoy-tcp", direct):
-        if other != name and other in field.deployments:
+    for other in field.deployments:
+        if other != name and "envoy" in other:
             say(f"overload: {other}")
-            load = measure_overload(field.deployments[other], rates[other]["median"], length.overload_seconds)
-            found.setdefault("overload_of_fronts", {})[other] = load
-    if direct != name and direct in field.deployments:
-        found["cpu_us_per_call_direct"] = measure_cost(field.deployments[direct], length.cost_calls)
+            load = measure_overload(field.deployments[other], rates[other]["median"], seconds)
+            found["overload_of_fronts"][other] = load
+    for each, costing in field.deployments.items():
+        found["cpu_us_per_call"][each] = measure_cost(costing, length.cost_calls)
     return found
 
 
@@ -274,7 +280,7 @@ def run(length: Length, *, is_quick: bool) -> dict[str, Any]:
             result |= measure_servers(field, length)
             result["unavailable"] = field.unavailable
             result["versions"] |= field.versions
-            front = next(iter(field.deployments)).removeprefix("interlock_")  # Envoy, where there is one
+            front = next(iter(field.deployments)).removeprefix("interlock_")
             result |= measure_ours(field, front, result["throughput_rps"], length)
             # Last: what has no limit goes on with what it was sent.
             result["overload_of_peers"] = overload_peers(field, result["throughput_rps"], length)

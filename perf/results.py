@@ -31,12 +31,13 @@ KEYS = (
     "decision",
 )
 SERVERS = {
-    "interlock_envoy": "**Interlock**, Envoy front",
-    "interlock_envoy-tcp": "**Interlock**, Envoy passing connections on",
     "interlock_direct": "**Interlock**, direct front",
+    "interlock_envoy-tcp": "**Interlock**, Envoy passing connections on",
+    "interlock_envoy": "**Interlock**, Envoy front",
     "interlock_grpcio": "**Interlock**, grpcio front",
     "triton": "Triton (C++, Python model)",
     "envoy_proxy": "Envoy passing calls on",
+    "envoy_splitting": "Envoy passing them on 90 : 10, 10 % twice, 1 % logged",
     "grpc_aio": "bare grpc.aio server",
     "mlserver": "MLServer",
 }
@@ -142,7 +143,8 @@ def tables(result: Mapping[str, Any]) -> str:
         "",
         f"At three times the capacity ({overload['offered_rps']:,.0f} calls/s offered): goodput "
         f"{100 * overload['goodput_of_peak']:.0f} % of the peak, refusals p99 {_ms(overload['shed_p99_ms'])}, gateway "
-        f"{overload['resident_mb_before']['gateway']:.0f} → {overload['resident_mb_after']['gateway']:.0f} MB.",
+        f"{overload['resident_mb_before']['gateway']:.0f} → {overload['resident_mb_after']['gateway']:.0f} MB."
+        f"{_over_many(result)}",
         *_others_overloaded(result),
         f"After {soak['calls']:,} calls: memory "
         + ", ".join(f"{name} {100 * grown:+.1f} %" for name, grown in soak["growth"].items())
@@ -178,13 +180,20 @@ def _others_overloaded(result: Mapping[str, Any]) -> list[str]:
     if found := result.get("overload_of_peers"):
         told = [f"{SERVERS[name]} {100 * each['goodput_of_peak']:.0f} %" for name, each in found.items()]
         lines.append(f"At three times their own, of their own peak: {', '.join(told)}.")
-    if cost := result.get("cpu_us_per_call"):
-        spent = ", ".join(f"{name} {us:.0f}" for name, us in cost.items())
-        lines.append(f"CPU per call, in microseconds: {spent}.")
-    if cost := result.get("cpu_us_per_call_direct"):
-        spent = ", ".join(f"{name} {us:.0f}" for name, us in cost.items() if name != "front")
-        lines.append(f"CPU per call by the direct front, in microseconds: {spent}.")
+    for front, cost in result.get("cpu_us_per_call", {}).items():
+        spent = ", ".join(f"{name} {us:.0f}" for name, us in cost.items() if us)
+        lines.append(f"CPU per call, in microseconds, {SERVERS[front]}: {spent}.")
     return lines
+
+
+def _over_many(result: Mapping[str, Any]) -> str:
+    """Say what was left of the goodput where the same calls came over more connections."""
+    if (found := result.get("overload_of_many_connections")) is None:
+        return ""
+    return (
+        f" Over {found['connections']} connections instead of {result['overload']['connections']}: "
+        f"{100 * found['goodput_of_peak']:.0f} %, refusals p99 {_ms(found['shed_p99_ms'])}."
+    )
 
 
 def _python(result: Mapping[str, Any]) -> str:

