@@ -15,6 +15,7 @@ from controlplane.cli.output import (
     Problem,
     as_dict,
     bar,
+    check_folder,
     command,
     marked,
     say,
@@ -92,6 +93,9 @@ def convert(
         raise Problem(
             f"--precision is {precision!r}, expected one of {', '.join(PRECISIONS)}", "INVALID_ARGUMENT", WRONG_USE
         )
+    if not author.strip():
+        raise Problem(f"--as is {author!r}, expected who asks", "INVALID_ARGUMENT", WRONG_USE)
+    check_folder(bundles, "bundles")
     store = BundleStore(bundles)
     digest = find_bundle(store, bundle)
     held = read_dataset(dev, store.manifest(digest).task.labels)

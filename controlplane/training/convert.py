@@ -103,7 +103,8 @@ def _answered(
     """Have a worker answer by the float graph, quantised too where asked, and hold it to the bundle it came from.
 
     Returns:
-        Probabilities of the float graph and of the one to keep, shape [dev, labels]; the latter's engine and files.
+        Probabilities of what it is compared with (the bundle it came from; of eight bits, the float graph) and of
+        the graph to keep, shape [dev, labels]; the latter's engine and files.
     """
     with tempfile.TemporaryDirectory(prefix="interlock-convert-") as folder:
         scratch = BundleStore(Path(folder))
@@ -112,11 +113,13 @@ def _answered(
             with Engine(scratch.root, command) as worker:
                 progress(0.3, "scoring the float graph")
                 before = _scores(worker, scratch, source, {**engine, "precision": "f32"}, contents, dev)
+                given = before
                 if source.manifest.backend != "openvino":  # else it is the same graph
                     progress(0.4, "scoring the bundle it came from")
-                    _compare(_scores(worker, scratch, source, source.manifest.engine, source.contents, dev), before)
+                    given = _scores(worker, scratch, source, source.manifest.engine, source.contents, dev)
+                    _compare(given, before)
                 if not is_int8:
-                    return before, before, engine, contents
+                    return given, before, engine, contents
                 progress(0.5, "quantising")
                 contents = {**contents, **_quantised(source, contents, dev)}
                 engine = {**engine, "precision": "int8"}

@@ -79,10 +79,15 @@ def command(made: Made, digest: str, *options: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def converted(made: Made) -> str:
+def compared(made: Made) -> Any:
     done = command(made, made.digest)
     assert done.exit_code == 0, done.output
-    return str(json.loads(done.stdout)["bundle"])
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def converted(compared: Any) -> str:
+    return str(compared["bundle"])
 
 
 def test_a_decoder_becomes_an_openvino_bundle_that_answers_alike(made: Made, converted: str) -> None:
@@ -94,6 +99,11 @@ def test_a_decoder_becomes_an_openvino_bundle_that_answers_alike(made: Made, con
     texts = [example.text for example in made.dev] + ["lemons " * 60]
     found, expected = made.answers(converted, texts), made.answers(made.digest, texts)
     np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
+
+
+def test_a_conversion_is_compared_with_the_bundle_it_came_from(compared: Any) -> None:
+    assert 0 < compared["most_difference"] < 1e-3  # another engine's arithmetic
+    assert compared["accuracy_before"] == compared["accuracy"] == 1.0
 
 
 def test_a_decoder_that_is_asked_to_writes_the_text_that_it_wrote_before(made: Made) -> None:
@@ -148,5 +158,9 @@ def test_eight_bits_that_lose_accuracy_are_refused_and_leave_nothing(
 def test_what_cannot_be_converted_is_refused_with_the_reason(made: Made) -> None:
     done = command(made, made.digest, "--precision", "int3")
     assert (done.exit_code, "--precision is 'int3'" in done.output) == (2, True)
+    done = command(made, made.digest, "--as", " ")
+    assert (done.exit_code, "--as is ' '" in done.output) == (2, True)
+    done = command(made, made.digest, "--bundles", "file:///tmp")
+    assert (done.exit_code, "is no folder" in done.output) == (2, True)
     done = command(made, "sha256:" + "0" * 64)
     assert (done.exit_code, "no bundle begins so" in done.output) == (1, True)
