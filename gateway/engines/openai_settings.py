@@ -47,8 +47,8 @@ class Settings:
         read.done()
         if self.method in ("completions", "score") and not served.answer_ids:
             raise FieldInvalid("tokenizer.json is missing, expected it: labels are asked for as tokens")
-        if self.adapter and self.method == "score" and not self.takes_adapters:
-            raise FieldInvalid("manifest.engine.adapter is given, expected none: /v1/score has no adapters")
+        if self.adapter and self.preset == "sglang" and not self.takes_adapters:
+            raise FieldInvalid(f"manifest.engine.adapter is given, expected none: /v1/{self.method} has no adapters")
 
     @property
     def asks_for_ids(self) -> bool:
@@ -63,7 +63,7 @@ class Settings:
     @property
     def takes_adapters(self) -> bool:
         """Whether each request may name an adapter."""
-        return self.reads_completions or self.method == "classify"
+        return self.reads_completions or (self.method == "classify" and self.preset == "vllm")
 
 
 def check_is_that_adapter(settings: Settings, found: Listed) -> None:

@@ -5,7 +5,7 @@ preset          labels from                                                 adap
 ==============  ==========================================================  =================================
 trtllm-serve    ``/v1/completions`` best few; ``/v1/embeddings`` logits     ``lora_request`` in the request
 vllm            ``/v1/completions`` label tokens, best few; ``/classify``   the adapter's name as the model
-sglang          ``/v1/score`` label tokens; ``/v1/classify``; completions   ``lora_path`` in the request
+sglang          ``/v1/score`` label tokens; ``/v1/classify``; completions   ``lora_path``, of completions alone
 ==============  ==========================================================  =================================
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 
 from gateway.domain.capabilities import CONSTRAINTS, EXACT, TOPK, Capabilities, Health
+from gateway.engines import sglang_http
 from gateway.engines.label_scores import each, only
 from gateway.engines.openai_answers import (
     from_classes,
@@ -51,9 +52,9 @@ QUESTION_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 8 << 20
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked for ids  # noqa: S105
-TELLS_VERSION = ("trtllm-serve", "vllm")
 LOADS_ADAPTERS = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 UNLOADS_ADAPTERS = {"vllm": "/v1/unload_lora_adapter", "sglang": "/unload_lora_adapter"}
+NO_ROOM = '{"object":"error"'  # SGLang's scheduler refuses more; the server itself says nothing when it is not up
 _STATUS: Mapping[int, type[EngineProblem]] = {
     400: InputRefused,
     413: InputRefused,
@@ -80,7 +81,7 @@ class OpenAiEngine:
     async def health(self) -> Health:
         """Ask ``/health``."""
         try:
-            await self._call("GET", "/health", None, QUESTION_TIMEOUT_S)
+            await self._ask("/health")
         except EngineProblem as error:
             return Health(False, str(error))
         return Health(True)
@@ -101,6 +102,8 @@ class OpenAiEngine:
             raise BundleRefused("manifest.engine.adapter.path is missing, expected where the server finds the adapter")
         if settings.adapter in models:
             check_is_that_adapter(settings, models[settings.adapter])
+        if settings.preset == "sglang":
+            sglang_http.check_serves(settings, served.task, await self._ask(sglang_http.SERVER))
         if settings.reads_completions:
             await self._check_completions(settings, served)
         self._kept[served.digest] = (
@@ -122,7 +125,7 @@ class OpenAiEngine:
         )
 
     async def _models(self) -> dict[str, Listed]:
-        answer = await self._call("GET", "/v1/models", None, QUESTION_TIMEOUT_S)
+        answer = await self._ask("/v1/models")
         with reading("/v1/models"):
             return {
                 str(model["id"]): Listed(model.get("max_model_len"), model.get("root"), model.get("parent"))
@@ -134,7 +137,7 @@ class OpenAiEngine:
 
         A vLLM that does not know ``logprob_token_ids`` takes no notice of it.
         """
-        body = self._completion(settings, list(served.answer_ids[:1]), 1) | {"model": settings.model}
+        body = self._of_base(settings, list(served.answer_ids[:1]), 1)  # its adapter may not be there yet
         job = ScoreJob("", served, "", served.answer_ids[:1])
         try:
             only(await self._ask_completions(settings, body, [job], LOAD_TIMEOUT_S))
@@ -163,14 +166,15 @@ class OpenAiEngine:
 
     async def identify(self, served: Served) -> Identity:
         """Ask what the model's name stands for, as vLLM tells, and the server's version where it can be asked."""
-        settings, version = self._kept[served.digest], ""
-        answer = await self._call("GET", "/v1/models", None, QUESTION_TIMEOUT_S)
+        settings = self._kept[served.digest]
+        if settings.preset == "sglang":
+            return sglang_http.identity_of(await self._ask(sglang_http.SERVER), await self._ask(sglang_http.MODEL))
+        answer = await self._ask("/v1/models")
         with reading("/v1/models"):
             listed = {model["id"]: model for model in answer["data"]}[settings.model]
-        if settings.preset in TELLS_VERSION:
-            said = await self._call("GET", "/version", None, QUESTION_TIMEOUT_S)
-            with reading("/version"):
-                version = str(said["version"])
+        said = await self._ask("/version")
+        with reading("/version"):
+            version = str(said["version"])
         return Identity(str(listed.get("root") or settings.model), "", str(listed.get("owned_by") or ""), version)
 
     async def unload(self, served: Served) -> None:
@@ -187,9 +191,11 @@ class OpenAiEngine:
         return only(await self.score_many([job], timeout_s))
 
     def batch_key(self, job: ScoreJob) -> Hashable | None:
-        """Join what one bundle is asked; ``/v1/score`` takes texts that begin alike."""
+        """Join what one bundle is asked; ``/v1/score`` takes texts that begin alike, SGLang's classifier one text."""
         digest = job.served.digest
         settings = self._kept[digest]
+        if settings.method == "classify" and settings.preset == "sglang":
+            return None
         if settings.method != "score" or settings.asks_for_ids:
             return digest
         return (digest, job.token_ids[0]) if len(job.token_ids) > 1 else None
@@ -254,10 +260,8 @@ class OpenAiEngine:
     ) -> list[LabelScores | EngineProblem]:
         path = "/classify" if settings.preset == "vllm" else "/v1/classify"
         body: dict[str, Any] = {"model": settings.model, "input": _inputs(jobs)}
-        if settings.adapter and settings.preset == "vllm":
+        if settings.adapter:
             body["model"] = settings.adapter
-        elif settings.adapter:
-            body["lora_path"] = settings.adapter
         answer = await self._call("POST", path, body, timeout_s)
         rows = rows_of(path, answer, "data", len(jobs))
         return each(jobs, rows, lambda job, row: from_classes(path, job, row))
@@ -297,8 +301,11 @@ class OpenAiEngine:
                         tokens += 1  # servers send an event a token, and say no number before the end
                         yield Piece(text, tokens)
 
+    def _of_base(self, settings: Settings, prompt: Any, max_tokens: int) -> dict[str, Any]:
+        return {"model": settings.model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+
     def _completion(self, settings: Settings, prompt: Any, max_tokens: int) -> dict[str, Any]:
-        body = {"model": settings.model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+        body = self._of_base(settings, prompt, max_tokens)
         if not settings.adapter:
             return body
         if settings.preset == "vllm":
@@ -330,6 +337,9 @@ class OpenAiEngine:
             self._session = aiohttp.ClientSession(connector=connector, headers=headers)
         return self._session
 
+    async def _ask(self, path: str) -> Any:
+        return await self._call("GET", path, None, QUESTION_TIMEOUT_S)
+
     async def _call(self, method: str, path: str, body: Any, timeout_s: float) -> Any:
         with _translating(timeout_s):
             timeout = aiohttp.ClientTimeout(total=timeout_s)
@@ -356,7 +366,10 @@ async def _check_status(response: aiohttp.ClientResponse, path: str) -> None:
     if response.status < 300:
         return
     detail = " ".join((await response.content.read(2000)).decode(errors="replace").split())[:160]
-    raise _STATUS.get(response.status, Broken)(f"{path} answers {response.status}: {detail or 'nothing'}")
+    kind = _STATUS.get(response.status, Broken)
+    if response.status == 503 and detail.startswith(NO_ROOM):
+        kind = Busy
+    raise kind(f"{path} answers {response.status}: {detail or 'nothing'}")
 
 
 @contextlib.contextmanager

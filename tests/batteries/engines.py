@@ -65,9 +65,9 @@ def _grpc(add: Any, make: Callable[[FakeModel], Any]) -> Start:
     return start
 
 
-def http(preset: str, *, is_old: bool = False) -> Start:
+def http(preset: str, *, is_old: bool = False, joins_items: bool = False) -> Start:
     async def start(model: FakeModel, port: int) -> tuple[int, Stop]:
-        server = FakeOpenAi(model, preset, is_old=is_old)
+        server = FakeOpenAi(model, preset, is_old=is_old, joins_items=joins_items)
         return await server.start(port), server.stop
 
     return start
@@ -117,6 +117,7 @@ CASES: dict[str, Case] = {
     "openai vllm classify": _openai("vllm", "classify", "labels"),
     "openai sglang": _openai("sglang", "score", "vocabulary"),
     "openai sglang classify": _openai("sglang", "classify", "labels"),
+    "openai sglang completions": _openai("sglang", "completions", "vocabulary"),
     "trtllm-grpc": Case(
         "trtllm-grpc",
         {"backend": "trtllm-grpc", "model": MODEL},
@@ -139,7 +140,7 @@ CASES: dict[str, Case] = {
 CASES |= {
     f"{name} gathered": replace(case, max_batch=16)
     for name, case in CASES.items()
-    if case.kind in ("oip", "openai-http") and name != "oip generic logits"
+    if case.kind in ("oip", "openai-http") and name not in ("oip generic logits", "openai sglang classify")
 }
 
 

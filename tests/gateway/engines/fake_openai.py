@@ -14,12 +14,16 @@ CONSTRAINTS = ("structured_outputs", "regex", "json_schema", "response_format")
 
 
 class FakeOpenAi:
-    """One server of one preset; ``is_old`` is a vLLM that takes no notice of ``logprob_token_ids``."""
+    """One server of one preset.
 
-    def __init__(self, model: FakeModel, preset: str, *, is_old: bool = False) -> None:
+    ``is_old`` is a vLLM that takes no notice of ``logprob_token_ids``, ``joins_items`` an SGLang with ``--enable-mis``.
+    """
+
+    def __init__(self, model: FakeModel, preset: str, *, is_old: bool = False, joins_items: bool = False) -> None:
         self.model = model
         self.preset = preset
         self.is_old = is_old
+        self.joins_items = joins_items
         self.adapters: dict[str, str] = {}
         self.authorization: str | None = None
         self._runner: web.AppRunner | None = None
@@ -29,7 +33,10 @@ class FakeOpenAi:
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
-        if self.preset != "sglang":
+        if self.preset == "sglang":
+            app.router.add_get("/server_info", self._server_info)
+            app.router.add_get("/model_info", self._model_info)
+        else:
             app.router.add_get("/version", self._version)
         app.router.add_post("/v1/completions", self._completions)
         paths = {
@@ -60,7 +67,9 @@ class FakeOpenAi:
 
     async def _models(self, request: web.Request) -> web.Response:
         listed: list[dict[str, Any]] = [{"id": MODEL, "max_model_len": 512}]
-        if self.preset == "vllm":
+        if self.preset == "sglang":
+            listed[0]["max_model_len"] = 518  # the model's context, of which it keeps a few for itself
+        if self.preset in ("vllm", "sglang"):
             listed[0] |= {"root": MODEL, "parent": None}
             listed += [
                 {"id": name, "root": path, "parent": MODEL, "max_model_len": None}
@@ -71,10 +80,17 @@ class FakeOpenAi:
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": "1.2"})
 
+    async def _server_info(self, request: web.Request) -> web.Response:
+        told = {"version": "1.2", "max_req_input_len": 513, "enable_mis": self.joins_items}
+        return web.json_response(told)
+
+    async def _model_info(self, request: web.Request) -> web.Response:
+        return web.json_response({"model_path": MODEL, "weight_version": "3"})
+
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
-        if self.preset == "vllm" and body["lora_name"] in self.adapters:
-            return web.json_response({"error": f"{body['lora_name']} has already been loaded"}, status=400)
+        if body["lora_name"] in self.adapters:
+            return web.json_response({"error": f"{body['lora_name']} is already loaded"}, status=400)
         if "missing" in body["lora_path"]:
             status = 404 if self.preset == "vllm" else 400
             return web.json_response({"error": f"no adapter at {body['lora_path']}"}, status=status)
@@ -85,7 +101,8 @@ class FakeOpenAi:
 
     async def _unload(self, request: web.Request) -> web.Response:
         body = await request.json()
-        self.adapters.pop(body["lora_name"], None)
+        if self.adapters.pop(body["lora_name"], None) is None:
+            return web.json_response({"error": f"{body['lora_name']} does not exist"}, status=400)
         self.model._note()
         return web.Response(text="Success")
 
@@ -96,7 +113,10 @@ class FakeOpenAi:
         listed = [prompts] if is_one else prompts
         texts = [prompt if isinstance(prompt, str) else self.model.decode(prompt) for prompt in listed]
         adapter = body.get("lora_path") or (body.get("lora_request") or {}).get("lora_name")
-        if body["model"] != MODEL:
+        if self.preset == "sglang" and adapter and adapter not in self.adapters:
+            said = f"Got LoRA adapter that has never been loaded: {adapter}"
+            return texts, web.json_response({"object": "error", "message": said}, status=400)
+        if body["model"] != MODEL and self.preset != "sglang":  # which answers under any name
             if body["model"] not in self.adapters:
                 return texts, web.json_response({"error": "no such model"}, status=404)
             adapter = body["model"]
@@ -106,6 +126,8 @@ class FakeOpenAi:
         except Failed as error:
             return texts, web.json_response({"error": str(error)}, status=500)
         except Busy as error:
+            if self.preset == "sglang":
+                return texts, _json({"object": "error", "message": str(error), "code": 503}, status=503)
             return texts, web.json_response({"error": str(error)}, status=429)
         except Refused as error:
             return texts, web.json_response({"error": str(error)}, status=400)
@@ -152,6 +174,11 @@ class FakeOpenAi:
 
     async def _classify(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if self.preset == "sglang":
+            body.pop("lora_path", None)  # of which it takes no notice
+            if isinstance(body["input"][0], list):
+                self.model.requests.append(body)
+                return web.json_response({"object": "error", "message": "Input should be a valid string"}, status=400)
         texts, problem = await self._begin(body, body["input"])
         rows = [self.model.label_probabilities(text) for text in texts]
         data = [{"label": "safe", "probs": row, "num_classes": len(row)} for row in rows]
@@ -184,6 +211,7 @@ def _indexed(rows: list[dict[str, Any]], texts: list[str]) -> list[dict[str, Any
     return found
 
 
-def _json(value: Any) -> web.Response:
-    """Write JSON as Python servers do, NaN included."""
-    return web.Response(text=json.dumps(value), content_type="application/json")
+def _json(value: Any, status: int = 200) -> web.Response:
+    """Write JSON as Python servers do, NaN included, and without spaces."""
+    text = json.dumps(value, separators=(",", ":"))
+    return web.Response(text=text, status=status, content_type="application/json")

@@ -15,7 +15,7 @@ from tests.gateway.engines.fake_model import VERBALIZERS
 
 MINUTE_US = 60_000_000
 PATH = "/models/adapter"
-LOADING = ("openai vllm", "sglang-grpc")
+LOADING = ("openai vllm", "openai sglang completions", "sglang-grpc")
 
 
 async def ask(rig: Any, bundle: str, text: str = "a page") -> engine_pb2.Result:
@@ -24,7 +24,7 @@ async def ask(rig: Any, bundle: str, text: str = "a page") -> engine_pb2.Result:
     return result
 
 
-@pytest.mark.parametrize("name", ["openai vllm", "openai trtllm-serve", "openai sglang classify", "sglang-grpc"])
+@pytest.mark.parametrize("name", ["openai trtllm-serve", *LOADING])
 def test_bundles_with_adapters_share_a_server_with_one_that_has_none(name: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path) as rig:
@@ -53,17 +53,16 @@ def test_an_adapter_that_the_server_does_not_find_is_refused_when_it_is_loaded(n
                 await rig.link.load(rig.bundle(adapter={"name": "gone", "path": "/missing/adapter"}))
             with pytest.raises(BundleRefused, match=r"adapter\.path"):
                 await rig.link.load(rig.bundle(adapter={"name": "gone"}))
-            if name != "openai sglang":  # which lists no adapters
-                there = rig.bundle(adapter={"name": "gone", "path": PATH})
-                await rig.link.load(there)
-                rig.link.unload(there)  # those that were refused do not hold it
-                with pytest.raises(BundleRefused, match=r"adapter\.path"):
-                    await rig.link.load(rig.bundle(adapter={"name": "gone"}))
+            there = rig.bundle(adapter={"name": "gone", "path": PATH})
+            await rig.link.load(there)
+            rig.link.unload(there)  # those that were refused do not hold it
+            with pytest.raises(BundleRefused, match=r"adapter\.path"):
+                await rig.link.load(rig.bundle(adapter={"name": "gone"}))
 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
-@pytest.mark.parametrize("name", ["openai vllm", "sglang-grpc"])
+@pytest.mark.parametrize("name", LOADING)
 def test_an_adapter_whose_load_is_taken_back_does_not_stay_at_the_server(name: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path) as rig:
@@ -78,18 +77,20 @@ def test_an_adapter_whose_load_is_taken_back_does_not_stay_at_the_server(name: s
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
-def test_a_score_endpoint_without_adapters_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "path"), [("openai sglang", "score"), ("openai sglang classify", "classify")])
+def test_an_endpoint_without_adapters_says_so(name: str, path: str, tmp_path: Path) -> None:
     async def story() -> None:
-        async with remote("openai sglang", tmp_path) as rig:
-            with pytest.raises(BundleRefused, match="/v1/score has no adapters"):
+        async with remote(name, tmp_path) as rig:
+            with pytest.raises(BundleRefused, match=f"/v1/{path} has no adapters"):
                 await rig.link.load(rig.bundle(adapter={"name": "one", "path": PATH}))
 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
-def test_a_name_that_stands_for_other_weights_at_the_server_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["openai vllm", "openai sglang completions"])
+def test_a_name_that_stands_for_other_weights_at_the_server_is_refused(name: str, tmp_path: Path) -> None:
     async def story() -> None:
-        async with remote("openai vllm", tmp_path) as rig:
+        async with remote(name, tmp_path) as rig:
             await rig.link.load(rig.bundle(adapter={"name": "one", "path": PATH}))
             await rig.link.load(rig.bundle(adapter={"name": "one", "path": PATH}, verbalizers=VERBALIZERS))
             with pytest.raises(BundleRefused, match="'one' has path '/models/adapter', expected '/models/newer'"):

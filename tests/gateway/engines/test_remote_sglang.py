@@ -10,7 +10,7 @@ from smg_grpc_proto import sglang_scheduler_pb2_grpc
 from gateway.serving.ports import BundleRefused
 from protos import engine_pb2
 from protos.contract.given import Given
-from tests.batteries.engines import CASES, PATIENCE_S, Stop, remote
+from tests.batteries.engines import CASES, PATIENCE_S, Stop, http, remote
 from tests.gateway.engines.fake_grpc import LONGEST, FakeSglang, serve
 from tests.gateway.engines.fake_model import FakeModel
 
@@ -23,9 +23,12 @@ async def without_adapters(model: FakeModel, port: int) -> tuple[int, Stop]:
     return found, lambda: server.stop(0)
 
 
-def test_the_longest_prompt_is_what_the_scheduler_takes_and_not_what_its_cache_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sglang-grpc", "openai sglang", "openai sglang completions"])
+def test_the_longest_prompt_is_what_the_scheduler_takes_and_not_what_its_cache_or_context_hold(
+    name: str, tmp_path: Path
+) -> None:
     async def story() -> None:
-        async with remote("sglang-grpc", tmp_path) as rig:
+        async with remote(name, tmp_path) as rig:
             fits = replace(rig.case.task, max_tokens=LONGEST)
             await rig.link.load(rig.bundle(task=fits))
             with pytest.raises(BundleRefused, match=f"reads {LONGEST} tokens, expected {LONGEST + 1}"):
@@ -45,7 +48,7 @@ def test_a_scheduler_that_loads_no_adapters_says_so(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
-@pytest.mark.parametrize("name", ["sglang-grpc"])
+@pytest.mark.parametrize("name", ["sglang-grpc", "openai sglang"])
 def test_a_full_queue_is_no_server_that_is_away(name: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path) as rig:
@@ -54,5 +57,32 @@ def test_a_full_queue_is_no_server_that_is_away(name: str, tmp_path: Path) -> No
             text = Given.of_text("please be busy")
             result = await rig.link.submit(bundle, text, MINUTE_US, engine_pb2.PRIORITY_LIVE)[1]
             assert result.status == engine_pb2.RESULT_STATUS_OVERLOADED and "queue is full" in result.message
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_a_server_that_joins_the_items_of_a_question_is_not_asked_for_scores(tmp_path: Path) -> None:
+    async def story() -> None:
+        case = replace(CASES["openai sglang"], start=http("sglang", joins_items=True))
+        async with remote("openai sglang", tmp_path, case=case) as rig:
+            with pytest.raises(BundleRefused, match="enable-mis"):
+                await rig.link.load(rig.bundle())
+            await rig.link.load(rig.bundle(task=replace(case.task, label_logprobs="topk"), method="completions"))
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_a_classifier_that_takes_one_text_of_tokens_is_asked_for_one_at_a_time(tmp_path: Path) -> None:
+    async def story() -> None:
+        case = replace(CASES["openai sglang classify"], max_batch=16)
+        async with remote("openai sglang classify", tmp_path, case=case) as rig:
+            bundle = await rig.loaded()
+            asked = [
+                rig.link.submit(bundle, Given.of_text("x" * n), MINUTE_US, engine_pb2.PRIORITY_LIVE)[1]
+                for n in range(1, 20)
+            ]
+            results = await asyncio.gather(*asked)
+            assert {result.status for result in results} == {engine_pb2.RESULT_STATUS_OK}
+            assert len(rig.model.requests) == len(results)  # none was refused first
 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
