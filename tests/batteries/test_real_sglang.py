@@ -1,0 +1,195 @@
+"""SGLang itself, over HTTP and gRPC, through the same adapters as its stand-ins: what it tells held to PyTorch's."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from controlplane.evals.engines import Engines
+from gateway.domain.capabilities import Constraint
+from gateway.serving.ports import BundleRefused
+from perf.peers import sglang
+from perf.peers.peer import Command
+from perf.request import MODEL
+from protos.contract.given import Given
+from protos.contract.servers import read_servers
+from protos.decide_pb2 import Input
+from tests.batteries.engines import TOKEN_TASK, TOKENIZER
+from tests.batteries.real_decoder import (
+    CLOSE,
+    FEW,
+    LONGEST,
+    MINUTE_US,
+    PROJECTIONS,
+    TEXTS,
+    Served,
+    classified,
+    classifier,
+    decoder,
+    forward,
+    tell,
+)
+from tests.batteries.real_servers import running
+
+HTTP = {"backend": "openai-http", "preset": "sglang"}
+GRPC = {"backend": "sglang-grpc"}
+READS = LONGEST - 7  # tokens of a prompt: it keeps some of the model's context for itself
+LORA = ("--enable-lora", "--max-lora-rank", "16", "--lora-target-modules", *PROJECTIONS)
+
+
+def served_with(*options: str) -> Callable[[Path, Path, int], Command]:
+    return lambda python, folder, port: sglang.serve(python, folder, port, *options)
+
+
+def logprobs(results: list[Any]) -> np.ndarray:
+    return np.array([result.label_logprobs for result in results])
+
+
+def check_best_few(results: list[Any], expected: np.ndarray) -> None:
+    """Hold what is told to the exact value, and what is not to a bound from above."""
+    for result, row in zip(results, expected, strict=True):
+        for value, exact in zip(result.label_logprobs, row, strict=True):
+            assert value == pytest.approx(exact, abs=CLOSE) or (result.bounded and value > exact)
+
+
+async def check_generates(served: Served, bundle: str) -> None:
+    async def said(constraint: Constraint) -> str:
+        stream = served.link.generate(bundle, Given.of_text("a page"), MINUTE_US, 40, constraint)
+        return "".join([chunk.text async for chunk in stream])
+
+    end = re.compile("!?$")  # what the model stops with is text to its tokenizer, which gRPC leaves to us
+    choices = ("up high", "down")
+    assert end.sub("", await said(Constraint("choice", choices=choices))) in choices
+    assert re.fullmatch("[ab]{3}!?", await said(Constraint("regex", "[ab]{3}")))
+    kept = json.loads(end.sub("", await said(Constraint("json_schema", '{"enum": [{"a": 1}, {"b": [2]}]}'))))
+    assert kept in ({"a": 1}, {"b": [2]})
+
+
+def longer(served: Served, tokens: int) -> str:
+    engine = {**served.engine, "model": MODEL}
+    task = replace(TOKEN_TASK, max_tokens=tokens)
+    return served.store.add(task=task, engine=engine, contents=TOKENIZER, base={}, lineage={}).digest
+
+
+def test_a_real_sglang_tells_what_a_full_forward_pass_does_and_adapters_share_its_base(tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    with running(sglang.PEER, folder, decoder, served_with(*LORA)) as server:
+        served = Served(server, tmp_path, HTTP)
+
+        async def story() -> None:
+            link = served.link
+            plain, few = served.bundle(), served.bundle(method="completions", top_logprobs=FEW, topk=True)
+            adapters = {
+                name: served.bundle(
+                    method="completions",
+                    top_logprobs=FEW,
+                    topk=True,
+                    adapter={"name": name, "path": str(folder / name)},
+                )
+                for name in ("one", "two")
+            }
+            for bundle in (plain, few, *adapters.values()):
+                await served.load(bundle)
+            assert served.models() == {MODEL, "one", "two"}
+            identity = await link.identify(plain)
+            assert (identity.model, identity.server_version) == (str(folder / "model"), sglang.VERSION)
+
+            found = [await served.ask(plain, TEXTS)]
+            found += await asyncio.gather(*[served.ask(bundle, TEXTS) for bundle in (few, *adapters.values())])
+            assert logprobs(found[0]) == pytest.approx(forward(folder, None, TEXTS), abs=CLOSE)
+            assert max(result.batch_size for result in found[0]) > 1
+            for rows, name in zip(found[1:], (None, "one", "two"), strict=True):
+                check_best_few(rows, forward(folder, name, TEXTS))
+            assert np.abs(logprobs(found[2]) - logprobs(found[1])).max() > 0.5  # the adapters do something
+
+            with pytest.raises(BundleRefused, match="refuses adapter 'gone'"):
+                await link.load(
+                    served.bundle(method="completions", topk=True, adapter={"name": "gone", "path": "/gone/adapter"})
+                )
+            with pytest.raises(BundleRefused, match="adapter 'one' has path"):
+                other = {"name": "one", "path": str(folder / "two")}
+                await link.load(served.bundle(method="completions", topk=True, adapter=other))
+            await served.load(longer(served, READS))
+            with pytest.raises(BundleRefused, match=f"reads {READS} tokens, expected {READS + 1}"):
+                await link.load(longer(served, READS + 1))
+
+            await check_generates(served, plain)
+            link.unload(adapters["two"])
+            await served.until(lambda: served.models() == {MODEL, "one"})
+            server.stop()
+            await served.until(lambda: not link.connected.is_set())
+            server.start()
+            await served.until(lambda: adapters["one"] in link.ready)  # and has its adapter again
+            again = await served.ask(adapters["one"], TEXTS)
+            assert logprobs(again) == pytest.approx(logprobs(found[2]), abs=CLOSE)
+
+        tell(served, story)
+        address = f"http://127.0.0.1:{server.port}"
+        _check_evaluation(served, folder, {"name": "far", "kind": "openai-http", "address": address, "max_batch": 16})
+
+
+def test_a_real_sglang_tells_the_same_over_grpc(tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    with running(sglang.PEER, folder, decoder, served_with("--smg-grpc-mode")) as server:
+        served = Served(server, tmp_path, GRPC, max_batch=1)
+
+        async def story() -> None:
+            link, plain = served.link, served.bundle()
+            await served.load(plain)
+            identity = await link.identify(plain)
+            assert (identity.model, identity.server_version) == (MODEL, sglang.VERSION)
+            assert logprobs(await served.ask(plain, TEXTS)) == pytest.approx(forward(folder, None, TEXTS), abs=CLOSE)
+            with pytest.raises(BundleRefused, match="loads no adapters over gRPC"):
+                await link.load(served.bundle(adapter={"name": "one", "path": str(folder / "one")}))
+            await served.load(longer(served, READS))
+            with pytest.raises(BundleRefused, match=f"reads {READS} tokens, expected {READS + 1}"):
+                await link.load(longer(served, READS + 1))
+            await check_generates(served, plain)
+
+        tell(served, story)
+        table = {"name": "far", "kind": "sglang-grpc", "address": f"127.0.0.1:{server.port}", "max_batch": 1}
+        _check_evaluation(served, folder, table)
+
+
+def test_a_real_sglang_classifies_with_its_own_head(tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+
+    def with_a_bias(folder: Path) -> None:
+        """Say that the head has none: SGLang's has one, which stays as it was drawn at random unless a file says."""
+        from safetensors.torch import load_file, save_file
+
+        classifier(folder)
+        file = folder / "model" / "model.safetensors"
+        found = load_file(file)
+        save_file({**found, "score.bias": found["score.weight"].new_zeros(2)}, file, {"format": "pt"})
+
+    with running(sglang.PEER, folder, with_a_bias, served_with("--is-embedding")) as server:
+        served = Served(server, tmp_path, HTTP)
+
+        async def story() -> None:
+            bundle = served.bundle(method="classify")
+            await served.load(bundle)
+            results = await served.ask(bundle, TEXTS)
+            told = np.array([list(result.probabilities) for result in results])
+            assert told == pytest.approx(classified(folder, TEXTS), abs=CLOSE)
+
+        tell(served, story)
+
+
+def _check_evaluation(served: Served, folder: Path, table: dict[str, Any]) -> None:
+    """Hold an evaluation, through its relay, to the same answers."""
+    digest, bundles = served.bundle(), served.store.root
+    with Engines(bundles, read_servers([table], bundles)) as engines:
+        engines.load(digest)
+        scores = engines.score(digest, [Input(text=text) for text in TEXTS])
+        about = engines.elsewhere(digest)
+    powers = np.exp(forward(folder, None, TEXTS))
+    assert scores.probabilities == pytest.approx(powers / powers.sum(1, keepdims=True), abs=CLOSE)
+    assert about is not None
+    assert about["servers"][0]["server_version"] == sglang.VERSION
