@@ -5,7 +5,7 @@ same turn of the event loop; the others wait for the next answer, and then go to
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -68,6 +68,10 @@ class Gathering:
     async def load(self, served: Served) -> Capabilities:
         """Check a bundle with the server."""
         return await self._engine.load(served)
+
+    async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
+        """Ask which bundles the server has forgotten."""
+        return await self._engine.missing(bundles)
 
     async def identify(self, served: Served) -> Identity:
         """Ask what answers for a bundle."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from gateway.domain.capabilities import Constraint
 from gateway.engines.ports import InputRefused, Served
-from gateway.serving.ports import BundleRefused
 from protos.contract.engines import OPENAI_PRESETS, openai_method
 from protos.contract.fields import FieldInvalid, Reader
 
@@ -66,12 +65,15 @@ class Settings:
         return self.reads_completions or (self.method == "classify" and self.preset == "vllm")
 
 
-def check_is_that_adapter(settings: Settings, found: Listed) -> None:
-    """Refuse a name under which the server has other weights, or weights for another base."""
+def problem_of_adapter(settings: Settings, found: Listed | None) -> str:
+    """Say what is wrong with what the server has under an adapter's name: nothing, other weights, another base."""
+    if found is None:
+        return f"the server has no adapter {settings.adapter!r} any more"
     wanted = {"path": (found.root, settings.adapter_path), "base model": (found.parent, settings.model)}
     for what, (said, expected) in wanted.items():
         if said and expected and said != expected:
-            raise BundleRefused(f"the server's adapter {settings.adapter!r} has {what} {said!r}, expected {expected!r}")
+            return f"the server's adapter {settings.adapter!r} has {what} {said!r}, expected {expected!r}"
+    return ""
 
 
 def constrained(preset: str, constraint: Constraint | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ An adapter speaks its protocol and nothing else. ``gateway/engines/remote.py`` d
 what does not depend on it: deadlines, health, limits, calibration and the check of what comes back.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ class EngineProblem(Exception):
 
     EngineProblem
     ├── Unreachable     nothing was started: another replica may answer
+    │   └── Forgotten   the server is there, and has not what the bundle was loaded with
     ├── Busy            the engine has no room
     ├── OutOfTime       the deadline passed in the engine
     ├── InputRefused    this input cannot be answered, by anybody of this kind
@@ -27,6 +28,10 @@ class EngineProblem(Exception):
 
 class Unreachable(EngineProblem):
     """No connection, or the server says it is not there."""
+
+
+class Forgotten(Unreachable):
+    """The server has no model or adapter of that name; it had when the bundle was loaded."""
 
 
 class Busy(EngineProblem):
@@ -161,6 +166,9 @@ class RemoteEngine(Protocol):
             BundleRefused: The bundle's settings, the server's model or its labels do not fit.
             EngineProblem: The server could not be asked.
         """
+
+    async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
+        """Say which of these loaded bundles the server cannot answer for any more, and why, as far as it tells."""
 
     async def identify(self, served: Served) -> Identity:
         """Ask the server what it calls a loaded bundle's model and itself. Raises EngineProblem."""

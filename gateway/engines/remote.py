@@ -13,19 +13,18 @@ from gateway.domain.balance import PeakEwma
 from gateway.domain.capabilities import Capabilities, Constraint, Health
 from gateway.engines.ports import (
     Broken,
-    Busy,
     EngineProblem,
+    Forgotten,
     GenerateJob,
     Identity,
     InputRefused,
-    LabelScores,
-    OutOfTime,
     RemoteEngine,
     ScoreJob,
     Served,
     Unreachable,
 )
-from gateway.engines.serving import Calibrated, calibrate, prepare
+from gateway.engines.results import answered, failed, in_short, unanswered
+from gateway.engines.serving import calibrate, prepare
 from gateway.serving.ports import BundleRefused, GenerationFailed, Result, WorkerAway
 from protos import engine_pb2
 from protos.contract.bundle import BundleInvalid, BundleStore, Manifest
@@ -41,14 +40,6 @@ log = structlog.get_logger()
 HEALTH_INTERVAL_S = 1.0
 HEALTH_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 30.0
-MAX_MESSAGE = 200
-_STATUS: tuple[tuple[type[EngineProblem], "engine_pb2.ResultStatus"], ...] = (
-    (InputRefused, engine_pb2.RESULT_STATUS_BAD_INPUT),
-    (Busy, engine_pb2.RESULT_STATUS_OVERLOADED),
-    (OutOfTime, engine_pb2.RESULT_STATUS_EXPIRED),
-    (Unreachable, engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE),
-    (EngineProblem, engine_pb2.RESULT_STATUS_ENGINE_ERROR),
-)
 
 
 class RemoteLink:
@@ -141,6 +132,8 @@ class RemoteLink:
             self.generators.clear()
             return
         self.connected.set()
+        for bundle, reason in (await self._engine.missing(frozenset(self.ready))).items():
+            self._forget(bundle, reason)
         for bundle in self.wanted - self.ready - set(self._loads):
             self._start_load(bundle)
 
@@ -189,7 +182,8 @@ class RemoteLink:
         except EngineInexact as error:
             raise BundleRefused(f"{self._name}: {error}") from error
         except Unreachable as error:
-            raise WorkerAway(f"{self._name}: {error}") from error
+            kind = BundleRefused if isinstance(error, Forgotten) else WorkerAway
+            raise kind(f"{self._name}: {error}") from error
         except EngineProblem as error:
             raise BundleRefused(f"{self._name}: {error}") from error
         if bundle not in self.wanted:
@@ -206,7 +200,7 @@ class RemoteLink:
         except EngineProblem as error:
             log.info("remote_engine_unnamed", engine=self._name, error=str(error))
             return Identity()
-        return Identity(*(_in_short(said) for said in astuple(found)))
+        return Identity(*(in_short(said) for said in astuple(found)))
 
     async def _probe(self, served: Served, head: Head) -> None:
         """Ask the bundle's recorded probes before it may serve, all at once: an engine that gathers does so here."""
@@ -262,7 +256,7 @@ class RemoteLink:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         if len(self._results) >= self._max_in_flight:
             full = f"{self._max_in_flight} calls are open at {self._name}"
-            future.set_result(_failed(number, bundle, engine_pb2.RESULT_STATUS_OVERLOADED, full))
+            future.set_result(failed(number, bundle, engine_pb2.RESULT_STATUS_OVERLOADED, full))
             return number, future
         task = asyncio.ensure_future(self._score(number, *kept, given, remaining_us / 1e6, future))
         self._results[number] = future, task
@@ -277,33 +271,39 @@ class RemoteLink:
         remaining_s: float,
         future: "asyncio.Future[Result]",
     ) -> None:
-        started = time.monotonic()
+        started, bundle = time.monotonic(), served.digest
         try:
             async with asyncio.timeout(max(remaining_s, 0)):
                 check_input(served.task, given, len(given.raw))
                 job = _score_job(f"{self._name}-{number}", served, render(served.task, given))
                 scores = await self._engine.score(job, remaining_s)
             answer = calibrate(scores, len(served.task.labels), head)
-            result = _result(number, served, head, scores, answer, time.monotonic() - started)
+            result = answered(number, served, head, scores, answer, time.monotonic() - started)
         except (InputInvalid, EngineProblem, TimeoutError) as error:
-            result = self._problem(number, served.digest, error)
+            result = unanswered(number, bundle, error)
+            if isinstance(error, EngineProblem):
+                self._look_again(bundle, error)
         except Exception as error:  # an adapter's mistake must not leave a caller waiting
             log.error("remote_engine_failed", engine=self._name, error=str(error), exc_info=True)
-            result = self._problem(number, served.digest, Broken(type(error).__name__))
+            result = unanswered(number, bundle, Broken(type(error).__name__))
         finally:
             self._results.pop(number, None)
         if not future.done():
             future.set_result(result)
 
-    def _problem(self, number: int, bundle: str, error: Exception) -> engine_pb2.Result:
-        status = engine_pb2.RESULT_STATUS_EXPIRED
-        if isinstance(error, InputInvalid):
-            status = engine_pb2.RESULT_STATUS_BAD_INPUT
-        elif isinstance(error, EngineProblem):
-            status = next(status for kind, status in _STATUS if isinstance(error, kind))
+    def _look_again(self, bundle: str, error: EngineProblem) -> None:
+        """See at once whether a server that could not be reached is up, and load there what it has forgotten."""
+        if isinstance(error, Forgotten):
+            self._forget(bundle, str(error))
         if isinstance(error, Unreachable):
             self._look.set()
-        return _failed(number, bundle, status, str(error))
+
+    def _forget(self, bundle: str, reason: str) -> None:
+        """Have a bundle answer nobody until it is loaded again."""
+        if bundle in self.ready:
+            log.warning("bundle_forgotten", engine=self._name, bundle=bundle, reason=reason)
+            self.ready.discard(bundle)
+            self.generators.discard(bundle)
 
     def cancel(self, number: int) -> None:
         """Abort one score."""
@@ -337,7 +337,7 @@ class RemoteLink:
                     tokens = piece.tokens
                     yield engine_pb2.Chunk(id=number, text=piece.text, tokens=tokens)
         except Unreachable as error:
-            self._look.set()
+            self._look_again(bundle, error)
             if not tokens:
                 raise WorkerAway(str(error)) from error
             raise GenerationFailed(str(error)) from error
@@ -360,35 +360,3 @@ def _ids(served: Served, text: str) -> tuple[int, ...]:
 
 def _score_job(id: str, served: Served, text: str) -> ScoreJob:
     return ScoreJob(id, served, text, _ids(served, text))
-
-
-def _failed(number: int, bundle: str, status: "engine_pb2.ResultStatus", message: str) -> engine_pb2.Result:
-    return engine_pb2.Result(id=number, bundle_digest=bundle, status=status, message=_in_short(message))
-
-
-def _in_short(text: str) -> str:
-    return " ".join(text.split())[:MAX_MESSAGE]
-
-
-def _result(
-    number: int, served: Served, head: Head, scores: LabelScores, answer: Calibrated, taken_s: float
-) -> engine_pb2.Result:
-    task, row = served.task, answer.probabilities
-    return engine_pb2.Result(
-        id=number,
-        status=engine_pb2.RESULT_STATUS_OK,
-        probabilities=row,
-        label=row.index(max(row)),
-        decision=head.decide(task, row),
-        score=row[task.score_index],
-        truncated=scores.is_truncated,
-        tokens=scores.prompt_tokens,
-        queue_us=scores.queue_us,
-        # What the server does not tell apart counts as the engine's: the network is part of a remote engine.
-        engine_us=scores.engine_us or max(0, round(taken_s * 1e6) - scores.queue_us),
-        batch_size=scores.batch_size,
-        bundle_digest=served.digest,
-        vocabulary_mass=scores.vocabulary_mass,
-        label_logprobs=answer.logprobs,
-        bounded=scores.is_bounded,
-    )

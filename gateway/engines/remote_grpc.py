@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from gateway.engines.ports import Broken, Busy, Endpoint, EngineProblem, InputRefused, OutOfTime, Unreachable
+from gateway.engines.ports import Broken, Busy, Endpoint, EngineProblem, Forgotten, InputRefused, OutOfTime, Unreachable
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ _KINDS: dict[grpc.StatusCode, type[EngineProblem]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Busy,
     grpc.StatusCode.DEADLINE_EXCEEDED: OutOfTime,
     grpc.StatusCode.UNAVAILABLE: Unreachable,
-    grpc.StatusCode.NOT_FOUND: Unreachable,  # the model was unloaded there: another replica may have it
+    grpc.StatusCode.NOT_FOUND: Forgotten,  # the model was unloaded there: another replica may have it
 }
 # A message over somebody's limit, in the words of gRPC's core, Go, Java, .NET and Node; tonic says OUT_OF_RANGE.
 _TOO_LARGE = re.compile(r"message\b.*\b(larger than max|exceeds (the )?maximum)", re.IGNORECASE)

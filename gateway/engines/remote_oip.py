@@ -10,7 +10,7 @@ Presets differ in what servers do beside the protocol:
 
 import math
 import struct
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from gateway.domain.capabilities import EXACT, TOPK, Capabilities, Health
@@ -104,6 +104,10 @@ class OipEngine:
         self._kept[served.digest] = settings, inputs
         is_llm = settings.preset == "triton-llmapi"
         return Capabilities(label_logprobs=TOPK if is_llm else EXACT, can_generate=is_llm)
+
+    async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
+        """Say nothing: what a server has not is seen when it answers so."""
+        return {}
 
     async def identify(self, served: Served) -> Identity:
         """Ask for the names and versions of model and server."""

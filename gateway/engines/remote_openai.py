@@ -9,17 +9,15 @@ sglang          ``/v1/score`` label tokens; ``/v1/classify``; completions   ``lo
 ==============  ==========================================================  =================================
 """
 
-import asyncio
 import contextlib
 import json
 import os.path
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from typing import Any
-
-import aiohttp
 
 from gateway.domain.capabilities import CONSTRAINTS, EXACT, TOPK, Capabilities, Health
 from gateway.engines import sglang_http
+from gateway.engines.http_client import HttpClient
 from gateway.engines.label_scores import each, only
 from gateway.engines.openai_answers import (
     from_classes,
@@ -29,53 +27,36 @@ from gateway.engines.openai_answers import (
     reading,
     rows_of,
 )
-from gateway.engines.openai_settings import Listed, Settings, check_is_that_adapter, constrained
+from gateway.engines.openai_settings import Listed, Settings, constrained, problem_of_adapter
 from gateway.engines.ports import (
     Broken,
-    Busy,
     Endpoint,
     EngineProblem,
+    Forgotten,
     GenerateJob,
     Identity,
     InputRefused,
     LabelScores,
-    OutOfTime,
     Piece,
     ScoreJob,
     Served,
-    Unreachable,
 )
+from gateway.engines.serving import with_adapter
 from gateway.serving.ports import BundleRefused
 from protos.contract.fields import FieldInvalid
 
 QUESTION_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 30.0
-MAX_ANSWER_BYTES = 8 << 20
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked for ids  # noqa: S105
 LOADS_ADAPTERS = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 UNLOADS_ADAPTERS = {"vllm": "/v1/unload_lora_adapter", "sglang": "/unload_lora_adapter"}
-NO_ROOM = '{"object":"error"'  # SGLang's scheduler refuses more; the server itself says nothing when it is not up
-_STATUS: Mapping[int, type[EngineProblem]] = {
-    400: InputRefused,
-    413: InputRefused,
-    422: InputRefused,
-    408: OutOfTime,
-    504: OutOfTime,
-    429: Busy,
-    502: Unreachable,
-    503: Unreachable,
-}
 
 
 class OpenAiEngine:
     """One HTTP server."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._url = endpoint.address.rstrip("/")
-        self._token = endpoint.token
-        self._connections = endpoint.connections
-        self._ca = endpoint.ca
-        self._session: aiohttp.ClientSession | None = None
+        self._http = HttpClient(endpoint)
         self._kept: dict[str, Settings] = {}
 
     async def health(self) -> Health:
@@ -101,7 +82,7 @@ class OpenAiEngine:
         if settings.adapter and settings.preset == "trtllm-serve" and not settings.adapter_path:
             raise BundleRefused("manifest.engine.adapter.path is missing, expected where the server finds the adapter")
         if settings.adapter in models:
-            check_is_that_adapter(settings, models[settings.adapter])
+            _check_is_that_adapter(settings, models[settings.adapter])
         if settings.preset == "sglang":
             sglang_http.check_serves(settings, served.task, await self._ask(sglang_http.SERVER))
         if settings.reads_completions:
@@ -143,7 +124,7 @@ class OpenAiEngine:
             only(await self._ask_completions(settings, body, [job], LOAD_TIMEOUT_S))
         except InputRefused as error:
             raise BundleRefused(f"the server refuses to tell what the labels need: {error}") from error
-        except Broken as error:
+        except (Broken, Forgotten) as error:
             if settings.asks_for_ids:
                 raise BundleRefused(
                     f"the server does not tell the label tokens' log-probabilities ({error}), expected a vLLM that "
@@ -156,26 +137,41 @@ class OpenAiEngine:
         body = {"lora_name": settings.adapter, "lora_path": settings.adapter_path}
         try:
             await self._call("POST", LOADS_ADAPTERS[settings.preset], body, LOAD_TIMEOUT_S)
-        except (InputRefused, Broken) as error:
+        except (InputRefused, Broken, Forgotten) as error:
             # vLLM refuses a name it has: then the adapter is there, loaded by somebody else just now.
             if "already" not in str(error):
                 raise BundleRefused(f"the server refuses adapter {settings.adapter!r}: {error}") from error
             models = await self._models()
             if settings.adapter in models:
-                check_is_that_adapter(settings, models[settings.adapter])
+                _check_is_that_adapter(settings, models[settings.adapter])
+
+    async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
+        """Look for adapters that somebody unloaded, or loaded others for, where the server tells."""
+        kept = {digest: self._kept[digest] for digest in bundles if digest in self._kept}
+        listed = {digest: one for digest, one in kept.items() if one.adapter and one.preset == "vllm"}
+        try:
+            models = await self._models() if listed else {}
+        except EngineProblem:
+            return {}
+        found = {digest: problem_of_adapter(one, models.get(one.adapter)) for digest, one in listed.items()}
+        return {digest: problem for digest, problem in found.items() if problem}
 
     async def identify(self, served: Served) -> Identity:
         """Ask what the model's name stands for, as vLLM tells, and the server's version where it can be asked."""
         settings = self._kept[served.digest]
         if settings.preset == "sglang":
-            return sglang_http.identity_of(await self._ask(sglang_http.SERVER), await self._ask(sglang_http.MODEL))
+            server, model = await self._ask(sglang_http.SERVER), await self._ask(sglang_http.MODEL)
+            return sglang_http.identity_of(settings, server, model)
         answer = await self._ask("/v1/models")
         with reading("/v1/models"):
-            listed = {model["id"]: model for model in answer["data"]}[settings.model]
+            models = {model["id"]: model for model in answer["data"]}
+            listed, adapter = models[settings.model], models.get(settings.adapter, {})
         said = await self._ask("/version")
         with reading("/version"):
             version = str(said["version"])
-        return Identity(str(listed.get("root") or settings.model), "", str(listed.get("owned_by") or ""), version)
+        path = str(adapter.get("root") or settings.adapter_path)
+        name = with_adapter(str(listed.get("root") or settings.model), settings.adapter, path)
+        return Identity(name, "", str(listed.get("owned_by") or ""), version)
 
     async def unload(self, served: Served) -> None:
         """Have the server forget the bundle's adapter, unless another bundle uses it."""
@@ -282,24 +278,16 @@ class OpenAiEngine:
         body = self._completion(settings, prompt, job.max_tokens) | {"stream": True}
         body |= constrained(settings.preset, job.constraint)
         tokens = 0
-        with _translating(timeout_s):
-            timeout = aiohttp.ClientTimeout(total=timeout_s)
-            async with self._open().post(self._url + "/v1/completions", json=body, timeout=timeout) as response:
-                await _check_status(response, "/v1/completions")
-                async for line in response.content:
-                    if not line.startswith(b"data:"):
-                        continue
-                    data = line[5:].strip()
-                    if data == b"[DONE]":
-                        return
-                    with reading("/v1/completions"):
-                        event = json.loads(data)
-                        if "error" in event:
-                            raise Broken(f"/v1/completions: {str(event['error'])[:160]}")
-                        text = str(event["choices"][0]["text"]) if event["choices"] else ""
-                    if text:
-                        tokens += 1  # servers send an event a token, and say no number before the end
-                        yield Piece(text, tokens)
+        async with contextlib.aclosing(self._http.events("/v1/completions", body, timeout_s)) as events:
+            async for data in events:
+                with reading("/v1/completions"):
+                    event = json.loads(data)
+                    if "error" in event:
+                        raise Broken(f"/v1/completions: {str(event['error'])[:160]}")
+                    text = str(event["choices"][0]["text"]) if event["choices"] else ""
+                if text:
+                    tokens += 1  # servers send an event a token, and say no number before the end
+                    yield Piece(text, tokens)
 
     def _of_base(self, settings: Settings, prompt: Any, max_tokens: int) -> dict[str, Any]:
         return {"model": settings.model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
@@ -321,67 +309,22 @@ class OpenAiEngine:
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-
-    def _open(self) -> aiohttp.ClientSession:
-        """Make the session on the loop that serves the calls."""
-        if self._session is None:
-            verify: Any = True
-            if self._ca is not None:
-                import ssl
-
-                verify = ssl.create_default_context(cadata=self._ca.decode())
-            headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-            connector = aiohttp.TCPConnector(limit=max(self._connections, 2), ssl=verify, keepalive_timeout=60)
-            self._session = aiohttp.ClientSession(connector=connector, headers=headers)
-        return self._session
+        await self._http.close()
 
     async def _ask(self, path: str) -> Any:
         return await self._call("GET", path, None, QUESTION_TIMEOUT_S)
 
     async def _call(self, method: str, path: str, body: Any, timeout_s: float) -> Any:
-        with _translating(timeout_s):
-            timeout = aiohttp.ClientTimeout(total=timeout_s)
-            async with self._open().request(method, self._url + path, json=body, timeout=timeout) as response:
-                await _check_status(response, path)
-                data = await _read(response, path)
-                if path in ("/health", *LOADS_ADAPTERS.values(), *UNLOADS_ADAPTERS.values()):
-                    return None
+        data = await self._http.call(method, path, body, timeout_s)
+        if path in ("/health", *LOADS_ADAPTERS.values(), *UNLOADS_ADAPTERS.values()):
+            return None
         with reading(path):
             return json.loads(data)
 
 
-async def _read(response: aiohttp.ClientResponse, path: str) -> bytes:
-    """Read a whole answer, in however many pieces it comes; raises Broken for one over the limit."""
-    data = bytearray()
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > MAX_ANSWER_BYTES:
-            raise Broken(f"{path} answers more than {MAX_ANSWER_BYTES:,} bytes")
-    return bytes(data)
-
-
-async def _check_status(response: aiohttp.ClientResponse, path: str) -> None:
-    if response.status < 300:
-        return
-    detail = " ".join((await response.content.read(2000)).decode(errors="replace").split())[:160]
-    kind = _STATUS.get(response.status, Broken)
-    if response.status == 503 and detail.startswith(NO_ROOM):
-        kind = Busy
-    raise kind(f"{path} answers {response.status}: {detail or 'nothing'}")
-
-
-@contextlib.contextmanager
-def _translating(timeout_s: float) -> Any:
-    try:
-        yield
-    except TimeoutError as error:  # asyncio's and aiohttp's
-        raise OutOfTime(f"no answer within {timeout_s:.3g} s") from error
-    except (aiohttp.ClientConnectionError, asyncio.IncompleteReadError, OSError) as error:
-        raise Unreachable(str(error) or type(error).__name__) from error
-    except aiohttp.ClientError as error:
-        raise Broken(str(error) or type(error).__name__) from error
+def _check_is_that_adapter(settings: Settings, found: Listed) -> None:
+    if problem := problem_of_adapter(settings, found):
+        raise BundleRefused(problem)
 
 
 def _inputs(jobs: Sequence[ScoreJob]) -> Any:

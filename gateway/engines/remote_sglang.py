@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import grpc
@@ -26,6 +26,7 @@ from gateway.engines.ports import (
     Unreachable,
 )
 from gateway.engines.remote_grpc import UNARY_TIMEOUT_S, Channels, ask, problem_of
+from gateway.engines.serving import with_adapter
 from gateway.engines.text_pieces import TextPieces
 from gateway.serving.ports import BundleRefused
 from protos.contract.fields import FieldInvalid, Reader
@@ -115,12 +116,18 @@ class SglangEngine:
             raise BundleRefused(f"the server refuses adapter {name!r}: {answer.message[:160]}")
         return name
 
+    async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
+        """Say nothing: it is seen when an answer fails."""
+        return {}
+
     async def identify(self, served: Served) -> Identity:
         """Ask for the names and versions of weights and server."""
         stub, options = self._stubs.next(), self._options(UNARY_TIMEOUT_S)
         model = await ask(stub.GetModelInfo(pb.GetModelInfoRequest(), **options))
         server = await ask(stub.GetServerInfo(pb.GetServerInfoRequest(), **options))
         name = model.served_model_name or model.model_path
+        adapter = served.settings.get("adapter", {})
+        name = with_adapter(name, adapter.get("name", ""), adapter.get("path", ""))
         return Identity(name, model.weight_version, "sglang", server.sglang_version)
 
     async def unload(self, served: Served) -> None:

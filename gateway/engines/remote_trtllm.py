@@ -4,7 +4,7 @@ What the server cannot do is not asked of it: it answers no logits, fails on eve
 reports an error of the engine inside a stream that ends with OK.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import grpc
@@ -84,6 +84,10 @@ class TrtllmEngine:
             can_generate=True,
             vocabulary_mass=True,
         )
+
+    async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
+        """Say nothing: the server has one model."""
+        return {}
 
     async def identify(self, served: Served) -> Identity:
         """Ask for the model's name and the server's version; it tells no version of the model."""

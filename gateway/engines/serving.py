@@ -54,6 +54,11 @@ def calibrate(scores: LabelScores, labels: int, head: Head) -> Calibrated:
     return Calibrated(row, logprobs)
 
 
+def with_adapter(model: str, name: str, path: str) -> str:
+    """Name what answers: a base alone, or with an adapter, so that two adapters on one base are told apart."""
+    return model if not name else f"{model} with adapter {name!r}" + (f" from {path}" if path else "")
+
+
 def prepare(bundle: Bundle) -> tuple[Served, Head]:
     """Read what serving a verified bundle remotely takes, with its head.
 

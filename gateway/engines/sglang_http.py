@@ -11,6 +11,7 @@ from typing import Any
 from gateway.engines.openai_answers import reading
 from gateway.engines.openai_settings import Settings
 from gateway.engines.ports import Identity
+from gateway.engines.serving import with_adapter
 from gateway.serving.ports import BundleRefused
 from protos.contract.task import TaskSpec
 
@@ -29,8 +30,9 @@ def check_serves(settings: Settings, task: TaskSpec, server: Mapping[str, Any]) 
         raise BundleRefused("the server joins the items of a question, expected it to run without --enable-mis")
 
 
-def identity_of(server: Mapping[str, Any], model: Mapping[str, Any]) -> Identity:
+def identity_of(settings: Settings, server: Mapping[str, Any], model: Mapping[str, Any]) -> Identity:
     """Say which weights and which server these are."""
     with reading(f"{MODEL} or {SERVER}"):
         version = str(model.get("weight_version") or "")
-        return Identity(str(model["model_path"]), version, "sglang", str(server["version"]))
+        name = with_adapter(str(model["model_path"]), settings.adapter, settings.adapter_path)
+        return Identity(name, version, "sglang", str(server["version"]))

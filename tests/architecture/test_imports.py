@@ -68,7 +68,7 @@ HOMES = {
     "prometheus_client": ("gateway/metrics.py", "controlplane/metrics.py"),
     "tensorrt_llm": ("gateway/worker/tensorrt_llm/",),
     "fsspec": ("protos/contract/url_store.py",),
-    "aiohttp": ("gateway/engines/remote_openai.py",),
+    "aiohttp": ("gateway/engines/http_client.py",),
     "smg_grpc_proto": ("gateway/engines/remote_",),
     "opentelemetry": ("gateway/tracing.py",),
     "typer": ("controlplane/cli",),

@@ -89,7 +89,7 @@ class FakeOpenAi:
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
-        if body["lora_name"] in self.adapters:
+        if body["lora_name"] in self.adapters and not body.get("load_inplace"):
             return web.json_response({"error": f"{body['lora_name']} is already loaded"}, status=400)
         if "missing" in body["lora_path"]:
             status = 404 if self.preset == "vllm" else 400

@@ -1,17 +1,19 @@
 """LoRA adapters on servers elsewhere: chosen by each request, loaded and forgotten with their bundle."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
-from gateway.serving.ports import BundleRefused
+from gateway.serving.ports import BundleRefused, WorkerAway
 from protos import engine_pb2
 from protos.contract.given import Given
 from tests.batteries.engines import CASES, PATIENCE_S, http, remote
-from tests.gateway.engines.fake_model import VERBALIZERS
+from tests.gateway.engines.fake_model import MODEL, VERBALIZERS
 
 MINUTE_US = 60_000_000
 PATH = "/models/adapter"
@@ -22,6 +24,13 @@ async def ask(rig: Any, bundle: str, text: str = "a page") -> engine_pb2.Result:
     _, future = rig.link.submit(bundle, Given.of_text(text), MINUTE_US, engine_pb2.PRIORITY_LIVE)
     result: engine_pb2.Result = await future
     return result
+
+
+async def change(rig: Any, what: str, **body: object) -> None:
+    """Have somebody else change what the server holds."""
+    url = f"http://127.0.0.1:{rig.port}/v1/{what}_lora_adapter"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+        assert answer.status == 200, await answer.text()
 
 
 @pytest.mark.parametrize("name", ["openai trtllm-serve", *LOADING])
@@ -129,5 +138,80 @@ def test_an_answer_that_comes_in_many_pieces_is_read_whole(tmp_path: Path) -> No
         async with remote("openai vllm", tmp_path) as rig:
             result = await ask(rig, await rig.loaded(), "please be long")
             assert result.status == engine_pb2.RESULT_STATUS_OK, result.message
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_true():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("name", ["openai vllm", "openai vllm gathered"])
+def test_an_adapter_that_the_server_forgot_is_loaded_again(name: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote(name, tmp_path, health_interval_s=3600.0) as rig:
+            bundle = rig.bundle(adapter={"name": "one", "path": PATH})
+            await rig.link.load(bundle)
+            await change(rig, "unload", lora_name="one")
+            result = await ask(rig, bundle)  # and nobody asks after the server's health meanwhile
+            assert result.status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE, result.message
+            await until(lambda: bundle in rig.link.ready)
+            result = await ask(rig, bundle)
+            assert result.label_logprobs == pytest.approx(rig.expected("one:a page"), abs=1e-4)
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("name", ["openai vllm", "openai vllm gathered"])
+def test_an_adapter_is_missed_and_loaded_again_before_anybody_asks_for_it(name: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote(name, tmp_path) as rig:
+            bundle = rig.bundle(adapter={"name": "one", "path": PATH})
+            await rig.link.load(bundle)
+            rig.model.started.clear()
+            await change(rig, "unload", lora_name="one")
+            await rig.model.until(started=1)  # what a load asks
+            await until(lambda: bundle in rig.link.ready)
+            assert (await ask(rig, bundle)).status == engine_pb2.RESULT_STATUS_OK
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+def test_other_weights_under_a_loaded_adapters_name_answer_nobody_until_the_bundles_own_are_back(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with remote("openai vllm", tmp_path) as rig:
+            bundle = rig.bundle(adapter={"name": "one", "path": PATH})
+            plain = rig.bundle()
+            await rig.link.load(bundle)
+            await rig.link.load(plain)
+            await change(rig, "load", lora_name="one", lora_path="/models/newer", load_inplace=True)
+            await until(lambda: bundle not in rig.link.ready)
+            with pytest.raises(WorkerAway):
+                rig.link.submit(bundle, Given.of_text("a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
+            assert (await ask(rig, plain)).status == engine_pb2.RESULT_STATUS_OK
+            await change(rig, "load", lora_name="one", lora_path=PATH, load_inplace=True)
+            await until(lambda: bundle in rig.link.ready)
+            assert (await ask(rig, bundle)).status == engine_pb2.RESULT_STATUS_OK
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("openai vllm", f"{MODEL} with adapter 'one' from {PATH}"),
+        ("openai sglang completions", f"{MODEL} with adapter 'one' from {PATH}"),
+    ],
+)
+def test_two_adapters_on_one_base_are_named_apart(name: str, says: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote(name, tmp_path) as rig:
+            bundle = rig.bundle(adapter={"name": "one", "path": PATH})
+            await rig.link.load(bundle)
+            assert (await rig.link.identify(bundle)).model == says
 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))

@@ -1,7 +1,7 @@
 """A server elsewhere is asked to hold and to forget bundles in the order the plans say, however slow it is."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -32,6 +32,9 @@ class Server:
     async def unload(self, served: Served) -> None:
         await self._call("unload")
         self.held = False
+
+    async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
+        return {}
 
     async def close(self) -> None: ...
 
