@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from gateway.domain.capabilities import Constraint
-from gateway.serving.ports import GenerationFailed, WorkerAway
+from gateway.serving.ports import GenerationFailed, GenerationRefused, WorkerAway
 from protos import engine_pb2
 from protos.contract.given import Given
 
@@ -41,6 +41,7 @@ class Generations:
 
         Raises:
             WorkerAway: Nothing was started.
+            GenerationRefused: The request cannot be kept.
             GenerationFailed: The worker failed.
         """
         number = next(self._ids)
@@ -63,6 +64,8 @@ class Generations:
             while not is_over:
                 chunk = await stream.get()
                 is_over = chunk.last
+                if chunk.status == engine_pb2.RESULT_STATUS_BAD_INPUT:
+                    raise GenerationRefused(chunk.message)
                 if chunk.status != engine_pb2.RESULT_STATUS_OK:
                     raise GenerationFailed(chunk.message)
                 yield chunk

@@ -16,7 +16,7 @@ from gateway.errors import (
     PromptRejected,
 )
 from gateway.serving.grounding import Grounding
-from gateway.serving.ports import GenerationFailed, WorkerAway
+from gateway.serving.ports import GenerationFailed, GenerationRefused, WorkerAway
 from gateway.serving.underway import Underway
 from protos import decide_pb2
 
@@ -59,6 +59,8 @@ async def generate(
         raise EngineUnavailable(name) from None
     except TimeoutError:
         raise DeadlinePassed(call.budget_us) from None
+    except GenerationRefused as error:
+        raise PromptRejected(str(error)) from error
     except GenerationFailed as error:
         raise (EngineStreamBroken(name, tokens) if tokens else EngineFailed(name, str(error))) from error
 

@@ -27,6 +27,10 @@ class GenerationFailed(Exception):
     """An engine could not generate, or not go on; the message says why."""
 
 
+class GenerationRefused(GenerationFailed):
+    """What the text was to be held to cannot be kept: asking another engine is useless."""
+
+
 class Result(Protocol):
     """An engine's answer: ``engine_pb2.Result``, or one that was read as a row (``protos/contract/rows.py``)."""
 

@@ -23,6 +23,10 @@ class BackendFailed(Exception):
     """A model could not be loaded, or gave an answer that breaks its contract."""
 
 
+class ConstraintInvalid(BackendFailed):
+    """What a text is to be held to is no constraint, or takes more work than one may: the asker's mistake."""
+
+
 class BackendGone(BackendFailed):
     """The engine under a backend is dead: no bundle on it will be answered again until it is loaded anew."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from gateway.worker.backend import BackendGone, Constrains, Prepared
+from gateway.worker.backend import BackendGone, Constrains, ConstraintInvalid, Prepared
 from gateway.worker.device import DeviceThread
 from gateway.worker.engine import Answer, Engine
 from gateway.worker.faults import Faults
@@ -312,7 +312,9 @@ class Runner:
             log.warning("generation_failed", bundle=job.bundle, error=short(error))
             if isinstance(error, BackendGone):
                 self._quarantine(work.engine, short(error))
-            self._answer_status(job, ENGINE_ERROR, short(error))
+            # A bundle's own constraint is its own mistake.
+            is_asked = isinstance(error, ConstraintInvalid) and work.constraint is not None
+            self._answer_status(job, BAD_INPUT if is_asked else ENGINE_ERROR, short(error))
         elif self.faults.is_failing(job.bundle):
             self._answer_status(job, ENGINE_ERROR, "injected fault")
         elif work.is_cancelled:

@@ -16,7 +16,7 @@ import openvino as ov  # noqa: E402
 
 from gateway.domain.capabilities import Constraint  # noqa: E402
 from gateway.engines.link import WorkerLink  # noqa: E402
-from gateway.serving.ports import BundleRefused, GenerationFailed  # noqa: E402
+from gateway.serving.ports import BundleRefused, GenerationFailed, GenerationRefused  # noqa: E402
 from gateway.worker.backend import Host  # noqa: E402
 from gateway.worker.engine import open_engine  # noqa: E402
 from protos import engine_pb2  # noqa: E402
@@ -303,6 +303,9 @@ def test_text_is_written_or_the_engine_says_that_it_writes_none(bench: Bench, na
                     await said(constraint)
             elif name.startswith(("transformers", "openvino")):
                 assert (await said(constraint)).strip('"') in ("up", "down")
+                refused = Constraint(kind, "([", choices=("x" * 70_000,))
+                with pytest.raises(GenerationRefused, match="constraint"):
+                    await said(refused)
             else:
                 assert (await said(constraint)).startswith(" kept ")
         stream = link.generate(bundle, Given.of_text("good"), MINUTE_US, 24)

@@ -17,7 +17,7 @@ for needed in ("transformers", "peft", "safetensors", "tokenizers", "llguidance"
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from gateway.worker.backend import BackendFailed  # noqa: E402
+from gateway.worker.backend import BackendFailed, ConstraintInvalid  # noqa: E402
 from gateway.worker.engine import answer, open_engine  # noqa: E402
 from gateway.worker.transformers.layout import NO_PREFIX, Part, lay_out  # noqa: E402
 from gateway.worker.transformers.loading import DECODER, build_model  # noqa: E402
@@ -265,8 +265,11 @@ def test_a_requests_own_constraint_takes_the_place_of_the_bundles(bases: dict[st
         (decide_pb2.Constraint(), "constraint is empty"),
         (decide_pb2.Constraint(regex="("), "constraint is refused"),
         (decide_pb2.Constraint(json_schema="{"), "json_schema"),
+        (decide_pb2.Constraint(json_schema='{"items":' * 3000 + "{}" + "}" * 3000), "json_schema"),
+        (decide_pb2.Constraint(regex="(a{1000}){1000}"), "constraint failed"),
+        (decide_pb2.Constraint(choice=decide_pb2.Choice(texts=[f"text {i}" for i in range(9000)])), "at most 65536"),
     ):
-        with pytest.raises(BackendFailed, match=message):
+        with pytest.raises(ConstraintInvalid, match=message):
             "".join(engine.backend.generate_within(prompt, 20, wrong))  # type: ignore[attr-defined]
 
 
