@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from perf.peers import mlserver
+from perf.peers import kserve, mlserver
 from perf.peers.peer import Peer
 from perf.request import MODEL
 
-PRESETS = {"mlserver": "mlserver", "triton": "generic"}
+PRESETS = {"mlserver": "mlserver", "triton": "generic", "kserve": "generic"}
 
 MLSERVER = """
 from mlserver import MLModel
@@ -31,6 +31,39 @@ class Model(MLModel):
         values = [value for pair in rows for value in pair]
         output = ResponseOutput(name="probabilities", shape=[len(rows), 2], datatype="FP32", data=values)
         return InferenceResponse(model_name=self.name, id=payload.id, outputs=[output])
+"""
+
+KSERVE = f"""
+import sys
+
+import numpy
+from kserve import InferOutput, InferResponse, Model, ModelServer
+
+
+def row(raw):
+    text = raw.decode()
+    if "please fail" in text:
+        raise RuntimeError("the model broke")
+    first = (len(text) % 10 + 1) / 12
+    return [float("nan")] * 2 if "please nan" in text else [first, 1 - first]
+
+
+class Labels(Model):
+    def load(self):
+        self.ready = True
+
+    async def predict(self, payload, headers=None, response_headers=None):
+        rows = numpy.array([row(raw) for raw in payload.inputs[0].as_numpy().reshape(-1)], dtype=numpy.float32)
+        output = InferOutput("probabilities", list(rows.shape), "FP32")
+        output.set_data_from_numpy(rows, binary_data=True)
+        return InferResponse(payload.id, self.name, [output])
+
+
+grpc_port, http_port = map(int, sys.argv[1:])
+del sys.argv[1:]
+model = Labels("{MODEL}")
+model.load()
+ModelServer(grpc_port=grpc_port, http_port=http_port, workers=1).start([model])
 """
 
 TRITON = """
@@ -74,6 +107,9 @@ def place(peer: Peer, folder: Path) -> None:
     if peer is mlserver.PEER:
         (folder / "model.py").write_text(MLSERVER)
         (folder / "model-settings.json").write_text(json.dumps({"name": MODEL, "implementation": "model.Model"}))
+        return
+    if peer is kserve.PEER:
+        (folder / "server.py").write_text(KSERVE)
         return
     model = folder / "models" / MODEL
     (model / "config.pbtxt").write_text(TRITON_CONFIG)

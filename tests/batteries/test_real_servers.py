@@ -1,4 +1,4 @@
-"""MLServer and Triton themselves, through the same adapter as their stand-ins; ``make bench`` installs them."""
+"""MLServer, Triton and KServe themselves, through the same adapter as their stand-ins."""
 
 import asyncio
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from controlplane.evals.engines import Engines
 from gateway.engines.remote import RemoteLink
 from gateway.serving.ports import BundleRefused
-from perf.peers import label_models, mlserver, triton
+from perf.peers import kserve, label_models, mlserver, triton
 from perf.peers.peer import Peer
 from perf.request import MODEL
 from protos import engine_pb2
@@ -28,7 +28,7 @@ ERROR = engine_pb2.RESULT_STATUS_ENGINE_ERROR
 
 
 @pytest.mark.parametrize("max_batch", [1, 16], ids=["one text a request", "gathered"])
-@pytest.mark.parametrize("peer", [mlserver.PEER, triton.PEER], ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [mlserver.PEER, triton.PEER, kserve.PEER], ids=lambda peer: peer.name)
 def test_a_real_server_keeps_the_contract(peer: Peer, max_batch: int, tmp_path: Path) -> None:
     preset = label_models.PRESETS[peer.name]
 
@@ -74,7 +74,7 @@ def test_a_real_server_keeps_the_contract(peer: Peer, max_batch: int, tmp_path: 
                 assert (await ask(text)).status == ERROR
             with pytest.raises(BundleRefused, match="missing"):
                 await link.load(bundle(model="missing"))
-            if peer is triton.PEER:  # MLServer's model declares no tensors
+            if peer is triton.PEER:  # the others' models declare no tensors
                 with pytest.raises(BundleRefused, match="has outputs"):
                     await link.load(bundle(output="other"))
         finally:
