@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import astuple
@@ -72,6 +73,7 @@ class RemoteLink:
         self._health = Health(False, "not asked yet")
         self._look = asyncio.Event()
         self._ids = itertools.count(1)
+        self._caller = f"{name}-{secrets.token_hex(6)}"  # other gateways may call theirs alike
         self._served: dict[str, tuple[Served, Head]] = {}
         self._capabilities: dict[str, Capabilities] = {}
         self._results: dict[int, tuple[asyncio.Future[Result], asyncio.Task[None]]] = {}
@@ -90,6 +92,9 @@ class RemoteLink:
     def in_flight(self) -> int:
         """How many scores wait for the server."""
         return len(self._results)
+
+    def _id(self, number: int) -> str:
+        return f"{self._caller}-{number}"
 
     def serves(self, manifest: Manifest) -> bool:
         """Say whether the bundle asks for this protocol and for a model that is here."""
@@ -204,7 +209,7 @@ class RemoteLink:
 
     async def _probe(self, served: Served, head: Head) -> None:
         """Ask the bundle's recorded probes before it may serve, all at once: an engine that gathers does so here."""
-        jobs = [_score_job(f"probe-{i}", served, probe.text) for i, probe in enumerate(served.probes)]
+        jobs = [_score_job(self._id(next(self._ids)), served, probe.text) for probe in served.probes]
         scores = await asyncio.gather(*[self._engine.score(job, PROBE_TIMEOUT_S) for job in jobs])
         found = [calibrate(one, len(served.task.labels), head).probabilities for one in scores]
         try:
@@ -275,7 +280,7 @@ class RemoteLink:
         try:
             async with asyncio.timeout(max(remaining_s, 0)):
                 check_input(served.task, given, len(given.raw))
-                job = _score_job(f"{self._name}-{number}", served, render(served.task, given))
+                job = _score_job(self._id(number), served, render(served.task, given))
                 scores = await self._engine.score(job, remaining_s)
             answer = calibrate(scores, len(served.task.labels), head)
             result = answered(number, served, head, scores, answer, time.monotonic() - started)
@@ -330,7 +335,7 @@ class RemoteLink:
         tokens = 0
         try:
             text = render(served.task, given)
-            job = GenerateJob(f"{self._name}-{number}", served, text, max_tokens, _ids(served, text), constraint)
+            job = GenerateJob(self._id(number), served, text, max_tokens, _ids(served, text), constraint)
             pieces = self._engine.generate(job, remaining_us / 1e6)
             async with contextlib.aclosing(pieces) as open_pieces:  # type: ignore[type-var]
                 async for piece in open_pieces:
