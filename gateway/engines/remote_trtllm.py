@@ -1,10 +1,13 @@
 """TensorRT-LLM behind ``trtllm-serve --grpc``: token ids in, the best few log-probabilities out.
 
 What the server cannot do is not asked of it: it answers no logits, fails on every LoRA adapter, and
-reports an error of the engine inside a stream that ends with OK.
+reports an error of the engine inside a stream that ends with OK. What it does not say is tried when a bundle is
+loaded: the lengths it tells are settings that its engine does not read, and without a ``guided_decoding_backend``
+it takes no notice of a guide.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping
+import uuid
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -19,6 +22,7 @@ from gateway.engines.ports import (
     EngineProblem,
     GenerateJob,
     Identity,
+    InputRefused,
     LabelScores,
     Piece,
     ScoreJob,
@@ -26,10 +30,12 @@ from gateway.engines.ports import (
 )
 from gateway.engines.remote_grpc import UNARY_TIMEOUT_S, Channels, ask, problem_of
 from gateway.engines.text_pieces import TextPieces
+from gateway.engines.trial import MAX_WORD_TOKENS, ONLY_THE_WORD, WORD, longest_prompt
 from gateway.serving.ports import BundleRefused
 from protos.contract.fields import FieldInvalid, Reader
 
 HEALTHY = "OK"
+LOAD_TIMEOUT_S = 30.0
 MAX_TOP = 1000
 DEFAULT_TOP = 20
 _GUIDES = {"json_schema": "GUIDE_TYPE_JSON_SCHEMA", "regex": "GUIDE_TYPE_REGEX"}
@@ -70,17 +76,17 @@ class TrtllmEngine:
         info = await ask(self._stubs.next().GetModelInfo(pb.GetModelInfoRequest(), **self._options(UNARY_TIMEOUT_S)))
         if model and info.model_id and info.model_id != model:
             raise BundleRefused(f"the server has model {info.model_id!r}, expected {model!r}")
-        if 0 < info.max_input_len < served.task.max_tokens:
-            raise BundleRefused(f"the server reads {info.max_input_len} tokens, expected {served.task.max_tokens}")
         # Its vocab_size is the tokenizer's without added tokens, so only ordinary label tokens can be held to it.
         highest = max(served.answer_ids)
         if 0 < info.vocab_size <= highest:
             raise BundleRefused(f"label token {highest} is outside the server's vocabulary of {info.vocab_size}")
+        await self._check_answers(served, top)
+        keeps_guides = await self._keeps_guides(served)
         self._top[served.digest] = top
         return Capabilities(
             label_logprobs=TOPK,
             prefix_cache=True,
-            constraints=tuple(_GUIDES),
+            constraints=tuple(_GUIDES) if keeps_guides else (),
             can_generate=True,
             vocabulary_mass=True,
         )
@@ -88,6 +94,27 @@ class TrtllmEngine:
     async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
         """Say nothing: the server has one model."""
         return {}
+
+    async def _check_answers(self, served: Served, top: int) -> None:
+        """Ask for the longest prompt and as many log-probabilities as labels need, though the first may take long."""
+        request = _request(uuid.uuid4().hex, "", longest_prompt(served), max_tokens=1)
+        request.output_config.logprobs = top
+        try:
+            await self._complete(request, LOAD_TIMEOUT_S)
+        except (InputRefused, Broken) as error:
+            length = served.task.max_tokens
+            raise BundleRefused(f"the server does not answer a prompt of {length} tokens: {error}") from error
+
+    async def _keeps_guides(self, served: Served) -> bool:
+        if served.decode is None:
+            return False
+        request = _request(uuid.uuid4().hex, "", served.answer_ids[:1], max_tokens=MAX_WORD_TOKENS)
+        _guide(request, ONLY_THE_WORD)
+        try:
+            complete = await self._complete(request, LOAD_TIMEOUT_S)
+        except (InputRefused, Broken):
+            return False
+        return served.decode(complete.output_token_ids) == WORD
 
     async def identify(self, served: Served) -> Identity:
         """Ask for the model's name and the server's version; it tells no version of the model."""
@@ -104,6 +131,16 @@ class TrtllmEngine:
         """Generate one token greedily and read the best few log-probabilities at its place."""
         request = _request(job.id, job.text, job.token_ids, max_tokens=1)
         request.output_config.logprobs = self._top[job.served.digest]
+        complete = await self._complete(request, timeout_s)
+        if len(complete.logprobs) != 1:
+            raise Broken(f"{len(complete.logprobs)} places have log-probabilities, expected 1")
+        # Not the token's own: a 0 there means that nothing is known of it. Where it is known, it is among these.
+        best = {top.token_id: top.logprob for top in complete.logprobs[0].top_logprobs}
+        if not best:
+            raise Broken("log-probabilities of the best few are missing")
+        return from_best(job.served.answer_ids, best, complete.prompt_tokens)
+
+    async def _complete(self, request: pb.GenerateRequest, timeout_s: float) -> pb.GenerateComplete:
         complete = None
         try:
             async for answer in self._stubs.next().Generate(request, **self._options(timeout_s)):
@@ -114,12 +151,7 @@ class TrtllmEngine:
         if complete is None:
             raise Broken("the stream ended without a complete answer")
         _check_finish(complete)
-        if len(complete.logprobs) != 1:
-            raise Broken(f"{len(complete.logprobs)} places have log-probabilities, expected 1")
-        place = complete.logprobs[0]
-        best = {top.token_id: top.logprob for top in place.top_logprobs}
-        best[place.token_id] = place.logprob  # always told, also outside the best few
-        return from_best(job.served.answer_ids, best, complete.prompt_tokens)
+        return complete
 
     async def generate(self, job: GenerateJob, timeout_s: float) -> AsyncIterator[Piece]:
         """Stream text; what it generates comes as ids and is written here."""
@@ -153,7 +185,7 @@ class TrtllmEngine:
         return {"timeout": timeout_s, "metadata": self._channels.metadata}
 
 
-def _request(id: str, text: str, ids: tuple[int, ...], *, max_tokens: int) -> pb.GenerateRequest:
+def _request(id: str, text: str, ids: Sequence[int], *, max_tokens: int) -> pb.GenerateRequest:
     request = pb.GenerateRequest(request_id=id, max_tokens=max_tokens)
     request.tokenized.original_text = text
     request.tokenized.input_token_ids.extend(ids)
@@ -174,5 +206,5 @@ def _guide(request: pb.GenerateRequest, constraint: Constraint | None) -> None:
 
 
 def _check_finish(complete: pb.GenerateComplete) -> None:
-    if complete.finish_reason in ("error", "cancelled", "timeout"):
+    if complete.finish_reason not in ("stop", "length"):  # error, cancelled, timeout, or nothing
         raise Broken(f"finish_reason is {complete.finish_reason!r}, expected stop or length")

@@ -10,7 +10,8 @@ from smg_grpc_proto import sglang_scheduler_pb2, sglang_scheduler_pb2_grpc, trtl
 
 from tests.gateway.engines.fake_model import ANSWER, MODEL, Busy, Failed, FakeModel
 
-LONGEST = 512  # tokens that SGLang takes
+LONGEST = 512  # tokens that a server takes
+MAX_TOP = 100  # log-probabilities that TensorRT-LLM tells of one token; 20 from May to July 2026
 FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -24,19 +25,26 @@ async def _begin(model: FakeModel, id: str, text: str, context: Any, full: grpc.
 
 
 class FakeTrtllm(trtllm_service_pb2_grpc.TrtllmServiceServicer):
-    """``trtllm-serve --grpc``: best few log-probabilities; no logits; LoRA fails; errors inside an OK stream."""
+    """``trtllm-serve --grpc``: best few log-probabilities; no logits; LoRA fails; errors inside an OK stream.
+
+    ``guides`` says whether it was started with a ``guided_decoding_backend``: without one it takes no notice of guides.
+    """
 
     pb = trtllm_service_pb2
 
-    def __init__(self, model: FakeModel, vocabulary: int | None = None) -> None:
+    def __init__(self, model: FakeModel, vocabulary: int | None = None, *, guides: bool = True) -> None:
         self.model = model
         self._vocabulary = vocabulary or model.vocabulary
+        self._guides = guides
 
     async def HealthCheck(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self.pb.HealthCheckResponse(status="OK" if self.model.is_up else "the executor is gone")
 
     async def GetModelInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self.pb.GetModelInfoResponse(model_id=MODEL, max_input_len=512, vocab_size=self._vocabulary)
+        # Of lengths it knows only a setting of old that nothing reads and that is 1024 unless given.
+        return self.pb.GetModelInfoResponse(
+            model_id=MODEL, max_input_len=1024, max_seq_len=1024, vocab_size=self._vocabulary
+        )
 
     async def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self.pb.GetServerInfoResponse(version="1.2", backend="tensorrt-llm")
@@ -47,22 +55,43 @@ class FakeTrtllm(trtllm_service_pb2_grpc.TrtllmServiceServicer):
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.model.requests.append(request)
-        if not request.HasField("tokenized"):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "tokenized input is missing")
-        if request.HasField("lora_config"):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "lora_path must not be empty")
-        if not request.sampling_config.HasField("temperature"):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this fake wants a greedy request")
+        await self._check(request, context)
         text = self.model.decode(list(request.tokenized.input_token_ids))
         await _begin(self.model, request.request_id, text, context)
-        if "please end badly" in text:
-            complete = self.pb.GenerateComplete(finish_reason="error")
+        guide = request.guided_decoding.guide if self._guides else ""
+        if "please end badly" in text or "please time out" in text:
+            reason = "error" if "badly" in text else ""
+            complete = self.pb.GenerateComplete(finish_reason=reason)
             yield self.pb.GenerateResponse(request_id=request.request_id, complete=complete)
             return
         if request.streaming:
-            async for answer in self._stream(request):
+            async for answer in self._stream(request, guide):
                 yield answer
             return
+        if request.max_tokens > 1:
+            said = self.model.encode(guide or ANSWER)[: request.max_tokens]
+            complete = self.pb.GenerateComplete(output_token_ids=said, finish_reason="stop")
+            yield self.pb.GenerateResponse(request_id=request.request_id, complete=complete)
+            return
+        yield self.pb.GenerateResponse(request_id=request.request_id, complete=self._scored(request, text))
+
+    async def _check(self, request: Any, context: Any) -> None:
+        if not request.HasField("tokenized"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Missing tokenized input")
+        if request.HasField("lora_config"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "lora_path () does not exist.")
+        if not request.sampling_config.HasField("temperature"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this fake wants a greedy request")
+        if request.output_config.logprobs > MAX_TOP:
+            said = f"logprobs must be less than or equal to {MAX_TOP}, got {request.output_config.logprobs}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, said)
+        if (length := len(request.tokenized.input_token_ids)) > LONGEST:
+            said = (
+                f"The sum of prompt length ({length}.0), query length (0) should not exceed max_num_tokens ({LONGEST})"
+            )
+            await context.abort(grpc.StatusCode.INTERNAL, said)
+
+    def _scored(self, request: Any, text: str) -> Any:
         best = self.model.best(text, request.output_config.logprobs)
         chosen = next(iter(best))
         complete = self.pb.GenerateComplete(
@@ -74,10 +103,14 @@ class FakeTrtllm(trtllm_service_pb2_grpc.TrtllmServiceServicer):
         place = complete.logprobs.add(token_id=chosen, logprob=best[chosen])
         for id, logprob in best.items():
             place.top_logprobs.add(token_id=id, logprob=logprob)
-        yield self.pb.GenerateResponse(request_id=request.request_id, complete=complete)
+        if "please sample another" in text:  # a token of which nothing is told is told with 0
+            place.token_id, place.logprob = max(set(range(self.model.vocabulary)) - set(best)), 0.0
+        if "please be simple" in text:
+            del place.top_logprobs[:]
+        return complete
 
-    async def _stream(self, request: Any) -> AsyncIterator[Any]:
-        for id in self.model.encode(_said(request.guided_decoding.guide))[: request.max_tokens]:
+    async def _stream(self, request: Any, guide: str) -> AsyncIterator[Any]:
+        for id in self.model.encode(_said(guide))[: request.max_tokens]:
             yield self.pb.GenerateResponse(
                 request_id=request.request_id, chunk=self.pb.GenerateStreamChunk(token_ids=[id])
             )
