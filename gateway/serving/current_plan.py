@@ -220,7 +220,7 @@ class CurrentPlan:
         for split in plan.splits:
             self._route(split, plan.generation)  # raises before anything is loaded
         with self._pool.holding(_needed(plan)):
-            await self._load(_needed(plan))
+            await self._load(plan)
             self._check_exactness(plan)
             # Somebody may have rolled back meanwhile.
             before, self._standing = self._standing, self._judge.check(self._standing, judged)
@@ -287,8 +287,21 @@ class CurrentPlan:
             if gone:
                 log.info("bundles_trimmed", bundles=gone)
 
-    async def _load(self, needed: set[str]) -> None:
-        for bundle in sorted(needed):
+    async def _load(self, plan: TrafficPlan) -> None:
+        """Have ready what gains traffic; the rest is asked for, since no engine may keep a weight from falling."""
+        in_force = self.routes.plan if self.routes is not None else None
+        gaining = {bundle for split in plan.splits for bundle in _gaining(split, in_force)}
+        for bundle in sorted(_needed(plan) - gaining):
+            self._want(bundle)
+        try:
+            await self._load_each(gaining)
+        except PlanRefused:  # whoever refused a bundle has given it up
+            for bundle in _needed(in_force) if in_force is not None else ():
+                self._want(bundle)
+            raise
+
+    async def _load_each(self, bundles: set[str]) -> None:
+        for bundle in sorted(bundles):
             try:
                 async with asyncio.timeout(LOAD_TIMEOUT_S):
                     await self._pool.load(bundle)
@@ -354,6 +367,19 @@ class CurrentPlan:
 
 def _needed(plan: TrafficPlan) -> set[str]:
     return {bundle for split in plan.splits for bundle in _bundles(split)}
+
+
+def _gaining(split: Split, in_force: TrafficPlan | None) -> set[str]:
+    """Return the bundles that a split gives more than they have now: a role, or a higher weight."""
+    now = in_force.split_for(split.specialist) if in_force is not None else None
+    if now is None:
+        return _bundles(split)
+    gaining = _bundles(split) - _bundles(now)
+    if split.primary != now.primary:
+        gaining.add(split.primary)
+    if split.candidate is not None and (split.candidate != now.candidate or split.canary_bp > now.canary_bp):
+        gaining.add(split.candidate)
+    return gaining
 
 
 def _bundles(split: Split) -> set[str]:
