@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.domain.capabilities import Constraint
 from gateway.engines.ports import InputRefused, Served
+from gateway.engines.trtllm_http import adapter_id
 from protos.contract.engines import OPENAI_PRESETS, openai_method
 from protos.contract.fields import FieldInvalid, Reader
 
@@ -95,8 +96,8 @@ def constrained(preset: str, constraint: Constraint | None) -> dict[str, Any]:
         if schema is not None:
             return {"json_schema": constraint.pattern}
         return {"regex": constraint.pattern or choice}
-    if schema is not None:
-        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    if schema is not None:  # as json_schema, one that has a "schema" of its own would be taken for a wrapper of it
+        return {"response_format": {"type": "json", "schema": schema}}
     return {"response_format": {"type": "regex", "regex": constraint.pattern or choice}}
 
 
@@ -104,6 +105,7 @@ def _adapter(value: dict[str, Any]) -> tuple[str, str, int]:
     if not value:
         return "", "", 0
     read = Reader(value, "manifest.engine.adapter")
-    found = read.text("name"), read.maybe_text("path") or "", read.integer("id", 1, 2**31 - 1, 1)
+    name, path = read.text("name"), read.maybe_text("path") or ""
+    number = read.integer("id", 1, 2**31 - 1, adapter_id(name, path))
     read.done()
-    return found
+    return name, path, number

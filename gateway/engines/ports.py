@@ -61,6 +61,7 @@ class Served:
         encode: Text to token ids by the bundle's own tokenizer; None where the engine reads text.
         decode: The way back.
         probes: Recorded texts it must still answer alike before it may serve.
+        vocabulary: How many tokens there are; 0 where the engine reads text.
     """
 
     digest: str
@@ -71,6 +72,7 @@ class Served:
     encode: Callable[[str], Sequence[int]] | None = None
     decode: Callable[[Sequence[int]], str] | None = None
     probes: tuple[Probe, ...] = ()
+    vocabulary: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ sglang          ``/v1/score`` label tokens; ``/v1/classify``; completions   ``lo
 ==============  ==========================================================  =================================
 """
 
+import asyncio
 import contextlib
 import json
 import os.path
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequen
 from typing import Any
 
 from gateway.domain.capabilities import CONSTRAINTS, EXACT, TOPK, Capabilities, Health
-from gateway.engines import sglang_http
+from gateway.engines import sglang_http, trtllm_http
 from gateway.engines.http_client import HttpClient
 from gateway.engines.label_scores import each, only
 from gateway.engines.openai_answers import (
@@ -42,6 +43,8 @@ from gateway.engines.ports import (
     Served,
 )
 from gateway.engines.serving import with_adapter
+from gateway.engines.spelling import spellings
+from gateway.engines.trial import ONLY_THE_WORD, longest_prompt
 from gateway.serving.ports import BundleRefused
 from protos.contract.fields import FieldInvalid
 
@@ -58,6 +61,7 @@ class OpenAiEngine:
     def __init__(self, endpoint: Endpoint) -> None:
         self._http = HttpClient(endpoint)
         self._kept: dict[str, Settings] = {}
+        self._spelled: dict[str, Mapping[str, int]] = {}
 
     async def health(self) -> Health:
         """Ask ``/health``."""
@@ -85,7 +89,12 @@ class OpenAiEngine:
             _check_is_that_adapter(settings, models[settings.adapter])
         if settings.preset == "sglang":
             sglang_http.check_serves(settings, served.task, await self._ask(sglang_http.SERVER))
-        if settings.reads_completions:
+        if settings.reads_completions and settings.preset != "vllm":
+            self._spelled[served.digest] = await asyncio.to_thread(spellings, served)
+        constraints: tuple[str, ...] = CONSTRAINTS
+        if settings.preset == "trtllm-serve":
+            constraints = await self._check_trtllm(settings, served)
+        elif settings.reads_completions:
             await self._check_completions(settings, served)
         self._kept[served.digest] = (
             settings  # first: what a load that is taken back left at the server is forgotten too
@@ -100,7 +109,7 @@ class OpenAiEngine:
             label_logprobs=TOPK if settings.method == "completions" else EXACT,
             lora="per_request" if settings.takes_adapters else "none",
             prefix_cache=True,
-            constraints=CONSTRAINTS,
+            constraints=constraints,
             can_generate=settings.method in ("completions", "score"),
             vocabulary_mass=settings.method in ("completions", "score"),
         )
@@ -130,6 +139,36 @@ class OpenAiEngine:
                     f"the server does not tell the label tokens' log-probabilities ({error}), expected a vLLM that "
                     'answers logprob_token_ids, or method = "completions" and a task whose label_logprobs is topk'
                 ) from error
+
+    async def _check_trtllm(self, settings: Settings, served: Served) -> tuple[str, ...]:
+        """Try what the bundle needs, though the first question takes long; return the constraints that it keeps."""
+        ids = longest_prompt(served)
+        if settings.method == "embeddings":
+            try:
+                found = only(await self._score_by_logits(settings, [ScoreJob("", served, "x", ids)], LOAD_TIMEOUT_S))
+            except (InputRefused, Broken) as error:
+                raise BundleRefused(f"the server does not answer a prompt of {len(ids)} tokens: {error}") from error
+            if len(found.values) != len(served.task.labels):
+                raise BundleRefused(f"the server tells {len(found.values)} values, expected one a label")
+            return ()
+        for other in self._kept.values():
+            if other.adapter_id == settings.adapter_id and other.adapter_path != settings.adapter_path:
+                raise BundleRefused(f"adapter.id {settings.adapter_id} is that of {other.adapter_path!r} here")
+        plain = self._of_base(settings, list(ids), 1) | {"logprobs": settings.top}
+        chosen = self._completion(settings, list(ids), 1) | {"logprobs": settings.top} if settings.adapter else None
+
+        async def ask(body: dict[str, Any]) -> Any:
+            return await self._completed(settings, body, LOAD_TIMEOUT_S)
+
+        await trtllm_http.check_answers(ask, plain, chosen)
+        word = self._of_base(settings, list(ids[:1]), 1) | constrained(settings.preset, ONLY_THE_WORD)
+        return CONSTRAINTS if await trtllm_http.keeps_constraints(ask, word) else ()
+
+    async def _completed(self, settings: Settings, body: dict[str, Any], timeout_s: float) -> Any:
+        try:
+            return await self._call("POST", "/v1/completions", body, timeout_s)
+        except InputRefused as error:
+            raise (trtllm_http.cause_of(error) if settings.preset == "trtllm-serve" else error) from error
 
     async def _load_adapter(self, settings: Settings) -> None:
         if not settings.adapter_path:
@@ -176,6 +215,7 @@ class OpenAiEngine:
     async def unload(self, served: Served) -> None:
         """Have the server forget the bundle's adapter, unless another bundle uses it."""
         settings = self._kept.pop(served.digest, None)
+        self._spelled.pop(served.digest, None)
         if settings is None or not settings.adapter_path or settings.preset not in UNLOADS_ADAPTERS:
             return
         if all(settings.adapter != other.adapter for other in self._kept.values()):
@@ -223,10 +263,10 @@ class OpenAiEngine:
             body |= {"logprobs": 0, "logprob_token_ids": list(served.answer_ids)}
         if settings.preset == "vllm":
             body["return_tokens_as_token_ids"] = True
-            names = {f"{TOKEN_ID}{token}": token for token in served.answer_ids}
-        else:  # the token's text, a space in front included, which a tokenizer's decode may drop
-            names = dict(zip(served.answers, served.answer_ids, strict=True))
-        answer = await self._call("POST", path, body, timeout_s)
+            names: Mapping[str, int] = {f"{TOKEN_ID}{token}": token for token in served.answer_ids}
+        else:
+            names = self._spelled[served.digest]
+        answer = await self._completed(settings, body, timeout_s)
         rows = rows_of(path, answer, "choices", len(jobs))
         return each(jobs, rows, lambda job, row: from_completion(path, job, row, names, by_id=by_id))
 
@@ -278,16 +318,16 @@ class OpenAiEngine:
         body = self._completion(settings, prompt, job.max_tokens) | {"stream": True}
         body |= constrained(settings.preset, job.constraint)
         tokens = 0
-        async with contextlib.aclosing(self._http.events("/v1/completions", body, timeout_s)) as events:
-            async for data in events:
-                with reading("/v1/completions"):
-                    event = json.loads(data)
-                    if "error" in event:
-                        raise Broken(f"/v1/completions: {str(event['error'])[:160]}")
-                    text = str(event["choices"][0]["text"]) if event["choices"] else ""
-                if text:
-                    tokens += 1  # servers send an event a token, and say no number before the end
-                    yield Piece(text, tokens)
+        try:
+            async with contextlib.aclosing(self._http.events("/v1/completions", body, timeout_s)) as events:
+                async for data in events:
+                    text = _text_of(data)
+                    if text:
+                        tokens += 1  # servers send an event a token, and say no number before the end
+                        yield Piece(text, tokens)
+        except InputRefused as error:
+            is_told_apart = settings.preset == "trtllm-serve" and job.constraint is None
+            raise (trtllm_http.cause_of(error) if is_told_apart else error) from error
 
     def _of_base(self, settings: Settings, prompt: Any, max_tokens: int) -> dict[str, Any]:
         return {"model": settings.model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
@@ -320,6 +360,19 @@ class OpenAiEngine:
             return None
         with reading(path):
             return json.loads(data)
+
+
+def _text_of(data: bytes) -> str:
+    """Read one event of a completion; raises Broken for one that says that the text is broken off."""
+    with reading("/v1/completions"):
+        event = json.loads(data)
+        if "error" in event:
+            raise Broken(f"/v1/completions: {str(event['error'])[:160]}")
+        choice = event["choices"][0] if event["choices"] else {}
+        text, reason = str(choice.get("text", "")), choice.get("finish_reason")
+    if reason not in (None, "", "stop", "length"):
+        raise Broken(f"finish_reason is {reason!r}, expected stop or length")
+    return text
 
 
 def _check_is_that_adapter(settings: Settings, found: Listed) -> None:

@@ -88,7 +88,8 @@ def prepare(bundle: Bundle) -> tuple[Served, Head]:
         probes = read_probes(bundle.contents, task)
     except (FieldInvalid, JsonMalformed, ValueError) as error:
         raise BundleRefused(f"bundle {bundle.digest}: {error}") from error
-    return Served(bundle.digest, task, settings, answers, ids, encode, decode, probes), head
+    vocabulary = 0 if tokenizer is None else tokenizer.get_vocab_size()
+    return Served(bundle.digest, task, settings, answers, ids, encode, decode, probes, vocabulary), head
 
 
 def _answers(settings: Mapping[str, Any], task: TaskSpec) -> tuple[str, ...]:

@@ -9,5 +9,9 @@ ONLY_THE_WORD = Constraint("regex", WORD)
 
 
 def longest_prompt(served: Served) -> tuple[int, ...]:
-    """Return tokens as long as a prompt of the bundle can get."""
-    return served.answer_ids[:1] * served.task.max_tokens
+    """Return tokens as long as a prompt of the bundle can get; none without a tokenizer."""
+    some = served.answer_ids
+    if not some and served.encode is not None:
+        ids = tuple(served.encode("x"))
+        some = ids[len(ids) // 2 :]  # special tokens stand around it
+    return tuple(some[:1]) * served.task.max_tokens

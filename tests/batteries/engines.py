@@ -65,9 +65,9 @@ def _grpc(add: Any, make: Callable[[FakeModel], Any]) -> Start:
     return start
 
 
-def http(preset: str, *, is_old: bool = False, joins_items: bool = False) -> Start:
+def http(preset: str, **options: bool) -> Start:
     async def start(model: FakeModel, port: int) -> tuple[int, Stop]:
-        server = FakeOpenAi(model, preset, is_old=is_old, joins_items=joins_items)
+        server = FakeOpenAi(model, preset, **options)
         return await server.start(port), server.stop
 
     return start

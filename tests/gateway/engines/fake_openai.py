@@ -7,21 +7,46 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.gateway.engines.fake_grpc import LONGEST, MAX_TOP
 from tests.gateway.engines.fake_model import ANSWER, MODEL, Busy, Failed, FakeModel, Refused
 
 MAX_LOGPROBS = 20
+# What trtllm-serve takes of what is ever sent to a server like it; anything else is refused.
+FIELDS = {
+    "model",
+    "prompt",
+    "max_tokens",
+    "temperature",
+    "logprobs",
+    "stream",
+    "lora_request",
+    "response_format",
+    "input",
+    "encoding_format",
+}
 CONSTRAINTS = ("structured_outputs", "regex", "json_schema", "response_format")
 
 
 class FakeOpenAi:
     """One server of one preset.
 
-    ``is_old`` is a vLLM that takes no notice of ``logprob_token_ids``, ``joins_items`` an SGLang with ``--enable-mis``.
+    ``is_old`` is a vLLM that takes no notice of ``logprob_token_ids``, ``joins_items`` an SGLang with ``--enable-mis``,
+    ``is_bare`` a trtllm-serve with neither ``enable_lora`` nor a ``guided_decoding_backend``.
     """
 
-    def __init__(self, model: FakeModel, preset: str, *, is_old: bool = False, joins_items: bool = False) -> None:
+    def __init__(
+        self,
+        model: FakeModel,
+        preset: str,
+        *,
+        is_old: bool = False,
+        joins_items: bool = False,
+        is_bare: bool = False,
+    ) -> None:
         self.model = model
         self.preset = preset
+        self.is_bare = is_bare
+        self.numbered: dict[int, str] = {}
         self.is_old = is_old
         self.joins_items = joins_items
         self.adapters: dict[str, str] = {}
@@ -69,7 +94,9 @@ class FakeOpenAi:
         listed: list[dict[str, Any]] = [{"id": MODEL, "max_model_len": 512}]
         if self.preset == "sglang":
             listed[0]["max_model_len"] = 518  # the model's context, of which it keeps a few for itself
-        if self.preset in ("vllm", "sglang"):
+        if self.preset == "trtllm-serve":
+            listed = [{"id": MODEL, "object": "model", "created": 1, "owned_by": "tensorrt_llm"}]
+        else:
             listed[0] |= {"root": MODEL, "parent": None}
             listed += [
                 {"id": name, "root": path, "parent": MODEL, "max_model_len": None}
@@ -112,7 +139,9 @@ class FakeOpenAi:
         is_one = isinstance(prompts, str) or isinstance(prompts[0], int)
         listed = [prompts] if is_one else prompts
         texts = [prompt if isinstance(prompt, str) else self.model.decode(prompt) for prompt in listed]
-        adapter = body.get("lora_path") or (body.get("lora_request") or {}).get("lora_name")
+        if self.preset == "trtllm-serve":
+            return await self._begin_trtllm(body, prompts if not is_one else [prompts], texts)
+        adapter = body.get("lora_path")
         if self.preset == "sglang" and adapter and adapter not in self.adapters:
             said = f"Got LoRA adapter that has never been loaded: {adapter}"
             return texts, web.json_response({"object": "error", "message": said}, status=400)
@@ -133,6 +162,37 @@ class FakeOpenAi:
             return texts, web.json_response({"error": str(error)}, status=400)
         return [f"{adapter}:{text}" if adapter else text for text in texts], None
 
+    async def _begin_trtllm(
+        self, body: dict[str, Any], prompts: list[Any], texts: list[str]
+    ) -> tuple[list[str], web.Response | None]:
+        """Do as TensorRT-LLM does, which answers under any name, and 400 whatever goes wrong."""
+        if unknown := set(body) - FIELDS:
+            said = f"[{{'type': 'extra_forbidden', 'loc': ('body', '{min(unknown)}')}}]"
+            return texts, web.json_response({"error": said}, status=400)
+        if (body.get("logprobs") or 0) > MAX_TOP:
+            said = f"logprobs must be less than or equal to {MAX_TOP}, got {body['logprobs']}"
+            return texts, web.json_response({"error": said}, status=400)
+        chosen = body.get("lora_request")
+        if chosen and "missing" in chosen["lora_path"]:
+            said = f"lora_path ({chosen['lora_path']}) does not exist."
+            return texts, web.json_response({"error": said}, status=400)
+        if (length := max(map(len, prompts))) > LONGEST:
+            said = f"The sum of prompt length ({length}.0) should not exceed max_num_tokens ({LONGEST})"
+            return texts, _error(said)
+        try:
+            for text in texts:
+                await self.model.begin(text, text)
+        except Failed as error:
+            return texts, _error(f"Generation failed: {error}", 500 if "input" in body else 400)
+        except Busy as error:
+            return texts, _error(str(error), 429)
+        except Refused:
+            return texts, _error(f"The sum of prompt length (600.0) should not exceed max_num_tokens ({LONGEST})")
+        if chosen and not self.is_bare:  # by its number: the first of that number stays
+            name = self.numbered.setdefault(chosen["lora_int_id"], chosen["lora_name"])
+            texts = [f"{name}:{text}" for text in texts]
+        return texts, None
+
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         texts, problem = await self._begin(body, body["prompt"])
@@ -148,6 +208,9 @@ class FakeOpenAi:
         return _json({"note": note, "choices": _indexed(choices, texts), "usage": {"prompt_tokens": 9}})
 
     def _choice(self, body: dict[str, Any], text: str) -> dict[str, Any]:
+        if body["max_tokens"] > 1:
+            guide = "" if self.is_bare else (body.get("response_format") or {}).get("regex", "")
+            return {"text": guide or ANSWER, "finish_reason": "stop", "logprobs": None}
         best = self.model.best(text, max(body["logprobs"], 1))
         chosen = self._name(body, next(iter(best)))
         if (asked := body.get("logprob_token_ids")) and self.preset == "vllm" and not self.is_old:
@@ -163,12 +226,17 @@ class FakeOpenAi:
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        kept = {key: body[key] for key in CONSTRAINTS if key in body}
+        kept = {} if self.is_bare else {key: body[key] for key in CONSTRAINTS if key in body}
         text = f" kept {json.dumps(kept)}" if kept else ANSWER
         for id in self.model.encode(text)[: body["max_tokens"]]:
             event = {"choices": [{"text": self.model.decode([id]), "finish_reason": None}]}
             await response.write(f"data: {json.dumps(event)}\n\n".encode())
             await asyncio.sleep(0)
+        if self.preset == "trtllm-serve":
+            prompt = self.model.decode(body["prompt"]) if isinstance(body["prompt"], list) else body["prompt"]
+            reason = "cancelled" if "please be cancelled" in prompt else "length"
+            last = {"choices": [{"text": "", "finish_reason": reason}]}
+            await response.write(f"data: {json.dumps(last)}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -209,6 +277,12 @@ def _indexed(rows: list[dict[str, Any]], texts: list[str]) -> list[dict[str, Any
     if any("please repeat a row" in text for text in texts):
         found[0] = found[-1]
     return found
+
+
+def _error(said: str, status: int = 400) -> web.Response:
+    """Write an error as trtllm-serve does."""
+    told = {"object": "error", "message": said, "type": "BadRequestError", "param": None, "code": status}
+    return _json(told, status)
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -1,6 +1,7 @@
 """What TensorRT-LLM's servers do and do not do, by their sources: over HTTP and gRPC."""
 
 import asyncio
+import json
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -9,13 +10,19 @@ from pathlib import Path
 import pytest
 from smg_grpc_proto import trtllm_service_pb2_grpc
 
-from gateway.serving.ports import BundleRefused
+from gateway.domain.capabilities import Constraint
+from gateway.engines.openai_settings import constrained
+from gateway.engines.ports import Broken, EngineProblem, Forgotten, InputRefused, Served, Unreachable
+from gateway.engines.spelling import spellings
+from gateway.engines.trtllm_http import cause_of
+from gateway.serving.ports import BundleRefused, GenerationFailed
 from protos import engine_pb2
 from protos.contract.given import Given
 from protos.contract.probe import Probe, probes_json
-from tests.batteries.engines import CASES, PATIENCE_S, TOKENIZER, Rig, Stop, remote
+from tests.batteries.engines import CASES, PATIENCE_S, TOKENIZER, Rig, Stop, http, remote
 from tests.gateway.engines.fake_grpc import LONGEST, MAX_TOP, FakeTrtllm, serve
 from tests.gateway.engines.fake_model import FakeModel
+from tests.tasks import TASK
 
 MINUTE_US = 60_000_000
 OK = engine_pb2.RESULT_STATUS_OK
@@ -67,10 +74,11 @@ async def unguided(model: FakeModel, port: int) -> tuple[int, Stop]:
     return found, lambda: server.stop(0)
 
 
-UNGUIDED = {"trtllm-grpc": unguided}
+UNGUIDED = {"trtllm-grpc": unguided, "openai trtllm-serve": http("trtllm-serve", is_bare=True)}
+ADAPTER = {"name": "one", "path": "/models/one"}
 
 
-@pytest.mark.parametrize("name", UNGUIDED)
+@pytest.mark.parametrize("name", [*UNGUIDED, "openai trtllm-serve embeddings"])
 def test_the_longest_prompt_is_what_the_server_answers_and_not_what_it_says(name: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path) as rig:
@@ -101,8 +109,7 @@ def test_a_server_without_a_guided_decoding_backend_is_not_relied_on_to_keep_con
 ) -> None:
     async def story() -> None:
         async with remote(name, tmp_path, case=replace(CASES[name], start=UNGUIDED[name])) as rig:
-            bundle = await rig.loaded()
-            found = rig.link.capabilities(bundle)
+            found = rig.link.capabilities(await rig.loaded())
             assert found is not None
             assert (found.can_generate, found.constraints) == (True, ())
         async with remote(name, tmp_path) as rig:
@@ -147,3 +154,99 @@ def test_a_token_of_which_the_server_tells_nothing_does_not_count_as_certain(tmp
             assert result.label_logprobs[1] == pytest.approx(outside, abs=1e-4)
 
     run(story)
+
+
+def test_an_adapter_of_which_the_server_takes_no_notice_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        name = "openai trtllm-serve"
+        async with remote(name, tmp_path, case=replace(CASES[name], start=UNGUIDED[name])) as rig:
+            await rig.link.load(rig.bundle())
+            with pytest.raises(BundleRefused, match="with the adapter as without it, expected it to run with enable_l"):
+                await rig.link.load(rig.bundle(adapter=ADAPTER))
+
+    run(story)
+
+
+def test_an_adapter_that_the_server_does_not_find_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote("openai trtllm-serve", tmp_path) as rig:
+            with pytest.raises(BundleRefused, match=r"lora_path \(/missing/one\) does not exist"):
+                await rig.link.load(rig.bundle(adapter={"name": "one", "path": "/missing/one"}))
+
+    run(story)
+
+
+def test_two_adapters_never_have_one_number(tmp_path: Path) -> None:
+    """The server knows them by it alone, and keeps the first."""
+
+    async def story() -> None:
+        async with remote("openai trtllm-serve", tmp_path) as rig:
+            one, two = rig.bundle(adapter=ADAPTER), rig.bundle(adapter={"name": "two", "path": "/models/two"})
+            for bundle, text in ((one, "one:a page"), (two, "two:a page")):
+                await rig.link.load(bundle)
+                result = await ask(rig, bundle)
+                assert result.label_logprobs == pytest.approx(rig.expected(text), abs=1e-4)
+            await rig.link.load(rig.bundle(adapter={"name": "three", "path": "/models/three", "id": 3}))
+            with pytest.raises(BundleRefused, match="adapter.id 3 is that of '/models/three' here"):
+                await rig.link.load(rig.bundle(adapter={"name": "four", "path": "/models/four", "id": 3}))
+
+    run(story)
+
+
+def test_the_servers_own_failure_is_not_the_callers_though_both_are_a_400(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote("openai trtllm-serve", tmp_path) as rig:
+            bundle = await rig.loaded()
+            failed, refused = await ask(rig, bundle, "please fail"), await ask(rig, bundle, "please refuse")
+            assert (failed.status, refused.status) == (
+                engine_pb2.RESULT_STATUS_ENGINE_ERROR,
+                engine_pb2.RESULT_STATUS_BAD_INPUT,
+            )
+            with pytest.raises(GenerationFailed) as caught:
+                _ = [chunk async for chunk in rig.link.generate(bundle, Given.of_text("please fail"), MINUTE_US, 5)]
+            assert type(caught.value) is GenerationFailed
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("LLM is shutting down", Unreachable),
+        ("Failed to load LoRA adapter: [Errno 2]", Forgotten),
+        ("`default_max_tokens` (-3) must be greater than 0", InputRefused),
+        ("token_ids and logprobs have different lengths", Broken),
+    ],
+)
+def test_a_400_is_told_apart_by_what_the_server_says(said: str, kind: type[EngineProblem]) -> None:
+    assert type(cause_of(InputRefused(f"/v1/completions answers 400: {said}"))) is kind
+
+
+def test_a_text_that_the_server_breaks_off_is_not_whole(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote("openai trtllm-serve", tmp_path) as rig:
+            bundle = await rig.loaded()
+            with pytest.raises(GenerationFailed, match="finish_reason is 'cancelled'"):
+                async for _ in rig.link.generate(bundle, Given.of_text("please be cancelled"), MINUTE_US, 20):
+                    pass
+
+    run(story)
+
+
+def test_a_label_that_is_written_like_another_token_is_refused_where_tokens_are_told_by_text() -> None:
+    written = {0: "safe", 1: "unsafe", 2: "safe", 3: "x"}
+
+    def served(*ids: int) -> Served:
+        answers = tuple(f" {written[id]}" for id in ids)
+        decode = lambda found: written[found[0]]  # noqa: E731
+        return Served("one", TASK, {}, answers, ids, None, decode, vocabulary=4)
+
+    assert spellings(served(1, 3)) == {" unsafe": 1, "unsafe": 1, " x": 3, "x": 3}
+    with pytest.raises(BundleRefused, match="tokens 0 and 2 are both told as 'safe'"):
+        spellings(served(0, 1))
+
+
+def test_a_schema_goes_by_the_wire_as_it_is_whatever_its_fields_are_called() -> None:
+    schema = {"type": "object", "schema": {"type": "string"}}
+    body = constrained("trtllm-serve", Constraint("json_schema", json.dumps(schema)))
+    assert body == {"response_format": {"type": "json", "schema": schema}}
