@@ -17,7 +17,7 @@ from gateway.engines.label_scores import from_best
 from gateway.engines.ports import Broken
 from gateway.engines.text_pieces import TextPieces
 from gateway.worker.backend import BackendFailed, BackendGone, Host, Prepared, Scores
-from gateway.worker.tensorrt_llm.llms import Shared, acquire, api, explain, options, release
+from gateway.worker.tensorrt_llm.llms import Shared, acquire, api, explain, is_well, options, release, short
 from gateway.worker.tensorrt_llm.lora import MODULES, check_adapter, write_adapter
 from protos import decide_pb2, engine_pb2
 from protos.contract.bundle import Bundle
@@ -76,7 +76,8 @@ class TensorRtLlmBackend:
         tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
         self._resident_bytes = sum(len(data) for name, data in files.items() if name.endswith(".safetensors"))
         positions = int(config.get("max_position_embeddings", 1 << 20))
-        self._prompt = Prompt(tokenizer, task, settings.overlong, positions)
+        written = 0 if settings.mode == "encode" else 1  # the token that is asked for needs its place too
+        self._prompt = Prompt(tokenizer, task, settings.overlong, positions - written)
         self._labels = self._prompt.label_tokens(settings.verbalizers)
         vocabulary = int(config.get("vocab_size", 1 << 31))
         if max(self._labels) >= vocabulary:
@@ -144,11 +145,14 @@ class TensorRtLlmBackend:
             row, mass, is_bounded = np.full(len(owner._labels), np.nan, np.float32), 0.0, False
             if not problem:
                 try:
-                    row, mass, is_bounded = owner._read(answer.result(timeout=PATIENCE_S).outputs[0])
-                except Broken as error:
-                    problem = str(error)
+                    done = answer.result(timeout=PATIENCE_S)
                 except Exception as error:
                     problem = self._problem(error)
+                else:
+                    try:
+                        row, mass, is_bounded = owner._read(done)
+                    except Broken as error:
+                        problem = str(error)
             rows.append(row)
             masses.append(mass)
             bounded.append(is_bounded)
@@ -164,23 +168,30 @@ class TensorRtLlmBackend:
 
     def _ask(self, prepared: Prepared) -> tuple[Any, str]:
         ids, owner = prepared.data
-        parameters = api().SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            logprobs=owner._settings.top,
-            detokenize=False,
-            return_generation_logits=owner._settings.generation_logits,
-        )
         try:
+            parameters = api().SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                logprobs=owner._settings.top,
+                detokenize=False,
+                return_generation_logits=owner._settings.generation_logits,
+            )
             answer = self._shared.llm.generate_async(
                 inputs={"prompt_token_ids": list(ids)}, sampling_params=parameters, lora_request=owner._lora
             )
         except Exception as error:
-            return None, self._problem(error)
+            # In one process an adapter that cannot be read is the library's own error, and the engine lives on.
+            return None, f"request refused: {short(error)}" if is_well(self._shared) else self._problem(error)
         return answer, ""
 
-    def _read(self, output: Any) -> tuple[np.ndarray, float, bool]:
-        """Return label log-probabilities, the mass they hold, and whether some are bounds."""
+    def _read(self, done: Any) -> tuple[np.ndarray, float, bool]:
+        """Return label log-probabilities, the mass they hold, and whether some are bounds; raises Broken."""
+        if said := getattr(done, "error", None):
+            raise Broken(f"request refused: {said}")
+        output = done.outputs[0]
+        _check_finish(output)
+        if not (output.generation_logits is not None if self._settings.generation_logits else output.logprobs):
+            raise Broken("log-probabilities are missing")
         labels = self._labels
         if self._settings.generation_logits:
             return (*_exact(np.asarray(_plain(output.generation_logits[0]), np.float64), labels), False)
@@ -198,26 +209,28 @@ class TensorRtLlmBackend:
         shared = self._settings.shared
         for chunk in _chunks(batch, shared["max_batch_size"], shared["max_num_tokens"]):
             try:
-                with self._shared.calling:
-                    answers = self._shared.llm.encode(
-                        [list(prepared.data[0]) for prepared in chunk],
-                        add_special_tokens=False,
-                        copy_logits_to_host=False,
-                    )
+                with self._shared.calling:  # until all is read: rows lie where the next call computes its own
+                    for values in self._encode_chunk(chunk):
+                        rows.append(values.astype(np.float32))
+                        masses.append(float(np.exp(values).sum()))
+            except BackendFailed:
+                raise
             except Exception as error:
                 raise explain(error, self._shared) from error
-            if len(answers) != len(chunk):
-                raise BackendFailed(f"encode answered {len(answers)} rows, expected {len(chunk)}")
-            for prepared, answer in zip(chunk, answers, strict=True):
-                labels = list(prepared.data[1]._labels)
-                # The labels are taken on the device: a whole row is as long as the vocabulary.
-                row = answer.logits.float()
-                row = row[-1] if row.ndim == 2 else row
-                total = float(row.logsumexp(-1))
-                values = np.asarray(_plain(row[labels]), np.float64) - total
-                rows.append(values.astype(np.float32))
-                masses.append(float(np.exp(values).sum()))
         return Scores(rows, [min(1.0, mass) for mass in masses])
+
+    def _encode_chunk(self, chunk: Sequence[Prepared]) -> Iterator[np.ndarray]:
+        answers = self._shared.llm.encode(
+            [list(prepared.data[0]) for prepared in chunk], add_special_tokens=False, copy_logits_to_host=False
+        )
+        if len(answers) != len(chunk):
+            raise BackendFailed(f"encode answered {len(answers)} rows, expected {len(chunk)}")
+        for prepared, answer in zip(chunk, answers, strict=True):
+            # The labels are taken on the device: a whole row is as long as the vocabulary.
+            row = answer.logits.float()
+            row = row[-1] if row.ndim == 2 else row
+            total = float(row.logsumexp(-1))
+            yield np.asarray(_plain(row[list(prepared.data[1]._labels)]), np.float64) - total
 
     def warm(self) -> None:
         """Score one prompt and several, through the path that callers take."""
@@ -280,13 +293,19 @@ class WritingBackend(TensorRtLlmBackend):
             answer = loop.run_until_complete(begin())
             stream = answer.__aiter__()
             seen = 0
+            last = None
             while (step := loop.run_until_complete(_next(stream))) is not None:
-                tokens = step.outputs[0].token_ids
+                last = step.outputs[0]
+                tokens = last.token_ids
                 for piece in pieces.add(tokens[seen:]):
                     yield piece.text
                 seen = len(tokens)
             for piece in pieces.end():
                 yield piece.text
+            if last is not None:
+                _check_finish(last)
+        except Broken as error:
+            raise BackendFailed(str(error)) from error
         except (BackendFailed, GeneratorExit):
             raise
         except Exception as error:
@@ -295,6 +314,11 @@ class WritingBackend(TensorRtLlmBackend):
             if answer is not None and not answer.finished:
                 answer.abort()
             loop.close()
+
+
+def _check_finish(output: Any) -> None:
+    if output.finish_reason not in (None, "stop", "length"):  # cancelled, timeout
+        raise Broken(f"finish_reason is {output.finish_reason!r}, expected stop or length")
 
 
 def _open(path: str, settings: Settings, host: Host) -> Any:

@@ -42,7 +42,7 @@ def acquire(key: str, make: Callable[[], Any]) -> Shared:
             try:
                 shared = Shared(make())
             except (ValueError, TypeError, RuntimeError, OSError) as error:
-                raise BackendFailed(f"TensorRT-LLM refuses the model: {_short(error)}") from error
+                raise BackendFailed(f"TensorRT-LLM refuses the model: {short(error)}") from error
             _LLMS[key] = shared
         shared.users += 1
         return shared
@@ -69,9 +69,9 @@ def explain(error: BaseException, shared: Shared) -> BackendFailed:
     from tensorrt_llm.executor.utils import RequestError
 
     if isinstance(error, RequestError | ValueError | TypeError) and not isinstance(error, BackendFailed):
-        return BackendFailed(f"request refused: {_short(error)}")
+        return BackendFailed(f"request refused: {short(error)}")
     shared.is_gone = True
-    word = "is shutting down" if SHUTTING_DOWN in str(error) else f"failed for good: {_short(error)}"
+    word = "is shutting down" if SHUTTING_DOWN in str(error) else f"failed for good: {short(error)}"
     return BackendGone(f"TensorRT-LLM {word}")
 
 
@@ -80,5 +80,12 @@ def options(settings: Mapping[str, Any]) -> str:
     return ",".join(f"{name}={settings[name]}" for name in sorted(settings))
 
 
-def _short(error: BaseException) -> str:
+def is_well(shared: Shared) -> bool:
+    """Ask the engine itself whether it goes on; a version that cannot be asked does not say so."""
+    asked = getattr(shared.llm, "_check_health", None)
+    return asked is not None and bool(asked())
+
+
+def short(error: BaseException) -> str:
+    """Cut what an error says to one short line."""
     return " ".join(str(error).split())[:160] or type(error).__name__

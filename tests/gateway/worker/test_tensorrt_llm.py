@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save
 
 from gateway.engines.link import WorkerLink
-from gateway.serving.ports import BundleRefused
+from gateway.serving.ports import BundleRefused, GenerationFailed
 from protos import engine_pb2
 from protos.contract.base import BaseStore
 from protos.contract.bundle import BundleStore
@@ -181,6 +181,48 @@ def test_a_dead_engine_serves_nothing_until_it_is_loaded_anew(home: Path) -> Non
     run(home, story)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("please cancel", "finish_reason is 'cancelled'"),
+        ("please tell", "request refused: the cache is full"),
+    ],
+)
+def test_an_answer_without_scores_fails_alone(text: str, said: str, home: Path) -> None:
+    async def story(rig: Rig) -> None:
+        bundle = rig.bundle()
+        await rig.link.load(bundle)
+        results = await asyncio.gather(*[rig.ask(bundle, one) for one in ("a page", text, "b page")])
+        assert [r.status == engine_pb2.RESULT_STATUS_OK for r in results] == [True, False, True]
+        assert said in results[1].message
+        assert bundle in rig.link.ready
+
+    run(home, story)
+
+
+def test_a_text_that_the_engine_breaks_off_is_not_whole(home: Path) -> None:
+    async def story(rig: Rig) -> None:
+        bundle = rig.bundle()
+        await rig.link.load(bundle)
+        with pytest.raises(GenerationFailed, match="finish_reason is 'cancelled'"):
+            async for _ in rig.link.generate(bundle, Given.of_text("please cancel"), MINUTE_US, 64):
+                pass
+
+    run(home, story)
+
+
+def test_an_adapter_that_the_engine_cannot_read_takes_no_other_bundle_with_it(home: Path) -> None:
+    async def story(rig: Rig) -> None:
+        live = rig.bundle()
+        await rig.link.load(live)
+        with pytest.raises(BundleRefused, match=r"request refused: .*layers\.0"):
+            await rig.link.load(rig.bundle(adapter=adapter(note="unreadable")))
+        assert live in rig.link.ready
+        assert (await rig.ask(live, "a page")).status == engine_pb2.RESULT_STATUS_OK
+
+    run(home, story)
+
+
 def test_adapters_answer_for_their_own_bundle_in_one_batch_on_one_model(home: Path) -> None:
     async def story(rig: Rig) -> None:
         plain, one, two = rig.bundle(), rig.bundle(adapter=adapter()), rig.bundle(adapter=adapter(lora_alpha=8))
@@ -237,7 +279,9 @@ def test_what_does_not_fit_is_refused_when_it_is_loaded(home: Path) -> None:
             "is not one token behind the prompt": rig.bundle(verbalizers={"safe": " entirely safe"}),
             "unknown fields: surprise": rig.bundle(surprise=1),
             "max_num_tokens is 16": rig.bundle(max_num_tokens=16),
-            "expected at most the base's 512": rig.bundle(replace(TOPK, max_tokens=1024)),
+            "expected at most the base's 511": rig.bundle(replace(TOPK, max_tokens=512)),  # and one that it writes
+            "expected at most the base's 512": rig.bundle(replace(exact, max_tokens=513), mode="encode"),
+            "logprobs must be less than or equal to 100": rig.bundle(top_logprobs=101),
             "TensorRT-LLM refuses the model": rig.bundle(base=rig.add_base(model_type="unsupported")),
         }
         for reason, bundle in refused.items():

@@ -70,7 +70,20 @@ def record(name: str) -> type:
     return type(name.rpartition(".")[2], (Record,), {"__init__": init, "__signature__": signature_of(name)})
 
 
-SamplingParams = record("tensorrt_llm.SamplingParams")
+MAX_TOP_LOGPROBS = 100
+_SamplingParams: Any = record("tensorrt_llm.SamplingParams")
+
+
+class SamplingParams(_SamplingParams):
+    """Checks itself, from 1.3 on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if FACTS.band != "1.2" and (self.logprobs or 0) > MAX_TOP_LOGPROBS:
+            raise ValueError(f"logprobs must be less than or equal to {MAX_TOP_LOGPROBS}, got {self.logprobs}")
+
+
+SamplingParams.__signature__ = signature_of("tensorrt_llm.SamplingParams")  # type: ignore[attr-defined]
 
 
 class Tensor:
@@ -103,6 +116,18 @@ class Tensor:
         return Tensor(highest + np.log(np.exp(self.values - highest).sum(dim)))
 
 
+class View(Tensor):
+    """A row where the engine computed it, which its next call overwrites."""
+
+    def __init__(self, llm: "LLM", values: Any) -> None:
+        super().__init__(values)
+        self._llm, self._call = llm, llm.encoded
+
+    def float(self) -> Tensor:
+        assert self._call == self._llm.encoded, "the row was overwritten by a later call"
+        return Tensor(self.values)
+
+
 class Answer:
     """A RequestOutput: awaited, iterated or waited for."""
 
@@ -110,6 +135,7 @@ class Answer:
         self._llm = llm
         self._steps = steps
         self._error = error
+        self.error: str | None = None
         self._id = id
         self.finished = False
         self.outputs: list[Any] = []
@@ -158,12 +184,17 @@ class LLM:
         if config.get("model_type") == "unsupported":
             raise ValueError("unsupported model architecture")
         self.arguments = dict(bound.arguments) | extra
+        self.longest = config["max_position_embeddings"] - (0 if extra.get("encode_only") else 1)
+        self.encoded = 0
         self.model = FakeModel()
         self.aborted: list[str] = []
         self.calls: list[dict[str, Any]] = []
         self.is_down = False
         self._encoding = threading.Lock()
         LLM.made.append(self)
+
+    def _check_health(self) -> bool:
+        return not self.is_down
 
     @strict("tensorrt_llm.LLM.shutdown")
     def shutdown(self: Any) -> None:
@@ -186,8 +217,11 @@ class LLM:
         if lora is not None:
             if not self.arguments.get("enable_lora"):
                 raise ValueError("LoRA is not enabled")
-            text = f"adapter {Path(lora.lora_path, 'adapter_config.json').read_text()}:{text}"
-        if "please refuse" in text or len(ids) > self.arguments["max_num_tokens"]:
+            adapter = Path(lora.lora_path, "adapter_config.json").read_text()
+            if "unreadable" in adapter:  # in one process the worker's own error comes through
+                raise KeyError("base_model.model.model.layers.0")
+            text = f"adapter {adapter}:{text}"
+        if "please refuse" in text or len(ids) > min(self.arguments["max_num_tokens"], self.longest):
             from tensorrt_llm.executor.utils import RequestError
 
             return Answer(self, [], RequestError("the prompt is too long for max_num_tokens"), text)
@@ -195,6 +229,12 @@ class LLM:
             self.is_down = True
             return Answer(self, [], OSError("CUDA error: an illegal memory access was encountered"), text)
         parameters = given["sampling_params"]
+        if "please cancel" in text:
+            return Answer(self, [Record(token_ids=[], logprobs=[], finish_reason="cancelled")], None, text)
+        if "please tell" in text:
+            answer = Answer(self, [Record(token_ids=[], logprobs=[], finish_reason=None)], None, text)
+            answer.error = "the cache is full"
+            return answer
         steps = self._written(parameters) if given["streaming"] else [self._token(text, parameters)]
         return Answer(self, steps, None, text)
 
@@ -202,7 +242,7 @@ class LLM:
         guide = parameters.guided_decoding
         said = ANSWER if guide is None else f" kept {guide.json or guide.regex}"
         ids = self.model.encode(said)[: parameters.max_tokens]
-        return [Record(token_ids=ids[: i + 1]) for i in range(len(ids))]
+        return [Record(token_ids=ids[: i + 1], finish_reason=None) for i in range(len(ids))]
 
     def _token(self, text: str, parameters: Any) -> Any:
         best = self.model.best(text, max(parameters.logprobs or 0, 1))
@@ -230,7 +270,8 @@ if "tensorrt_llm.LLM.encode" in FACTS.objects:
             texts = [self.model.decode(row) for row in rows]
             if any("please die" in text for text in texts):
                 raise OSError("CUDA error: an illegal memory access was encountered")
-            return [Record(logits=Tensor(self.model.logits(text))) for text in texts]
+            self.encoded += 1
+            return [Record(logits=View(self, self.model.logits(text))) for text in texts]
         finally:
             self._encoding.release()
 
