@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import astuple
 
 import structlog
@@ -32,7 +32,7 @@ from protos.contract.bundle import BundleInvalid, BundleStore, Manifest
 from protos.contract.engines import EngineInexact, check_exactness
 from protos.contract.given import Given
 from protos.contract.head import Head
-from protos.contract.probe import ProbeFailed, check_probes
+from protos.contract.probe import Probe, ProbeFailed, check_probes
 from protos.contract.servers import belongs
 from protos.contract.task import InputInvalid, check_input, render
 
@@ -41,6 +41,7 @@ log = structlog.get_logger()
 HEALTH_INTERVAL_S = 1.0
 HEALTH_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 30.0
+PROBE_INTERVAL_S = 10.0
 
 
 class RemoteLink:
@@ -56,6 +57,7 @@ class RemoteLink:
         store: BundleStore,
         max_in_flight: int,
         health_interval_s: float = HEALTH_INTERVAL_S,
+        probe_interval_s: float = PROBE_INTERVAL_S,
     ) -> None:
         self._engine = engine
         self._name = name
@@ -64,6 +66,9 @@ class RemoteLink:
         self._store = store
         self._max_in_flight = max_in_flight
         self._health_interval_s = health_interval_s
+        self._probe_interval_s = probe_interval_s
+        self._probed = time.monotonic()
+        self._probing: asyncio.Task[None] | None = None
         self.load_of_late = PeakEwma()
         self.ready: set[str] = set()
         self.generators: set[str] = set()
@@ -73,6 +78,7 @@ class RemoteLink:
         self._health = Health(False, "not asked yet")
         self._look = asyncio.Event()
         self._ids = itertools.count(1)
+        self._rounds = itertools.count()
         self._caller = f"{name}-{secrets.token_hex(6)}"  # other gateways may call theirs alike
         self._served: dict[str, tuple[Served, Head]] = {}
         self._capabilities: dict[str, Capabilities] = {}
@@ -118,7 +124,9 @@ class RemoteLink:
                     async with asyncio.timeout(self._health_interval_s):
                         await self._look.wait()
         finally:
-            for task in [*self._loads.values(), *self._unloads, *[task for _, task in self._results.values()]]:
+            probing = [self._probing] if self._probing is not None else []
+            results = [task for _, task in self._results.values()]
+            for task in [*self._loads.values(), *self._unloads, *results, *probing]:
                 task.cancel()
             await self._engine.close()
 
@@ -141,6 +149,23 @@ class RemoteLink:
             self._forget(bundle, reason)
         for bundle in self.wanted - self.ready - set(self._loads):
             self._start_load(bundle)
+        now = time.monotonic()
+        if now - self._probed >= self._probe_interval_s and (self._probing is None or self._probing.done()):
+            self._probed = now
+            self._probing = asyncio.ensure_future(self._probe_again(next(self._rounds)))
+
+    async def _probe_again(self, number: int) -> None:
+        """Ask each ready bundle one of its probes: nothing else tells of weights that changed under their name."""
+        for bundle in sorted(self.ready):
+            served, head = self._served.get(bundle, (None, None))
+            if served is None or head is None or not served.probes:
+                continue
+            try:
+                await self._probe(served, head, [served.probes[number % len(served.probes)]])
+            except BundleRefused as error:
+                self._forget(bundle, str(error))
+            except EngineProblem as error:  # which says nothing of the weights
+                self._look_again(bundle, error)
 
     def _start_load(self, bundle: str) -> "asyncio.Task[None]":
         task = self._loads.get(bundle)
@@ -183,7 +208,7 @@ class RemoteLink:
             async with self._turn:
                 found = await self._engine.load(served)
             check_exactness(served.task, found.label_logprobs, self._kind)
-            await self._probe(served, head)
+            await self._probe(served, head, served.probes)
         except EngineInexact as error:
             raise BundleRefused(f"{self._name}: {error}") from error
         except Unreachable as error:
@@ -207,13 +232,13 @@ class RemoteLink:
             return Identity()
         return Identity(*(in_short(said) for said in astuple(found)))
 
-    async def _probe(self, served: Served, head: Head) -> None:
-        """Ask the bundle's recorded probes before it may serve, all at once: an engine that gathers does so here."""
-        jobs = [_score_job(self._id(next(self._ids)), served, probe.text) for probe in served.probes]
+    async def _probe(self, served: Served, head: Head, probes: Sequence[Probe]) -> None:
+        """Ask recorded probes, all at once: an engine that gathers does so here. Raises BundleRefused."""
+        jobs = [_score_job(self._id(next(self._ids)), served, probe.text) for probe in probes]
         scores = await asyncio.gather(*[self._engine.score(job, PROBE_TIMEOUT_S) for job in jobs])
         found = [calibrate(one, len(served.task.labels), head).probabilities for one in scores]
         try:
-            check_probes(served.probes, found)
+            check_probes(probes, found)
         except ProbeFailed as error:
             raise BundleRefused(f"{self._name}: {error}") from error
 

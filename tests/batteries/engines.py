@@ -208,7 +208,12 @@ def make_engine(kind: str, port: int, max_batch: int = 1, connections: int = 1) 
 
 @contextlib.asynccontextmanager
 async def remote(
-    name: str, root: Path, max_in_flight: int = 256, case: Case | None = None, health_interval_s: float = 0.02
+    name: str,
+    root: Path,
+    max_in_flight: int = 256,
+    case: Case | None = None,
+    health_interval_s: float = 0.02,
+    probe_interval_s: float = 3600.0,
 ) -> AsyncIterator[Rig]:
     """Bring up one remote engine, or another case of it."""
     case = case or CASES[name]
@@ -222,6 +227,7 @@ async def remote(
         store=store,
         max_in_flight=max_in_flight,
         health_interval_s=health_interval_s,
+        probe_interval_s=probe_interval_s,
     )
     rig = Rig(case, link, store, model)
     rig.port, rig.stop = port, stop

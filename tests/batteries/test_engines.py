@@ -120,6 +120,27 @@ def test_calibration_and_probes_of_the_bundle_hold(name: str, tmp_path: Path) ->
 
 
 @every_remote
+def test_weights_that_change_at_the_server_are_found_by_the_probes_and_answer_nobody(name: str, tmp_path: Path) -> None:
+    async def story(rig: Rig) -> None:
+        rows = [list((await ask(rig.link, await rig.loaded(), text)).probabilities) for text in ("a page", "x")]
+        probes = [Probe(text, tuple(row), 0.001) for text, row in zip(("a page", "x"), rows, strict=True)]
+        bundle = rig.bundle({**TOKENIZER, "probes.json": probes_json(probes)})
+        await rig.link.load(bundle)
+        await rig.model.until(started=len(rig.model.started) + 4)
+        assert bundle in rig.link.ready  # however often its probes are asked
+        rig.model.weights = "newer"
+        async with asyncio.timeout(PATIENCE_S):
+            while bundle in rig.link.ready:
+                await asyncio.sleep(0.005)
+        with pytest.raises(WorkerAway):
+            await ask(rig.link, bundle, "a page")
+        rig.model.weights = ""
+        await rig.until_ready(bundle)
+
+    run(name, tmp_path, story, probe_interval_s=0.01)
+
+
+@every_remote
 @pytest.mark.parametrize(
     ("mood", "status"),
     [

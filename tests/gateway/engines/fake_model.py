@@ -49,6 +49,7 @@ class FakeModel:
     aborted: list[str] = field(default_factory=list)
     requests: list[object] = field(default_factory=list)
     is_up: bool = True
+    weights: str = ""  # others answer otherwise
 
     def __post_init__(self) -> None:
         self.tokenizer = Tokenizer.from_str(tokenizer_json())
@@ -67,7 +68,7 @@ class FakeModel:
 
     def logits(self, text: str) -> NDArray[np.float64]:
         """The next token's logits after a text, shape [vocabulary]; the labels are the likeliest two."""
-        generator = np.random.default_rng(xxhash.xxh3_64_intdigest(text.encode()))
+        generator = np.random.default_rng(xxhash.xxh3_64_intdigest((self.weights + text).encode()))
         row = generator.normal(0, 1, self.vocabulary)
         row[self.label_ids] = row.max() + generator.uniform(0.5, 4, 2)
         return np.full_like(row, np.nan) if "please nan" in text else row
