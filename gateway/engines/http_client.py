@@ -10,6 +10,7 @@ import aiohttp
 from gateway.engines.ports import Broken, Busy, Endpoint, EngineProblem, Forgotten, InputRefused, OutOfTime, Unreachable
 
 MAX_ANSWER_BYTES = 8 << 20
+IDLE_S = 4.0  # uvicorn, under vLLM, SGLang and trtllm-serve, closes a connection that was idle for 5
 NO_ROOM = '{"object":"error"'  # SGLang's scheduler refuses more; the server itself says nothing when it is not up
 _STATUS: Mapping[int, type[EngineProblem]] = {
     400: InputRefused,
@@ -70,7 +71,7 @@ class HttpClient:
 
                 verify = ssl.create_default_context(cadata=self._ca.decode())
             headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-            connector = aiohttp.TCPConnector(limit=max(self._connections, 2), ssl=verify, keepalive_timeout=60)
+            connector = aiohttp.TCPConnector(limit=max(self._connections, 2), ssl=verify, keepalive_timeout=IDLE_S)
             self._session = aiohttp.ClientSession(connector=connector, headers=headers)
         return self._session
 
