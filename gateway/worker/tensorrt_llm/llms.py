@@ -29,6 +29,7 @@ _CHANGING = threading.Lock()
 def api() -> Any:
     """Import the library; in one process with the worker, which needs no hop between processes then."""
     os.environ.setdefault("TLLM_WORKER_USE_SINGLE_PROCESS", "1")
+    os.environ.setdefault("TRTLLM_NO_USAGE_STATS", "1")  # it reports its use elsewhere unless told not to
     import tensorrt_llm
 
     return tensorrt_llm

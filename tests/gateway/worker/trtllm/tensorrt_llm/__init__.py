@@ -179,6 +179,7 @@ class LLM:
         unknown = sorted(set(extra) - set(FACTS.objects["tensorrt_llm.LLM"]["arguments"]))
         if unknown:
             raise ValueError(f"LLM got invalid argument: {unknown[0]}")
+        assert os.environ.get("TRTLLM_NO_USAGE_STATS") == "1", "what is served here would be reported elsewhere"
         model = Path(bound.arguments["model"])
         config = json.loads((model / "config.json").read_text())
         if config.get("model_type") == "unsupported":
