@@ -47,7 +47,7 @@ class Settings:
         read.done()
         if self.method in ("completions", "score") and not served.answer_ids:
             raise FieldInvalid("tokenizer.json is missing, expected it: labels are asked for as tokens")
-        if self.adapter and self.preset == "sglang" and not self.takes_adapters:
+        if self.adapter and not self.takes_adapters:
             raise FieldInvalid(f"manifest.engine.adapter is given, expected none: /v1/{self.method} has no adapters")
 
     @property

@@ -86,7 +86,14 @@ def test_an_adapter_whose_load_is_taken_back_does_not_stay_at_the_server(name: s
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
-@pytest.mark.parametrize(("name", "path"), [("openai sglang", "score"), ("openai sglang classify", "classify")])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("openai sglang", "score"),
+        ("openai sglang classify", "classify"),
+        ("openai trtllm-serve embeddings", "embeddings"),
+    ],
+)
 def test_an_endpoint_without_adapters_says_so(name: str, path: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path) as rig:
