@@ -43,17 +43,13 @@ def from_logprobs(values: Sequence[float], prompt_tokens: int = 0) -> LabelScore
     )
 
 
-def from_probabilities(values: Sequence[float], *, of_vocabulary: bool, prompt_tokens: int = 0) -> LabelScores:
-    """Take probabilities in label order, of all classes or, with ``of_vocabulary``, of all tokens; raises Broken."""
+def from_probabilities(values: Sequence[float], *, prompt_tokens: int = 0) -> LabelScores:
+    """Take the probabilities of all classes in label order; raises Broken."""
     total = math.fsum(values)
-    fits = total <= 1.001 if of_vocabulary else abs(total - 1) <= 0.01
-    if not all(v >= 0 for v in values) or not fits or total == 0:
-        expected = "more than 0 and at most 1" if of_vocabulary else "1"
-        raise Broken(f"probabilities {[f'{v:.4g}' for v in values[:8]]} sum to {total:.4g}, expected {expected}")
-    scale = 1.0 if of_vocabulary else total
-    logprobs = tuple(math.log(max(v / scale, SMALLEST)) for v in values)
-    mass = min(total, 1.0) if of_vocabulary else None
-    return LabelScores(logprobs, vocabulary_mass=mass, prompt_tokens=prompt_tokens)
+    if not all(v >= 0 for v in values) or not abs(total - 1) <= 0.01:
+        raise Broken(f"probabilities {[f'{v:.4g}' for v in values[:8]]} sum to {total:.4g}, expected 1")
+    logprobs = tuple(math.log(max(v / total, SMALLEST)) for v in values)
+    return LabelScores(logprobs, prompt_tokens=prompt_tokens)
 
 
 def each(

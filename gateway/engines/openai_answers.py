@@ -1,7 +1,7 @@
 """Label scores out of what OpenAI-like servers answer, one row a text, each in the place its index says."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.engines.label_scores import from_best, from_logprobs, from_probabilities
@@ -37,8 +37,7 @@ def from_completion(
         by_id: The labels themselves were asked for, so every one must be there; else the best few are.
     """
     with reading(path):
-        if choice["finish_reason"] not in ("stop", "length"):
-            raise Broken(f"finish_reason is {choice['finish_reason']!r}, expected stop or length")
+        _check_finished(choice["finish_reason"])
         logprobs = choice["logprobs"]
         told = dict(logprobs["top_logprobs"][0])
         told[logprobs["tokens"][0]] = logprobs["token_logprobs"][0]
@@ -47,23 +46,24 @@ def from_completion(
     ids = job.served.answer_ids
     if not by_id:
         return from_best(ids, found, len(job.token_ids))
-    if missing := [i for i in ids if i not in found]:
-        raise Broken(f"{path} tells nothing of label tokens {missing[:8]}, expected all {len(ids)}")
-    return from_logprobs([found[i] for i in ids], len(job.token_ids))
+    return _from_all(path, job, found)
 
 
-def from_token_scores(path: str, job: ScoreJob, row: Sequence[Any]) -> LabelScores:
-    """Take the label tokens' probabilities."""
+def from_generated(path: str, job: ScoreJob, row: Mapping[str, Any]) -> LabelScores:
+    """Take what SGLang's own interface tells of the label tokens beside the one token that it writes."""
     with reading(path):
-        values = [float(value) for value in row]
-    return from_probabilities(values, of_vocabulary=True, prompt_tokens=len(job.token_ids))
+        about = row["meta_info"]
+        _check_finished(about["finish_reason"]["type"])
+        (told,) = about["output_token_ids_logprobs"]
+        found = {int(token): float(value) for value, token, *_ in told}
+    return _from_all(path, job, found)
 
 
 def from_classes(path: str, job: ScoreJob, row: Mapping[str, Any]) -> LabelScores:
     """Take the classes' probabilities."""
     with reading(path):
         values = [float(value) for value in row["probs"]]
-    return from_probabilities(values, of_vocabulary=False, prompt_tokens=len(job.token_ids))
+    return from_probabilities(values, prompt_tokens=len(job.token_ids))
 
 
 def from_embedding(path: str, job: ScoreJob, row: Mapping[str, Any]) -> LabelScores:
@@ -71,3 +71,16 @@ def from_embedding(path: str, job: ScoreJob, row: Mapping[str, Any]) -> LabelSco
     with reading(path):
         values = tuple(float(value) for value in row["embedding"])
     return LabelScores(values, is_logits=True, prompt_tokens=len(job.token_ids))
+
+
+def _check_finished(reason: Any) -> None:
+    if reason not in ("stop", "length"):
+        raise Broken(f"finish_reason is {reason!r}, expected stop or length")
+
+
+def _from_all(path: str, job: ScoreJob, found: Mapping[int, float]) -> LabelScores:
+    """Take the labels' log-probabilities, each of which was asked for."""
+    ids = job.served.answer_ids
+    if missing := [i for i in ids if i not in found]:
+        raise Broken(f"{path} tells nothing of label tokens {missing[:8]}, expected all {len(ids)}")
+    return from_logprobs([found[i] for i in ids], len(job.token_ids))

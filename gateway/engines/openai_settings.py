@@ -56,14 +56,19 @@ class Settings:
         return self.preset == "vllm" and self.method == "score"
 
     @property
-    def reads_completions(self) -> bool:
-        """Whether labels are found among what is told of a completion's one token."""
-        return self.asks_for_ids or self.method == "completions"
+    def asks_generate(self) -> bool:
+        """Whether SGLang's own interface is asked for them."""
+        return self.preset == "sglang" and self.method == "score"
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether labels are found among what is told of the one token that is written."""
+        return self.method in ("completions", "score")
 
     @property
     def takes_adapters(self) -> bool:
         """Whether each request may name an adapter."""
-        return self.reads_completions or (self.method == "classify" and self.preset == "vllm")
+        return self.reads_tokens or (self.method == "classify" and self.preset == "vllm")
 
 
 def problem_of_adapter(settings: Settings, found: Listed | None) -> str:

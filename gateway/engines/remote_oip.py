@@ -187,7 +187,7 @@ class OipEngine:
 
 def _label_scores(settings: Settings, row: tuple[float, ...], tokens: int) -> LabelScores:
     if settings.scores == "probabilities":
-        return from_probabilities(row, of_vocabulary=False, prompt_tokens=tokens)
+        return from_probabilities(row, prompt_tokens=tokens)
     return LabelScores(row, is_logits=settings.scores == "logits", prompt_tokens=tokens)
 
 

@@ -1,18 +1,17 @@
 """Servers with an OpenAI-like HTTP interface, asked for labels in the most exact way each has.
 
-==============  ==========================================================  =================================
+==============  ==========================================================  ====================================
 preset          labels from                                                 adapters
-==============  ==========================================================  =================================
+==============  ==========================================================  ====================================
 trtllm-serve    ``/v1/completions`` best few; ``/v1/embeddings`` logits     ``lora_request`` in the request
 vllm            ``/v1/completions`` label tokens, best few; ``/classify``   the adapter's name as the model
-sglang          ``/v1/score`` label tokens; ``/v1/classify``; completions   ``lora_path``, of completions alone
-==============  ==========================================================  =================================
+sglang          ``/generate`` label tokens; ``/v1/classify``; completions   ``lora_path``, except ``/v1/classify``
+==============  ==========================================================  ====================================
 """
 
 import asyncio
 import contextlib
 import json
-import os.path
 from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from gateway.engines.openai_answers import (
     from_classes,
     from_completion,
     from_embedding,
-    from_token_scores,
+    from_generated,
     reading,
     rows_of,
 )
@@ -50,6 +49,7 @@ from protos.contract.fields import FieldInvalid
 
 QUESTION_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 30.0
+NAMES_TOKENS = {"vllm": "logprob_token_ids", "sglang": "token_ids_logprob"}
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked for ids  # noqa: S105
 LOADS_ADAPTERS = {"vllm": "/v1/load_lora_adapter", "sglang": "/load_lora_adapter"}
 UNLOADS_ADAPTERS = {"vllm": "/v1/unload_lora_adapter", "sglang": "/unload_lora_adapter"}
@@ -89,13 +89,13 @@ class OpenAiEngine:
             _check_is_that_adapter(settings, models[settings.adapter])
         if settings.preset == "sglang":
             sglang_http.check_serves(settings, served.task, await self._ask(sglang_http.SERVER))
-        if settings.reads_completions and settings.preset != "vllm":
+        if settings.method == "completions" and settings.preset != "vllm":
             self._spelled[served.digest] = await asyncio.to_thread(spellings, served)
         constraints: tuple[str, ...] = CONSTRAINTS
         if settings.preset == "trtllm-serve":
             constraints = await self._check_trtllm(settings, served)
-        elif settings.reads_completions:
-            await self._check_completions(settings, served)
+        elif settings.reads_tokens:
+            await self._check_tells(settings, served)
         self._kept[served.digest] = (
             settings  # first: what a load that is taken back left at the server is forgotten too
         )
@@ -110,8 +110,8 @@ class OpenAiEngine:
             lora="per_request" if settings.takes_adapters else "none",
             prefix_cache=True,
             constraints=constraints,
-            can_generate=settings.method in ("completions", "score"),
-            vocabulary_mass=settings.method in ("completions", "score"),
+            can_generate=settings.reads_tokens,
+            vocabulary_mass=settings.reads_tokens,
         )
 
     async def _models(self) -> dict[str, Listed]:
@@ -122,22 +122,26 @@ class OpenAiEngine:
                 for model in answer["data"]
             }
 
-    async def _check_completions(self, settings: Settings, served: Served) -> None:
+    async def _check_tells(self, settings: Settings, served: Served) -> None:
         """Ask once, though the first question takes long: servers tell no more than they were started with.
 
-        A vLLM that does not know ``logprob_token_ids`` takes no notice of it.
+        One that does not know what names the label tokens takes no notice of it.
         """
-        body = self._of_base(settings, list(served.answer_ids[:1]), 1)  # its adapter may not be there yet
         job = ScoreJob("", served, "", served.answer_ids[:1])
-        try:
-            only(await self._ask_completions(settings, body, [job], LOAD_TIMEOUT_S))
+        try:  # its adapter may not be there yet
+            if settings.asks_generate:
+                only(await self._ask_generate([job], "", LOAD_TIMEOUT_S))
+            else:
+                body = self._of_base(settings, list(job.token_ids), 1)
+                only(await self._ask_completions(settings, body, [job], LOAD_TIMEOUT_S))
         except InputRefused as error:
             raise BundleRefused(f"the server refuses to tell what the labels need: {error}") from error
         except (Broken, Forgotten) as error:
-            if settings.asks_for_ids:
+            if settings.method == "score":
                 raise BundleRefused(
-                    f"the server does not tell the label tokens' log-probabilities ({error}), expected a vLLM that "
-                    'answers logprob_token_ids, or method = "completions" and a task whose label_logprobs is topk'
+                    f"the server does not tell the label tokens' log-probabilities ({error}), expected one that "
+                    f'answers {NAMES_TOKENS[settings.preset]}, or method = "completions" and a task whose '
+                    "label_logprobs is topk"
                 ) from error
 
     async def _check_trtllm(self, settings: Settings, served: Served) -> tuple[str, ...]:
@@ -227,22 +231,21 @@ class OpenAiEngine:
         return only(await self.score_many([job], timeout_s))
 
     def batch_key(self, job: ScoreJob) -> Hashable | None:
-        """Join what one bundle is asked; ``/v1/score`` takes texts that begin alike, SGLang's classifier one text."""
+        """Join what one bundle is asked, where the server takes it together."""
         digest = job.served.digest
         settings = self._kept[digest]
-        if settings.method == "classify" and settings.preset == "sglang":
+        if settings.preset == "sglang" and not sglang_http.may_share(settings, job):
             return None
-        if settings.method != "score" or settings.asks_for_ids:
-            return digest
-        return (digest, job.token_ids[0]) if len(job.token_ids) > 1 else None
+        return digest
 
     async def score_many(self, jobs: Sequence[ScoreJob], timeout_s: float) -> list[LabelScores | EngineProblem]:
         """Ask for the labels of every text in the bundle's way."""
         settings = self._kept[jobs[0].served.digest]
-        if settings.reads_completions:
-            return await self._score_by_completion(settings, jobs, timeout_s)
+        if settings.asks_generate:
+            return await self._ask_generate(jobs, settings.adapter, timeout_s)
         ask = {
-            "score": self._score_by_tokens,
+            "score": self._score_by_completion,
+            "completions": self._score_by_completion,
             "classify": self._score_by_class,
             "embeddings": self._score_by_logits,
         }[settings.method]
@@ -270,26 +273,16 @@ class OpenAiEngine:
         rows = rows_of(path, answer, "choices", len(jobs))
         return each(jobs, rows, lambda job, row: from_completion(path, job, row, names, by_id=by_id))
 
-    async def _score_by_tokens(
-        self, settings: Settings, jobs: Sequence[ScoreJob], timeout_s: float
+    async def _ask_generate(
+        self, jobs: Sequence[ScoreJob], adapter: str, timeout_s: float
     ) -> list[LabelScores | EngineProblem]:
-        # Query and item are joined; both must be there, so an item is at least the last token of its prompt.
-        path = "/v1/score"
-        query = os.path.commonprefix([job.token_ids[:-1] for job in jobs])
-        body = {
-            "model": settings.model,
-            "query": list(query),
-            "items": [list(job.token_ids[len(query) :]) for job in jobs],
-            "label_token_ids": list(jobs[0].served.answer_ids),
-            "apply_softmax": False,
-            "item_first": False,
-        }
-        answer = await self._call("POST", path, body, timeout_s)
+        path = sglang_http.GENERATE
+        answer = await self._call("POST", path, sglang_http.asking(jobs, adapter), timeout_s)
         with reading(path):
-            rows = list(answer["scores"])
+            rows = list(answer) if len(jobs) > 1 else [answer]  # in the order of the texts
         if len(rows) != len(jobs):
             raise Broken(f"{path} answers {len(rows)} rows, expected {len(jobs)}")
-        return each(jobs, rows, lambda job, row: from_token_scores(path, job, row))
+        return each(jobs, rows, lambda job, row: from_generated(path, job, row))
 
     async def _score_by_class(
         self, settings: Settings, jobs: Sequence[ScoreJob], timeout_s: float

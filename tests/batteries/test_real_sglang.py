@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.normalizers import Replace
 
 from controlplane.evals.engines import Engines
 from gateway.domain.capabilities import Constraint
@@ -17,6 +19,7 @@ from gateway.serving.ports import BundleRefused
 from perf.peers import sglang
 from perf.peers.peer import Command
 from perf.request import MODEL
+from protos import engine_pb2
 from protos.contract.given import Given
 from protos.contract.servers import read_servers
 from protos.decide_pb2 import Input
@@ -26,6 +29,7 @@ from tests.batteries.real_decoder import (
     FEW,
     LONGEST,
     MINUTE_US,
+    OK,
     PROJECTIONS,
     TEXTS,
     Served,
@@ -36,6 +40,7 @@ from tests.batteries.real_decoder import (
     tell,
 )
 from tests.batteries.real_servers import running
+from tests.gateway.engines.fake_model import tokenizer_json
 
 HTTP = {"backend": "openai-http", "preset": "sglang"}
 GRPC = {"backend": "sglang-grpc"}
@@ -71,6 +76,21 @@ async def check_generates(served: Served, bundle: str) -> None:
     assert kept in ({"a": 1}, {"b": [2]})
 
 
+async def check_no_tokens(served: Served) -> None:
+    """Hold it to refusing a text of no tokens and to living on, where one in a batch would end it."""
+    tokenizer = Tokenizer.from_str(tokenizer_json())
+    tokenizer.normalizer = Replace("\u200b", "")
+    for changes in ({}, {"method": "completions", "top_logprobs": FEW, "topk": True}):
+        bundle = served.bundle({"tokenizer.json": tokenizer.to_str().encode()}, **changes)
+        await served.load(bundle)
+        asked = [
+            served.link.submit(bundle, Given.of_text(text), MINUTE_US, engine_pb2.PRIORITY_LIVE)[1]
+            for text in ("a page", "\u200b", "page 2")
+        ]
+        found = [result.status for result in await asyncio.gather(*asked)]
+        assert found == [OK, engine_pb2.RESULT_STATUS_BAD_INPUT, OK]
+
+
 def longer(served: Served, tokens: int) -> str:
     engine = {**served.engine, "model": MODEL}
     task = replace(TOKEN_TASK, max_tokens=tokens)
@@ -84,50 +104,44 @@ def test_a_real_sglang_tells_what_a_full_forward_pass_does_and_adapters_share_it
 
         async def story() -> None:
             link = served.link
-            plain, few = served.bundle(), served.bundle(method="completions", top_logprobs=FEW, topk=True)
-            adapters = {
-                name: served.bundle(
-                    method="completions",
-                    top_logprobs=FEW,
-                    topk=True,
-                    adapter={"name": name, "path": str(folder / name)},
-                )
-                for name in ("one", "two")
-            }
-            for bundle in (plain, few, *adapters.values()):
+            one, two = ({"name": name, "path": str(folder / name)} for name in ("one", "two"))
+            exact = {None: served.bundle(), "one": served.bundle(adapter=one), "two": served.bundle(adapter=two)}
+            best = {"method": "completions", "top_logprobs": FEW, "topk": True}
+            few = {None: served.bundle(**best), "one": served.bundle(**best, adapter=one)}
+            plain = exact[None]
+            for bundle in (*exact.values(), *few.values()):
                 await served.load(bundle)
             assert served.models() == {MODEL, "one", "two"}
             identity = await link.identify(plain)
             assert (identity.model, identity.server_version) == (str(folder / "model"), sglang.VERSION)
 
-            found = [await served.ask(plain, TEXTS)]
-            found += await asyncio.gather(*[served.ask(bundle, TEXTS) for bundle in (few, *adapters.values())])
-            assert logprobs(found[0]) == pytest.approx(forward(folder, None, TEXTS), abs=CLOSE)
-            assert max(result.batch_size for result in found[0]) > 1
-            for rows, name in zip(found[1:], (None, "one", "two"), strict=True):
+            found = await asyncio.gather(*[served.ask(bundle, TEXTS) for bundle in exact.values()])
+            for rows, name in zip(found, exact, strict=True):
+                assert logprobs(rows) == pytest.approx(forward(folder, name, TEXTS), abs=CLOSE)
+                assert max(result.batch_size for result in rows) > 1
+            assert np.abs(logprobs(found[1]) - logprobs(found[0])).max() > 0.5  # the adapters do something
+            found_few = await asyncio.gather(*[served.ask(bundle, TEXTS) for bundle in few.values()])
+            for rows, name in zip(found_few, few, strict=True):
                 check_best_few(rows, forward(folder, name, TEXTS))
-            assert np.abs(logprobs(found[2]) - logprobs(found[1])).max() > 0.5  # the adapters do something
+            await check_no_tokens(served)
 
             with pytest.raises(BundleRefused, match="refuses adapter 'gone'"):
-                await link.load(
-                    served.bundle(method="completions", topk=True, adapter={"name": "gone", "path": "/gone/adapter"})
-                )
+                await link.load(served.bundle(adapter={"name": "gone", "path": "/gone/adapter"}))
             with pytest.raises(BundleRefused, match="adapter 'one' has path"):
-                other = {"name": "one", "path": str(folder / "two")}
-                await link.load(served.bundle(method="completions", topk=True, adapter=other))
+                await link.load(served.bundle(adapter={"name": "one", "path": str(folder / "two")}))
             await served.load(longer(served, READS))
             with pytest.raises(BundleRefused, match=f"reads {READS} tokens, expected {READS + 1}"):
                 await link.load(longer(served, READS + 1))
 
             await check_generates(served, plain)
-            link.unload(adapters["two"])
+            link.unload(exact["two"])
             await served.until(lambda: served.models() == {MODEL, "one"})
             server.stop()
             await served.until(lambda: not link.connected.is_set())
             server.start()
-            await served.until(lambda: adapters["one"] in link.ready)  # and has its adapter again
-            again = await served.ask(adapters["one"], TEXTS)
-            assert logprobs(again) == pytest.approx(logprobs(found[2]), abs=CLOSE)
+            await served.until(lambda: exact["one"] in link.ready)  # and has its adapter again
+            again = await served.ask(exact["one"], TEXTS)
+            assert logprobs(again) == pytest.approx(logprobs(found[1]), abs=CLOSE)
 
         tell(served, story)
         address = f"http://127.0.0.1:{server.port}"

@@ -30,25 +30,16 @@ CONSTRAINTS = ("structured_outputs", "regex", "json_schema", "response_format")
 class FakeOpenAi:
     """One server of one preset.
 
-    ``is_old`` is a vLLM that takes no notice of ``logprob_token_ids``, ``joins_items`` an SGLang with ``--enable-mis``,
-    ``is_bare`` a trtllm-serve with neither ``enable_lora`` nor a ``guided_decoding_backend``.
+    One that ``is_old`` takes no notice of being asked for the label tokens; ``is_bare`` is a trtllm-serve with neither
+    ``enable_lora`` nor a ``guided_decoding_backend``.
     """
 
-    def __init__(
-        self,
-        model: FakeModel,
-        preset: str,
-        *,
-        is_old: bool = False,
-        joins_items: bool = False,
-        is_bare: bool = False,
-    ) -> None:
+    def __init__(self, model: FakeModel, preset: str, *, is_old: bool = False, is_bare: bool = False) -> None:
         self.model = model
         self.preset = preset
         self.is_bare = is_bare
         self.numbered: dict[int, str] = {}
         self.is_old = is_old
-        self.joins_items = joins_items
         self.adapters: dict[str, str] = {}
         self.authorization: str | None = None
         self._runner: web.AppRunner | None = None
@@ -66,7 +57,7 @@ class FakeOpenAi:
         app.router.add_post("/v1/completions", self._completions)
         paths = {
             "vllm": (("/classify", self._classify),),
-            "sglang": (("/v1/score", self._score), ("/v1/classify", self._classify)),
+            "sglang": (("/generate", self._generate), ("/v1/classify", self._classify)),
             "trtllm-serve": (("/v1/embeddings", self._embeddings),),
         }[self.preset]
         for path, handler in paths:
@@ -108,8 +99,7 @@ class FakeOpenAi:
         return web.json_response({"version": "1.2"})
 
     async def _server_info(self, request: web.Request) -> web.Response:
-        told = {"version": "1.2", "max_req_input_len": 513, "enable_mis": self.joins_items}
-        return web.json_response(told)
+        return web.json_response({"version": "1.2", "max_req_input_len": 513})
 
     async def _model_info(self, request: web.Request) -> web.Response:
         return web.json_response({"model_path": MODEL, "weight_version": "3"})
@@ -136,8 +126,14 @@ class FakeOpenAi:
     async def _begin(self, body: dict[str, Any], prompts: Any) -> tuple[list[str], web.Response | None]:
         """Start a request for one prompt, a text or its tokens, or for a list of prompts."""
         self.model.requests.append(body)
-        is_one = isinstance(prompts, str) or isinstance(prompts[0], int)
+        is_one = not prompts or isinstance(prompts, str) or isinstance(prompts[0], int)
         listed = [prompts] if is_one else prompts
+        if self.preset == "sglang" and not all(listed):
+            if is_one:
+                said = "Prompt cannot be empty"
+                return [], web.json_response({"object": "error", "message": said}, status=400)
+            self.model.is_up = False  # a batch with an empty prompt ends it
+            return [], web.Response(status=500)
         texts = [prompt if isinstance(prompt, str) else self.model.decode(prompt) for prompt in listed]
         if self.preset == "trtllm-serve":
             return await self._begin_trtllm(body, prompts if not is_one else [prompts], texts)
@@ -145,7 +141,7 @@ class FakeOpenAi:
         if self.preset == "sglang" and adapter and adapter not in self.adapters:
             said = f"Got LoRA adapter that has never been loaded: {adapter}"
             return texts, web.json_response({"object": "error", "message": said}, status=400)
-        if body["model"] != MODEL and self.preset != "sglang":  # which answers under any name
+        if self.preset != "sglang" and body["model"] != MODEL:  # which answers under any name
             if body["model"] not in self.adapters:
                 return texts, web.json_response({"error": "no such model"}, status=404)
             adapter = body["model"]
@@ -252,15 +248,27 @@ class FakeOpenAi:
         data = [{"label": "safe", "probs": row, "num_classes": len(row)} for row in rows]
         return problem or _json({"data": _indexed(data, texts)})
 
-    async def _score(self, request: web.Request) -> web.Response:
+    async def _generate(self, request: web.Request) -> web.Response:
         body = await request.json()
-        assert body["query"] or len(body["items"]) == 1
-        assert all(body["items"])
-        texts, problem = await self._begin(body, [body["query"] + item for item in body["items"]])
-        rows = [[math.exp(self.model.logprobs(text)[i]) for i in body["label_token_ids"]] for text in texts]
+        texts, problem = await self._begin(body, body["input_ids"])
+        assert body["sampling_params"] == {"max_new_tokens": 1, "temperature": 0}
+        rows = [self._written(body, text) for text in texts]
         if any("please lose a row" in text for text in texts):
             rows.pop()
-        return problem or _json({"scores": rows, "object": "scoring"})
+        return problem or _json(rows if isinstance(body["input_ids"][0], list) else rows[0])
+
+    def _written(self, body: dict[str, Any], text: str) -> dict[str, Any]:
+        """Write one token; what is told of others is in the order asked for."""
+        logprobs = self.model.logprobs(text)
+        is_aborted = "please abort" in text  # in the scheduler, by somebody else
+        about: dict[str, Any] = {"finish_reason": {"type": "abort" if is_aborted else "length"}}
+        if body.get("return_logprob"):
+            chosen = int(logprobs.argmax())
+            about["output_token_logprobs"] = [[_told(logprobs[chosen]), chosen, None]]
+            if not self.is_old:
+                asked = [[_told(logprobs[i]), i, None] for i in body["token_ids_logprob"]]
+                about |= {"input_token_ids_logprobs": [], "output_token_ids_logprobs": [asked]}
+        return {"text": "", "meta_info": about}
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -283,6 +291,11 @@ def _error(said: str, status: int = 400) -> web.Response:
     """Write an error as trtllm-serve does."""
     told = {"object": "error", "message": said, "type": "BadRequestError", "param": None, "code": status}
     return _json(told, status)
+
+
+def _told(value: float) -> float | None:
+    """Write what is no number as SGLang's own JSON does."""
+    return None if math.isnan(value) else float(value)
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -17,7 +17,7 @@ from tests.gateway.engines.fake_model import MODEL, VERBALIZERS
 
 MINUTE_US = 60_000_000
 PATH = "/models/adapter"
-LOADING = ("openai vllm", "openai sglang completions", "sglang-grpc")
+LOADING = ("openai vllm", "openai sglang", "openai sglang completions", "sglang-grpc")
 
 
 async def ask(rig: Any, bundle: str, text: str = "a page") -> engine_pb2.Result:
@@ -87,12 +87,7 @@ def test_an_adapter_whose_load_is_taken_back_does_not_stay_at_the_server(name: s
 
 
 @pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("openai sglang", "score"),
-        ("openai sglang classify", "classify"),
-        ("openai trtllm-serve embeddings", "embeddings"),
-    ],
+    ("name", "path"), [("openai sglang classify", "classify"), ("openai trtllm-serve embeddings", "embeddings")]
 )
 def test_an_endpoint_without_adapters_says_so(name: str, path: str, tmp_path: Path) -> None:
     async def story() -> None:
@@ -103,7 +98,7 @@ def test_an_endpoint_without_adapters_says_so(name: str, path: str, tmp_path: Pa
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
-@pytest.mark.parametrize("name", ["openai vllm", "openai sglang completions"])
+@pytest.mark.parametrize("name", ["openai vllm", "openai sglang", "openai sglang completions"])
 def test_a_name_that_stands_for_other_weights_at_the_server_is_refused(name: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path) as rig:
@@ -115,13 +110,14 @@ def test_a_name_that_stands_for_other_weights_at_the_server_is_refused(name: str
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
-def test_a_vllm_that_cannot_tell_of_label_tokens_is_refused_and_may_be_asked_for_its_best_few(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preset", "asked"), [("vllm", "logprob_token_ids"), ("sglang", "token_ids_logprob")])
+def test_a_server_that_cannot_tell_of_label_tokens_is_refused_and_may_be_asked_for_its_best_few(
+    preset: str, asked: str, tmp_path: Path
+) -> None:
     async def story() -> None:
-        old = replace(CASES["openai vllm"], start=http("vllm", is_old=True))
+        old = replace(CASES[f"openai {preset}"], start=http(preset, is_old=True))
         async with remote("old", tmp_path, case=old) as rig:
-            with pytest.raises(
-                BundleRefused, match='expected a vLLM that answers logprob_token_ids, or method = "comp'
-            ):
+            with pytest.raises(BundleRefused, match=f'expected one that answers {asked}, or method = "comp'):
                 await rig.link.load(rig.bundle())
             few = rig.bundle(task=replace(rig.case.task, label_logprobs="topk"), method="completions")
             await rig.link.load(few)
