@@ -112,17 +112,20 @@ def classified(folder: Path, texts: list[str]) -> np.ndarray:
 class Served:
     """A link to a running server, and bundles for it."""
 
-    def __init__(self, server: Server, root: Path, engine: dict[str, Any], max_batch: int = 16) -> None:
+    def __init__(
+        self, server: Server, root: Path, engine: dict[str, Any], max_batch: int = 16, connections: int = 2
+    ) -> None:
         self.server = server
         self.store = BundleStore(root / "bundles")
         self.engine = engine
         self._max_batch = max_batch
+        self._connections = connections
 
     def connect(self) -> None:
         """Make the link, on the loop that it is used on."""
         kind = self.engine["backend"]
         self.link = RemoteLink(
-            make_engine(kind, self.server.port, self._max_batch, connections=2),
+            make_engine(kind, self.server.port, self._max_batch, self._connections),
             name="far",
             kind=kind,
             models=(),

@@ -100,7 +100,7 @@ def longer(served: Served, tokens: int) -> str:
 def test_a_real_sglang_tells_what_a_full_forward_pass_does_and_adapters_share_its_base(tmp_path: Path) -> None:
     folder = tmp_path / "server"
     with running(sglang.PEER, folder, decoder, served_with(*LORA)) as server:
-        served = Served(server, tmp_path, HTTP)
+        served = Served(server, tmp_path, HTTP, connections=6)  # two requests of each of three bundles
 
         async def story() -> None:
             link = served.link
@@ -115,14 +115,22 @@ def test_a_real_sglang_tells_what_a_full_forward_pass_does_and_adapters_share_it
             identity = await link.identify(plain)
             assert (identity.model, identity.server_version) == (str(folder / "model"), sglang.VERSION)
 
-            found = await asyncio.gather(*[served.ask(bundle, TEXTS) for bundle in exact.values()])
-            for rows, name in zip(found, exact, strict=True):
-                assert logprobs(rows) == pytest.approx(forward(folder, name, TEXTS), abs=CLOSE)
-                assert max(result.batch_size for result in rows) > 1
-            assert np.abs(logprobs(found[1]) - logprobs(found[0])).max() > 0.5  # the adapters do something
+            expected = {name: forward(folder, name, TEXTS) for name in exact}
+            assert np.abs(expected["one"] - expected[None]).max() > 0.5  # the adapters do something
+
+            async def share_a_batch() -> bool:
+                """Ask the base and both adapters at once; one batch with more texts than a bundle's is of several."""
+                found = await asyncio.gather(*[served.ask(bundle, TEXTS) for bundle in exact.values()])
+                for rows, name in zip(found, exact, strict=True):
+                    assert logprobs(rows) == pytest.approx(expected[name], abs=CLOSE)
+                    assert max(result.batch_size for result in rows) > 1
+                batches = re.findall(r"Prefill batch, #new-seq: (\d+)", (folder / "server.log").read_text())
+                return max(map(int, batches)) > 2 * len(TEXTS)
+
+            await served.until(share_a_batch)
             found_few = await asyncio.gather(*[served.ask(bundle, TEXTS) for bundle in few.values()])
             for rows, name in zip(found_few, few, strict=True):
-                check_best_few(rows, forward(folder, name, TEXTS))
+                check_best_few(rows, expected[name])
             await check_no_tokens(served)
 
             with pytest.raises(BundleRefused, match="refuses adapter 'gone'"):
@@ -141,7 +149,7 @@ def test_a_real_sglang_tells_what_a_full_forward_pass_does_and_adapters_share_it
             server.start()
             await served.until(lambda: exact["one"] in link.ready)  # and has its adapter again
             again = await served.ask(exact["one"], TEXTS)
-            assert logprobs(again) == pytest.approx(logprobs(found[1]), abs=CLOSE)
+            assert logprobs(again) == pytest.approx(expected["one"], abs=CLOSE)
 
         tell(served, story)
         address = f"http://127.0.0.1:{server.port}"
