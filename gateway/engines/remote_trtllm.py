@@ -2,7 +2,7 @@
 
 What the server cannot do is not asked of it: it answers no logits, fails on every LoRA adapter, and
 reports an error of the engine inside a stream that ends with OK. What it does not say is tried when a bundle is
-loaded: the lengths it tells are settings that its engine does not read, and without a ``guided_decoding_backend``
+loaded: the lengths it tells are settings by which no prompt is checked, and without a ``guided_decoding_backend``
 it takes no notice of a guide.
 """
 

@@ -41,7 +41,7 @@ class FakeTrtllm(trtllm_service_pb2_grpc.TrtllmServiceServicer):
         return self.pb.HealthCheckResponse(status="OK" if self.model.is_up else "the executor is gone")
 
     async def GetModelInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
-        # Of lengths it knows only a setting of old that nothing reads and that is 1024 unless given.
+        # Of lengths it tells a setting, 1024 unless given, by which no prompt is checked.
         return self.pb.GetModelInfoResponse(
             model_id=MODEL, max_input_len=1024, max_seq_len=1024, vocab_size=self._vocabulary
         )
