@@ -12,6 +12,7 @@ from gateway.engines.ports import Broken, Busy, Endpoint, EngineProblem, Forgott
 MAX_ANSWER_BYTES = 8 << 20
 IDLE_S = 4.0  # uvicorn, under vLLM, SGLang and trtllm-serve, closes a connection that was idle for 5
 NO_ROOM = '{"object":"error"'  # SGLang's scheduler refuses more; the server itself says nothing when it is not up
+NOT_LOADED = "has never been loaded"  # SGLang of an adapter; it was there when its bundle was loaded
 _STATUS: Mapping[int, type[EngineProblem]] = {
     400: InputRefused,
     404: Forgotten,
@@ -93,6 +94,8 @@ async def _check_status(response: aiohttp.ClientResponse, path: str) -> None:
     kind = _STATUS.get(response.status, Broken)
     if response.status == 503 and detail.startswith(NO_ROOM):
         kind = Busy
+    elif response.status == 400 and NOT_LOADED in detail:
+        kind = Forgotten
     raise kind(f"{path} answers {response.status}: {detail or 'nothing'}")
 
 

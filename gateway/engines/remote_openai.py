@@ -191,7 +191,7 @@ class OpenAiEngine:
     async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
         """Look for adapters that somebody unloaded, or loaded others for, where the server tells."""
         kept = {digest: self._kept[digest] for digest in bundles if digest in self._kept}
-        listed = {digest: one for digest, one in kept.items() if one.adapter and one.preset == "vllm"}
+        listed = {digest: one for digest, one in kept.items() if one.adapter and one.preset in LOADS_ADAPTERS}
         try:
             models = await self._models() if listed else {}
         except EngineProblem:

@@ -18,6 +18,7 @@ from tests.gateway.engines.fake_model import MODEL, VERBALIZERS
 MINUTE_US = 60_000_000
 PATH = "/models/adapter"
 LOADING = ("openai vllm", "openai sglang", "openai sglang completions", "sglang-grpc")
+FORGETTING = ("openai vllm", "openai vllm gathered", "openai sglang", "openai sglang gathered")
 
 
 async def ask(rig: Any, bundle: str, text: str = "a page") -> engine_pb2.Result:
@@ -28,7 +29,8 @@ async def ask(rig: Any, bundle: str, text: str = "a page") -> engine_pb2.Result:
 
 async def change(rig: Any, what: str, **body: object) -> None:
     """Have somebody else change what the server holds."""
-    url = f"http://127.0.0.1:{rig.port}/v1/{what}_lora_adapter"
+    version = "/v1" if rig.case.engine["preset"] == "vllm" else ""
+    url = f"http://127.0.0.1:{rig.port}{version}/{what}_lora_adapter"
     async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
         assert answer.status == 200, await answer.text()
 
@@ -151,7 +153,7 @@ async def until(is_true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("name", ["openai vllm", "openai vllm gathered"])
+@pytest.mark.parametrize("name", FORGETTING)
 def test_an_adapter_that_the_server_forgot_is_loaded_again(name: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path, health_interval_s=3600.0) as rig:
@@ -167,7 +169,7 @@ def test_an_adapter_that_the_server_forgot_is_loaded_again(name: str, tmp_path: 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
-@pytest.mark.parametrize("name", ["openai vllm", "openai vllm gathered"])
+@pytest.mark.parametrize("name", FORGETTING)
 def test_an_adapter_is_missed_and_loaded_again_before_anybody_asks_for_it(name: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path) as rig:
