@@ -189,14 +189,21 @@ class OpenAiEngine:
                 _check_is_that_adapter(settings, models[settings.adapter])
 
     async def missing(self, bundles: Collection[str]) -> Mapping[str, str]:
-        """Look for adapters that somebody unloaded, or loaded others for, where the server tells."""
+        """Look for adapters that somebody unloaded, or loaded others for, where the server tells.
+
+        One that SGLang does not list was put aside, and comes back when it is asked for.
+        """
         kept = {digest: self._kept[digest] for digest in bundles if digest in self._kept}
-        listed = {digest: one for digest, one in kept.items() if one.adapter and one.preset in LOADS_ADAPTERS}
+        told = {digest: one for digest, one in kept.items() if one.adapter and one.preset in LOADS_ADAPTERS}
         try:
-            models = await self._models() if listed else {}
+            models = await self._models() if told else {}
         except EngineProblem:
             return {}
-        found = {digest: problem_of_adapter(one, models.get(one.adapter)) for digest, one in listed.items()}
+        found = {
+            digest: problem_of_adapter(one, models.get(one.adapter))
+            for digest, one in told.items()
+            if one.preset == "vllm" or one.adapter in models
+        }
         return {digest: problem for digest, problem in found.items() if problem}
 
     async def identify(self, served: Served) -> Identity:

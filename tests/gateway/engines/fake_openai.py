@@ -41,6 +41,7 @@ class FakeOpenAi:
         self.numbered: dict[int, str] = {}
         self.is_old = is_old
         self.adapters: dict[str, str] = {}
+        self.put_aside: dict[str, str] = {}  # SGLang's, which come back when they are asked for
         self.authorization: str | None = None
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -112,13 +113,17 @@ class FakeOpenAi:
             status = 404 if self.preset == "vllm" else 400
             return web.json_response({"error": f"no adapter at {body['lora_path']}"}, status=status)
         self.adapters[body["lora_name"]] = body["lora_path"]
+        self.put_aside.pop(body["lora_name"], None)
         if "slow" in body["lora_path"]:
             await self.model.begin("adapter", "please hang")
         return web.Response(text="Success")
 
     async def _unload(self, request: web.Request) -> web.Response:
         body = await request.json()
-        if self.adapters.pop(body["lora_name"], None) is None:
+        path = self.adapters.pop(body["lora_name"], None)
+        if path is not None and self.preset == "sglang":
+            self.put_aside[body["lora_name"]] = path
+        if path is None:
             return web.json_response({"error": f"{body['lora_name']} does not exist"}, status=400)
         self.model._note()
         return web.Response(text="Success")
@@ -138,6 +143,8 @@ class FakeOpenAi:
         if self.preset == "trtllm-serve":
             return await self._begin_trtllm(body, prompts if not is_one else [prompts], texts)
         adapter = body.get("lora_path")
+        if adapter in self.put_aside:
+            self.adapters[adapter] = self.put_aside.pop(adapter)
         if self.preset == "sglang" and adapter and adapter not in self.adapters:
             said = f"Got LoRA adapter that has never been loaded: {adapter}"
             return texts, web.json_response({"object": "error", "message": said}, status=400)

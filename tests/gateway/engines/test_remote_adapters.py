@@ -18,7 +18,7 @@ from tests.gateway.engines.fake_model import MODEL, VERBALIZERS
 MINUTE_US = 60_000_000
 PATH = "/models/adapter"
 LOADING = ("openai vllm", "openai sglang", "openai sglang completions", "sglang-grpc")
-FORGETTING = ("openai vllm", "openai vllm gathered", "openai sglang", "openai sglang gathered")
+FORGETTING = ("openai vllm", "openai vllm gathered")
 
 
 async def ask(rig: Any, bundle: str, text: str = "a page") -> engine_pb2.Result:
@@ -153,13 +153,18 @@ async def until(is_true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("name", FORGETTING)
+@pytest.mark.parametrize("name", [*FORGETTING, "openai sglang", "openai sglang gathered"])
 def test_an_adapter_that_the_server_forgot_is_loaded_again(name: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with remote(name, tmp_path, health_interval_s=3600.0) as rig:
             bundle = rig.bundle(adapter={"name": "one", "path": PATH})
             await rig.link.load(bundle)
-            await change(rig, "unload", lora_name="one")
+            if "vllm" in name:
+                await change(rig, "unload", lora_name="one")
+            else:  # only one that was started anew forgets
+                assert rig.stop is not None
+                await rig.stop()
+                await rig.start()
             result = await ask(rig, bundle)  # and nobody asks after the server's health meanwhile
             assert result.status == engine_pb2.RESULT_STATUS_UNKNOWN_BUNDLE, result.message
             await until(lambda: bundle in rig.link.ready)
@@ -184,21 +189,41 @@ def test_an_adapter_is_missed_and_loaded_again_before_anybody_asks_for_it(name: 
     asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
 
 
+def test_an_adapter_that_sglang_put_aside_is_left_to_come_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with remote("openai sglang", tmp_path) as rig:
+            bundle = rig.bundle(adapter={"name": "one", "path": PATH})
+            await rig.link.load(bundle)
+            await change(rig, "unload", lora_name="one")
+            assert await rig.link._engine.missing([bundle]) == {}
+            result = await ask(rig, bundle)
+            assert result.label_logprobs == pytest.approx(rig.expected("one:a page"), abs=1e-4)
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("name", ["openai vllm", "openai sglang"])
 def test_other_weights_under_a_loaded_adapters_name_answer_nobody_until_the_bundles_own_are_back(
-    tmp_path: Path,
+    name: str, tmp_path: Path
 ) -> None:
     async def story() -> None:
-        async with remote("openai vllm", tmp_path) as rig:
+        async with remote(name, tmp_path) as rig:
+
+            async def exchange(path: str) -> None:
+                if name == "openai sglang":  # which refuses a name it has
+                    await change(rig, "unload", lora_name="one")
+                await change(rig, "load", lora_name="one", lora_path=path, load_inplace=True)
+
             bundle = rig.bundle(adapter={"name": "one", "path": PATH})
             plain = rig.bundle()
             await rig.link.load(bundle)
             await rig.link.load(plain)
-            await change(rig, "load", lora_name="one", lora_path="/models/newer", load_inplace=True)
+            await exchange("/models/newer")
             await until(lambda: bundle not in rig.link.ready)
             with pytest.raises(WorkerAway):
                 rig.link.submit(bundle, Given.of_text("a page"), MINUTE_US, engine_pb2.PRIORITY_LIVE)
             assert (await ask(rig, plain)).status == engine_pb2.RESULT_STATUS_OK
-            await change(rig, "load", lora_name="one", lora_path=PATH, load_inplace=True)
+            await exchange(PATH)
             await until(lambda: bundle in rig.link.ready)
             assert (await ask(rig, bundle)).status == engine_pb2.RESULT_STATUS_OK
 
