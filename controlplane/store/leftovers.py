@@ -23,18 +23,15 @@ def leftovers(store: BundleStore, now: float, keep_s: float, *, delete: bool) ->
     before = now - max(keep_s, YOUNGEST_S)
     found: dict[str, int] = {}
     for part in (store, bases_of(store)):
-        for place, changed, size in _in_url(part) if isinstance(part, UrlStore | UrlBases) else _in_folder(part.root):
+        files = part.files if isinstance(part, UrlStore | UrlBases) else None
+        for place, changed, size in _in_folder(part.root) if files is None else files.unfinished():
             if changed < before:
                 found[place] = size
-                if delete and isinstance(part, UrlStore | UrlBases):
-                    part.files.clear(place)
+                if delete and files is not None:
+                    files.clear(place)
                 elif delete:
                     shutil.rmtree(place, ignore_errors=True)
     return found
-
-
-def _in_url(part: UrlStore | UrlBases) -> Iterator[tuple[str, float, int]]:
-    yield from part.files.unfinished()
 
 
 def _in_folder(root: Path) -> Iterator[tuple[str, float, int]]:

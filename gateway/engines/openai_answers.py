@@ -43,10 +43,7 @@ def from_completion(
         told[logprobs["tokens"][0]] = logprobs["token_logprobs"][0]
         # Tokens that are no label keep ids below 0: only their log-probabilities matter.
         found = {names.get(name, -1 - place): float(value) for place, (name, value) in enumerate(told.items())}
-    ids = job.served.answer_ids
-    if not by_id:
-        return from_best(ids, found, len(job.token_ids))
-    return _from_all(path, job, found)
+    return _from_all(path, job, found) if by_id else from_best(job.served.answer_ids, found, len(job.token_ids))
 
 
 def from_generated(path: str, job: ScoreJob, row: Mapping[str, Any]) -> LabelScores:

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from controlplane.evals.engines import Engines
 from gateway.engines.remote import RemoteLink
 from gateway.serving.ports import BundleRefused
 from perf.request import MODEL
 from protos import engine_pb2
 from protos.contract.bundle import BundleStore
 from protos.contract.given import Given
+from protos.contract.servers import read_servers
+from protos.decide_pb2 import Input
 from tests.batteries.engines import TOKEN_TASK, TOKENIZER, make_engine
 from tests.batteries.real_servers import Server
 from tests.gateway.engines.fake_model import FakeModel, tokenizer_json
@@ -185,3 +188,20 @@ def tell(served: Served, story: Callable[[], Awaitable[None]]) -> None:
             await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(asyncio.wait_for(main(), STORY_S))
+
+
+def check_evaluation(
+    served: Served, folder: Path, kind: str, address: str, version: str, *, max_batch: int, adapter: str | None = None
+) -> None:
+    """Hold an evaluation, through its relay, to what a full forward pass says."""
+    named = {} if adapter is None else {"adapter": {"name": adapter, "path": str(folder / adapter)}}
+    digest, bundles = served.bundle(**named), served.store.root
+    table = {"name": "far", "kind": kind, "address": address, "max_batch": max_batch}
+    with Engines(bundles, read_servers([table], bundles)) as engines:
+        engines.load(digest)
+        scores = engines.score(digest, [Input(text=text) for text in TEXTS])
+        about = engines.elsewhere(digest)
+    powers = np.exp(forward(folder, adapter, TEXTS))
+    assert scores.probabilities == pytest.approx(powers / powers.sum(1, keepdims=True), abs=CLOSE)
+    assert about is not None
+    assert about["servers"][0]["server_version"] == version

@@ -13,7 +13,6 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.normalizers import Replace
 
-from controlplane.evals.engines import Engines
 from gateway.domain.capabilities import Constraint
 from gateway.serving.ports import BundleRefused
 from perf.peers import sglang
@@ -21,8 +20,6 @@ from perf.peers.peer import Command
 from perf.request import MODEL
 from protos import engine_pb2
 from protos.contract.given import Given
-from protos.contract.servers import read_servers
-from protos.decide_pb2 import Input
 from tests.batteries.engines import TOKEN_TASK, TOKENIZER
 from tests.batteries.real_decoder import (
     CLOSE,
@@ -33,6 +30,7 @@ from tests.batteries.real_decoder import (
     PROJECTIONS,
     TEXTS,
     Served,
+    check_evaluation,
     classified,
     classifier,
     decoder,
@@ -153,7 +151,7 @@ def test_a_real_sglang_tells_what_a_full_forward_pass_does_and_adapters_share_it
 
         tell(served, story)
         address = f"http://127.0.0.1:{server.port}"
-        _check_evaluation(served, folder, {"name": "far", "kind": "openai-http", "address": address, "max_batch": 16})
+        check_evaluation(served, folder, "openai-http", address, sglang.VERSION, max_batch=16)
 
 
 def test_a_real_sglang_tells_the_same_over_grpc(tmp_path: Path) -> None:
@@ -175,8 +173,8 @@ def test_a_real_sglang_tells_the_same_over_grpc(tmp_path: Path) -> None:
             await check_generates(served, plain)
 
         tell(served, story)
-        table = {"name": "far", "kind": "sglang-grpc", "address": f"127.0.0.1:{server.port}", "max_batch": 1}
-        _check_evaluation(served, folder, table)
+        address = f"127.0.0.1:{server.port}"
+        check_evaluation(served, folder, "sglang-grpc", address, sglang.VERSION, max_batch=1)
 
 
 def test_a_real_sglang_classifies_with_its_own_head(tmp_path: Path) -> None:
@@ -202,16 +200,3 @@ def test_a_real_sglang_classifies_with_its_own_head(tmp_path: Path) -> None:
             assert told == pytest.approx(classified(folder, TEXTS), abs=CLOSE)
 
         tell(served, story)
-
-
-def _check_evaluation(served: Served, folder: Path, table: dict[str, Any]) -> None:
-    """Hold an evaluation, through its relay, to the same answers."""
-    digest, bundles = served.bundle(), served.store.root
-    with Engines(bundles, read_servers([table], bundles)) as engines:
-        engines.load(digest)
-        scores = engines.score(digest, [Input(text=text) for text in TEXTS])
-        about = engines.elsewhere(digest)
-    powers = np.exp(forward(folder, None, TEXTS))
-    assert scores.probabilities == pytest.approx(powers / powers.sum(1, keepdims=True), abs=CLOSE)
-    assert about is not None
-    assert about["servers"][0]["server_version"] == sglang.VERSION

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controlplane.evals.engines import Engines
 from gateway.domain.capabilities import Constraint
 from gateway.serving.ports import BundleRefused
 from perf.peers import vllm
 from perf.request import MODEL
 from protos.contract.given import Given
-from protos.contract.servers import read_servers
-from protos.decide_pb2 import Input
 from tests.batteries.engines import TOKEN_TASK, TOKENIZER
 from tests.batteries.real_decoder import (
     CLOSE,
@@ -26,6 +23,7 @@ from tests.batteries.real_decoder import (
     MINUTE_US,
     TEXTS,
     Served,
+    check_evaluation,
     classified,
     classifier,
     decoder,
@@ -124,23 +122,8 @@ def test_a_real_vllm_tells_what_a_full_forward_pass_does_and_adapters_share_its_
             assert np.array([r.label_logprobs for r in again]) == pytest.approx(told["one"], abs=CLOSE)
 
         tell(served, story)
-        _check_evaluation(served, folder)
-
-
-def _check_evaluation(served: Served, folder: Path) -> None:
-    """Hold an evaluation, through its relay, to the same answers."""
-    digest = served.bundle(adapter={"name": "one", "path": str(folder / "one")})
-    address = f"http://127.0.0.1:{served.server.port}"
-    table = {"name": "far", "kind": "openai-http", "address": address, "max_batch": 16}
-    bundles = served.store.root
-    with Engines(bundles, read_servers([table], bundles)) as engines:
-        engines.load(digest)
-        scores = engines.score(digest, [Input(text=text) for text in TEXTS])
-        about = engines.elsewhere(digest)
-    powers = np.exp(forward(folder, "one", TEXTS))
-    assert scores.probabilities == pytest.approx(powers / powers.sum(1, keepdims=True), abs=CLOSE)
-    assert about is not None
-    assert about["servers"][0]["server_version"] == vllm.VERSION
+        address = f"http://127.0.0.1:{server.port}"
+        check_evaluation(served, folder, "openai-http", address, vllm.VERSION, max_batch=16, adapter="one")
 
 
 def test_a_real_vllm_classifies_with_its_own_head(tmp_path: Path) -> None:
